@@ -1,0 +1,225 @@
+"""`curvlab analyze`: from a saved model to a table, JSON, CSV and a verdict."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from curvlab_cli.output import STDOUT, check_target, deliver, say, show
+from curvlab_cli.progress import progress
+from curvlab_cli.sizes import parse_size
+
+from curvlab.analyses.settings import DeviceName, Dtype, FisherType, KfacApprox, Loss, Settings, Statistic
+from curvlab.errors import CommandError
+from curvlab.reports.sorting import Sort
+
+if TYPE_CHECKING:
+    from curvlab.analyses.results import Analysis
+    from curvlab.checkpoints.checkpoint import Checkpoint
+    from curvlab.data import Dataset
+
+GATE = 3
+"""Exit code when a `--fail-if` holds."""
+INPUT, WORK, LIMITS, OUTPUT = "Model and data", "What is computed", "Limits", "Output"
+
+EPILOG = """
+[bold]Examples[/bold]
+
+curvlab analyze model.safetensors
+
+curvlab analyze weights.pt --architecture mynet:build --data photos.npz --sort condition
+
+curvlab analyze model.safetensors --json - --fail-if 'any.kfac.kronecker.condition_number > 1e12'
+"""
+
+
+def analyze(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model file, or a folder with one.", show_default=False)
+    ],
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            rich_help_panel=INPUT,
+            help="How to build the network when the file does not say: [bold]package.module:callable[/bold].",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            rich_help_panel=INPUT,
+            help="A name of [bold]curvlab list datasets[/bold] or a path; [bold]gaussian:3x32x32[/bold] is synthetic.",
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, rich_help_panel=INPUT, help="Draw this many examples.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=INPUT, help="Examples per forward pass.")
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", rich_help_panel=INPUT, help="Let code inside the model file run."),
+    ] = False,
+    analyses: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            rich_help_panel=WORK,
+            help="Some of weights,moments,kfac,tnt. Default: all that can be done.",
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", rich_help_panel=WORK, help="Only layers with such a name; may be repeated."),
+    ] = None,
+    loss: Annotated[Loss, typer.Option(rich_help_panel=WORK, help="The loss the model was trained with.")] = "auto",
+    fisher_type: Annotated[
+        FisherType,
+        typer.Option(rich_help_panel=WORK, help="The targets whose gradients count: all, drawn, the data's, none."),
+    ] = "mc",
+    mc_samples: Annotated[int, typer.Option(min=1, rich_help_panel=WORK, help="Targets drawn per example for mc.")] = 1,
+    kfac_approx: Annotated[
+        KfacApprox, typer.Option(rich_help_panel=WORK, help="How positions that share weights are treated.")
+    ] = "expand",
+    statistic: Annotated[
+        Statistic, typer.Option(rich_help_panel=WORK, help="What tensor-normal factors are made of.")
+    ] = "per-example",
+    seed: Annotated[int, typer.Option(min=0, rich_help_panel=WORK, help="Seed of everything random.")] = 0,
+    device: Annotated[DeviceName, typer.Option(rich_help_panel=LIMITS, help="Where to compute.")] = "auto",
+    dtype: Annotated[
+        Dtype, typer.Option(rich_help_panel=LIMITS, help="Of the passes; spectra are always float64.")
+    ] = "float32",
+    threads: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=LIMITS, help="Processor threads to use.")
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Stay below this much, such as 8GiB.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell sizes, memory and work per layer.")
+    ] = False,
+    sort: Annotated[
+        Sort,
+        typer.Option(
+            metavar="ORDER",
+            rich_help_panel=OUTPUT,
+            help=f"Order of the table's rows: {', '.join(get_args(Sort))}. Largest first; condition is worst first.",
+        ),
+    ] = "model",
+    json: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write JSON; '-' is stdout.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write CSV; '-' is stdout.")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EXPR", rich_help_panel=OUTPUT, help="Exit with 3 when this holds; may be repeated."),
+    ] = None,
+) -> None:
+    """Profile a saved model: its weights, its layers' inputs, its curvature.
+
+    The file alone gives a table of its weights. With data and a network to run (the file's own, or --architecture),
+    each layer's input features and curvature factors follow. Nothing inside the file is executed.
+    """
+    from curvlab.gates import parse
+
+    gates = [parse(text) for text in fail_if or ()]
+    _check_outputs(json, csv, dry_run, bool(gates))
+    settings = Settings(
+        loss=loss,
+        fisher_type=fisher_type,
+        mc_samples=mc_samples,
+        kfac_approx=kfac_approx,
+        statistic=statistic,
+        analyses=None if analyses is None else tuple(name.strip() for name in analyses.split(",") if name.strip()),
+        samples=samples,
+        batch_size=batch_size,
+        layers=tuple(layers or ()),
+        dtype=dtype,
+        device=device,
+        max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
+        seed=seed,
+    )
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    checkpoint = _checkpoint(model, architecture, trust, settings)
+    dataset = _dataset(checkpoint, data, settings)
+    if dry_run:
+        _estimate(checkpoint, dataset, settings, json)
+        return
+    from curvlab.analyses.analyze import analyze as profile
+
+    with progress() as report:
+        command = ("curvlab", *sys.argv[1:])
+        analysis = profile(checkpoint, dataset, settings=settings, progress=report, command=command)
+    _report(analysis, json, csv, sort)
+    verdicts = [(gate, gate.check(analysis.to_dict())) for gate in gates]
+    failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
+    for gate, verdict in failed:
+        say(f"gate '{gate.text}' holds: {'; '.join(verdict.evidence) or 'for every layer'}")
+    if failed:
+        raise typer.Exit(GATE)
+
+
+def _check_outputs(json: str | None, csv: str | None, dry_run: bool, gated: bool) -> None:
+    """Refuse, before any work, what could not be delivered after it."""
+    check_target(json, "--json")
+    check_target(csv, "--csv")
+    if json == csv == STDOUT:
+        raise CommandError("--json and --csv both ask for stdout", "only one can have it", "give one of them a file")
+    if dry_run and csv is not None:
+        raise CommandError("--dry-run has no CSV", do="use --json")
+    if dry_run and gated:
+        raise CommandError("--dry-run computes nothing that --fail-if could look at")
+
+
+def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
+    """The loaded model; its architecture may be in the working directory, where console scripts do not look."""
+    from curvlab.checkpoints.load import load
+
+    if architecture is not None and "" not in sys.path:
+        sys.path.append("")  # last, so that no file here can stand in for an installed package
+    return load(model, architecture=architecture, trust=trust, max_memory=settings.max_memory)
+
+
+def _dataset(checkpoint: Checkpoint, spec: str | None, settings: Settings) -> Dataset | None:
+    """The data asked for, else what the file says it was trained on where that is a dataset by name (never a path)."""
+    from curvlab.data import input_shape, load, names
+
+    if spec is None:
+        if checkpoint.module is None or checkpoint.data is None:
+            return None
+        if checkpoint.data not in names():
+            say(f"the file names its data '{checkpoint.data}', which is no known dataset: give a path with --data")
+            return None
+        spec = checkpoint.data
+    shape = None if checkpoint.module is None else input_shape(checkpoint.module)
+    return load(spec, input_shape=shape, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
+
+
+def _estimate(checkpoint: Checkpoint, dataset: Dataset | None, settings: Settings, json: str | None) -> None:
+    from curvlab.analyses.analyze import estimate
+    from curvlab.reports.estimate import estimate_to_dict, print_estimate
+    from curvlab.reports.json import dumps
+
+    cost = estimate(checkpoint, dataset, settings=settings)
+    deliver(dumps(estimate_to_dict(cost)), json)
+    if json != STDOUT:
+        show(lambda console: print_estimate(console, cost))
+
+
+def _report(analysis: Analysis, json: str | None, csv: str | None, sort: Sort) -> None:
+    """Files first, so that a reader who closes the pipe early loses nothing; then the table, unless stdout is taken."""
+    from curvlab.reports.csv import to_csv
+    from curvlab.reports.json import dumps
+    from curvlab.reports.terminal import print_analysis
+
+    deliver(dumps(analysis.to_dict()), json)
+    deliver(to_csv(analysis), csv)
+    if STDOUT not in (json, csv):
+        show(lambda console: print_analysis(console, analysis, sort))

@@ -1,0 +1,74 @@
+"""Where things go: the result to stdout or a file, everything else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvlab.errors import CommandError, CurvlabError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STDOUT = "-"
+WIDEST, NARROWEST = 100, 60
+"""Columns of a report: the terminal's within these limits, the widest where there is no terminal."""
+
+
+def check_target(path: str | None, option: str) -> None:
+    """Refuse, before any work, a file that could not be written after it.
+
+    Raises:
+        CommandError: when the folder is missing or closed, or the path is a folder.
+    """
+    if path is None or path == STDOUT:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise CommandError(f"{option} '{path}' is a folder", "the name of a file was expected")
+    if not target.parent.is_dir():
+        raise CommandError(f"{option} '{path}' is in a folder that does not exist", do=f"make '{target.parent}' first")
+    if not os.access(target.parent, os.W_OK) and not target.exists():
+        raise CommandError(f"{option} '{path}' is in a folder that cannot be written to", do="choose another path")
+
+
+def deliver(text: str, path: str | None = STDOUT) -> None:
+    """`text` to stdout for '-', to the file otherwise; nothing for None.
+
+    A reader that closes the pipe early has seen enough: the rest is dropped and the run goes on to its own end.
+    """
+    if path is None or (path == STDOUT and sys.stdout is None):
+        return
+    if path != STDOUT:
+        from curvlab.reports.files import write
+
+        write(text, Path(path))
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise CurvlabError("the result cannot be written to stdout", str(error.strerror)) from error
+
+
+def show(render: Callable[[Console], None]) -> None:
+    """What `render` prints, to stdout: with colours on a terminal (unless NO_COLOR is set), plain elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = max(NARROWEST, min(WIDEST, console.width)) if console.is_terminal else WIDEST
+    with console.capture() as captured:
+        render(console)
+    deliver(captured.get())
+
+
+def say(sentence: str) -> None:
+    """One line on stderr."""
+    from curvlab.reports.escape import escape
+
+    print(f"curvlab: {escape(sentence)}", file=sys.stderr, flush=True)

@@ -1,0 +1,47 @@
+"""curvlab: the microscope for the curvature of saved neural networks.
+
+    checkpoint = curvlab.load("model.safetensors")
+    analysis = curvlab.analyze(checkpoint, data="digits")
+
+Names are imported when they are first used, so that `import curvlab` and `curvlab --help` do not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from curvlab import curvature
+    from curvlab.analyses.analyze import analyze, estimate
+    from curvlab.analyses.results import Analysis
+    from curvlab.checkpoints.checkpoint import Checkpoint
+    from curvlab.checkpoints.load import load
+    from curvlab.checkpoints.own import save
+    from curvlab.errors import CurvlabError
+
+_HOMES = {
+    "Analysis": "curvlab.analyses.results",
+    "Checkpoint": "curvlab.checkpoints.checkpoint",
+    "CurvlabError": "curvlab.errors",
+    "analyze": "curvlab.analyses.analyze",
+    "estimate": "curvlab.analyses.analyze",
+    "load": "curvlab.checkpoints.load",
+    "save": "curvlab.checkpoints.own",
+}
+
+__all__ = ["Analysis", "Checkpoint", "CurvlabError", "__version__", "analyze", "curvature", "estimate", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "curvature":
+        return importlib.import_module("curvlab.curvature")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'curvlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

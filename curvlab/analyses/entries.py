@@ -1,0 +1,101 @@
+"""Entries: the rows of the report, in the model's own order: its blocks, and whatever else holds parameters, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from curvlab.capture.survey import Block, Survey
+from curvlab.checkpoints.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a layer with its main weight.
+
+    Attributes:
+        name: of the layer.
+        kind: what it is.
+        weight: its main tensor's name.
+        tensors: names of all its tensors that are parameters.
+        transposed: the weight is stored (in, out).
+        groups: of a grouped convolution.
+        confidence: 1 for a layer that ran; less where names and shapes were all there was.
+        block: the block that was recorded, or None.
+        reason: why there is no block, or None.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    tensors: tuple[str, ...]
+    transposed: bool = False
+    groups: int = 1
+    confidence: float = 1.0
+    block: Block | None = None
+    reason: str | None = None
+
+
+def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
+    """Blocks of a survey, and the modules and parameters that are in none."""
+    names = [name for name, _ in module.named_parameters()]
+    order = {name: i for i, name in enumerate(names)}
+    entries: list[Entry] = []
+    covered: set[str] = set()
+    for block in found.blocks.values() if found else ():
+        parameters = tuple(block.parameters.values())
+        main = block.parameters.get("weight", parameters[0])
+        entries.append(
+            Entry(block.name, block.layer.kind, main, parameters, not block.layer.by_rows, block.layer.groups, block=block)
+        )
+        covered.update(parameters)
+    by_owner: dict[str, list[str]] = {}
+    for name in names:
+        if name not in covered:
+            by_owner.setdefault(name.rpartition(".")[0], []).append(name)
+    for owner, parameters_left in by_owner.items():
+        entries.extend(_unrecorded(module, owner, parameters_left, found))
+    return sorted(entries, key=lambda e: order[e.tensors[0]])
+
+
+def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Survey | None) -> list[Entry]:
+    sub = module.get_submodule(owner)
+    reason = None if found is None else _reason(owner, parameters, found)
+    weight = f"{owner}.weight" if owner else "weight"
+    if weight in parameters:
+        groups = int(getattr(sub, "groups", 1))
+        transposed = isinstance(sub, nn.Embedding)
+        return [Entry(owner, type(sub).__name__, weight, tuple(parameters), transposed, groups, reason=reason)]
+    return [Entry(p, f"{type(sub).__name__} parameter", p, (p,), reason=reason) for p in parameters]
+
+
+def _reason(owner: str, parameters: list[str], found: Survey) -> str:
+    for name in [*parameters, owner, *_parents(owner)]:
+        if name in found.refused:
+            return found.refused[name]
+    return "no adapter knows this module: its parameters are not part of a known affine map"
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)] + [""]
+
+
+def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
+    """The layers that names and shapes tell, buffers left out."""
+    entries = []
+    for layer in checkpoint.layers:
+        if layer.kind == "buffer":
+            continue
+        tensors = tuple(layer.tensors.values())
+        main = layer.tensors.get("weight", tensors[0] if tensors else "")
+        reason = layer.evidence if layer.kind == "packed" else None
+        entries.append(Entry(layer.name, layer.kind, main, tensors, layer.transposed, 1, layer.confidence, reason=reason))
+    return entries
+
+
+def tensors_of(checkpoint: Checkpoint, module: nn.Module | None) -> Mapping[str, Tensor]:
+    """Where the entries' tensors are: the module's parameters, or the file."""
+    return checkpoint.tensors if module is None else {n: p.detach() for n, p in module.named_parameters()}

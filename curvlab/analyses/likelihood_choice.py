@@ -1,0 +1,43 @@
+"""Which likelihood an analysis uses: what the user says, what the file recorded, or what targets and outputs look like."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from curvlab.errors import DataError
+from curvlab.likelihoods import Categorical, Likelihood, likelihood
+
+
+def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | None) -> tuple[Likelihood, str | None]:
+    """The likelihood, and a sentence for the user where it was guessed.
+
+    Args:
+        loss: "cross-entropy", "bce", "mse" or "auto".
+        recorded: what the model file says, or None.
+        z: the model's output for a few examples.
+        y: targets, or None.
+
+    Raises:
+        DataError: with "auto", when nothing tells.
+    """
+    name, note = loss, None
+    if loss == "auto":
+        name, note = (recorded, None) if recorded else _guess(z, y)
+    chosen = likelihood(name)
+    if isinstance(chosen, Categorical) and z.ndim > 2 and y is not None and y.shape[1:] != z.shape[2:] and y.shape[1:] == z.shape[1:-1]:
+        chosen = Categorical(class_axis=-1)  # (examples, positions, classes), as language models answer
+    return chosen, note
+
+
+def _guess(z: Tensor, y: Tensor | None) -> tuple[str, str]:
+    if y is not None and not y.is_floating_point():
+        if z.ndim >= 2 and z.shape[1] == 1 and y.numel() and int(y.max()) <= 1:
+            return "bce", "loss: bce, since the targets are 0 and 1 and the model has one output (--loss sets it)"
+        return "cross-entropy", "loss: cross-entropy, since the targets are whole numbers (--loss sets it)"
+    if y is not None:
+        return "mse", "loss: mse (½‖z − y‖²), since the targets are real numbers (--loss sets it)"
+    if z.ndim == 2 and z.shape[1] > 1:
+        return "cross-entropy", f"loss: cross-entropy is assumed for {z.shape[1]} outputs without targets (--loss sets it)"
+    raise DataError(
+        f"the model's output has shape {tuple(z.shape)} and there are no targets", "the loss cannot be guessed", "give --loss"
+    )

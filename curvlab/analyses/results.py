@@ -1,0 +1,168 @@
+"""The frozen results of an analysis: what every report renders and what the JSON contract `curvlab.analysis/1` holds.
+
+A number that does not exist (infinite condition number, too little data) is None, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+QUANTILE_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Levels of every `quantiles` list; recorded in the JSON's settings."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalue summary of a symmetric positive semi-definite matrix (methods: section 3).
+
+    `rank` counts eigenvalues above max(d, count)·eps·λ_max; a singular matrix has `condition_number` None and
+    `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the numbers
+    to split-half standard errors.
+    """
+
+    size: int
+    trace: float | None
+    max: float | None
+    min: float | None
+    rank: int
+    effective_rank: float | None
+    condition_number: float | None
+    condition_number_nonzero: float | None
+    quantiles: tuple[float, ...] | None
+    stderr: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightsResult:
+    """Singular-value summary of a weight as a matrix (out, everything else); the tail is a power law of the eigenvalues σ²."""
+
+    spectral_norm: float | None
+    frobenius_norm: float | None
+    stable_rank: float | None
+    effective_rank: float | None
+    condition_number: float | None
+    rank: int | None
+    nonfinite: int
+    zeros: int
+    tail_exponent: float | None
+    tail_distance: float | None
+    tail_start: float | None
+    tail_count: int | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Condition number of the metric over ā after each normalisation (lnb 3.3, 3.5); None = infinite (singular)."""
+
+    identity: float | None
+    centered: float | None
+    diagonal: float | None
+    lnb: float | None
+    whitened: float | None
+
+
+@dataclass(frozen=True)
+class MomentsResult:
+    """Distribution of a layer's input features: M = E[āāᵀ] before and after whitening."""
+
+    count: int
+    size: int
+    rank: int
+    effective_rank: float | None
+    mean_energy: float | None
+    dead: int
+    duplicated: int
+    condition_number: Whitening
+    condition_number_nonzero: float | None
+    eigenvalues: Mapping[str, Any]
+    stderr: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class KfacResult:
+    """Spectra of a layer's K-FAC factors A (input) and G (gradient) and of A ⊗ G."""
+
+    input_factor: Spectrum | None
+    gradient_factor: Spectrum | None
+    kronecker: Spectrum | None
+    pi: float | None
+    normalization: str = "A=1/N sum_nt, G=1/(NT) sum_nt"
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TensorNormalResult:
+    """Spectra of the tensor-normal factors Ũ_i (ren eq. 4.10) of one parameter tensor and of their Kronecker product."""
+
+    statistic: str
+    modes: tuple[Spectrum | None, ...]
+    kronecker: Spectrum | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """Everything known about one layer; an analysis that was not possible is None and its reason is in the coverage."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    confidence: float
+    weights: WeightsResult | None = None
+    moments: MomentsResult | None = None
+    kfac: KfacResult | None = None
+    tnt: TensorNormalResult | None = None
+
+
+@dataclass(frozen=True)
+class BlockCoverage:
+    """How far one block of parameters got: "analyzed", "weights-only", "fallback" or "skipped", and why."""
+
+    name: str
+    status: str
+    reason: str | None
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the model's parameters the analyses reached, block by block."""
+
+    parameters: int
+    analyzed: int
+    blocks: tuple[BlockCoverage, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The result of `curvlab.analyze`: a mapping from layer name to `LayerResult`, with provenance and coverage."""
+
+    command: tuple[str, ...]
+    seed: int
+    environment: Mapping[str, Any]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    coverage: Coverage
+    layers: tuple[LayerResult, ...]
+    notes: tuple[str, ...] = ()
+    fop: tuple[Any, ...] = ()
+    hessian: Mapping[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> LayerResult:
+        """The layer called `name`; a KeyError names the layers there are."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"no layer {name!r}; there are: {', '.join(layer.name for layer in self.layers)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """This analysis as the JSON contract `curvlab.analysis/1`."""
+        from curvlab.reports.json import to_dict
+
+        return to_dict(self)

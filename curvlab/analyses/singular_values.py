@@ -1,0 +1,97 @@
+"""Singular values from the smaller Gram matrix, in float64 and bounded memory; and the largest alone, for huge matrices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvlab.operators.double import CHUNK, double, double_gram, pieces
+from curvlab.operators.safe_eigvalsh import safe_eigvalsh
+from curvlab.shapes import Float, Num
+
+RESOLVED = 1e-5
+"""Down to this share of the largest, σ = √λ of a Gram matrix has five digits: λ has an error of eps·λ_max."""
+
+_SVD_LIMIT = 2**22  # entries up to which a float64 SVD is affordable: a second or two, 64 MiB
+_PRODUCTS = 300
+_EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class SingularValues:
+    """σ of every block, ascending, 0 where a value cannot be told from 0; `note` when that is the method's fault."""
+
+    values: Float[Tensor, " m"]
+    note: str | None = None
+
+
+def singular_values(tall: Num[Tensor, "g n m"], scale: float) -> SingularValues:
+    """σ = √λ(WᵀW) of blockdiag(W_1, …, W_g); W or its transpose, so that n ≥ m.
+
+    Where some σ is under `RESOLVED` of the largest and the matrix is small, a float64 SVD takes over. A σ of the
+    SVD, or a λ of the Gram matrix, counts as zero under max(rows, columns)·eps of the largest.
+
+    Args:
+        tall: finite numbers, not all zero, of any real dtype.
+        scale: about the largest absolute value; the products are of numbers divided by it.
+
+    Raises:
+        NumericalError: LAPACK did not converge.
+    """
+    groups, rows, columns = tall.shape
+    step = max(1, CHUNK // columns**2)
+    values = torch.cat([_gram_eigenvalues(tall[i : i + step], scale) for i in range(0, groups, step)])
+    share = values / values.max()
+    smallest = groups * rows * _EPS
+    doubtful = (share > 0) & (share < RESOLVED**2)
+    if bool(doubtful.any()) and tall.numel() <= _SVD_LIMIT:
+        values = torch.linalg.svdvals(double(tall) / scale)
+        values = values.where(values >= smallest * values.max(), 0.0)
+        return SingularValues(values.flatten().sort().values * scale)
+    lost = doubtful & (share < smallest)
+    note = f"{int(lost.sum())} singular values under {math.sqrt(smallest):.0e} of the largest count as zero"
+    values = values.where(~lost, 0.0).sqrt().flatten().sort().values * scale
+    return SingularValues(values, note if bool(lost.any()) else None)
+
+
+def _gram_eigenvalues(tall: Num[Tensor, "g n m"], scale: float) -> Float[Tensor, "g m"]:
+    """λ(WᵀW)/scale² of each block, ascending: exactly 0 once for every column of zeros, and positive otherwise."""
+    gram = double_gram(tall, 1 / scale)
+    empty = (gram.diagonal(dim1=1, dim2=2) == 0).sum(1, keepdim=True)
+    values = safe_eigvalsh(gram).clamp(min=torch.finfo(torch.float64).tiny)
+    return values.where(torch.arange(values.shape[1], device=values.device) >= empty, 0.0)
+
+
+def spectral_norm(tall: Num[Tensor, "g n m"], scale: float, tolerance: float = 1e-6) -> float:
+    """σ_max of blockdiag(W_1, …, W_g) by Lanczos on WᵀW, in the memory of a few hundred vectors.
+
+    Stops when the residual ‖WᵀWv − λv‖ is under `tolerance`·λ: an eigenvalue is then that near to λ, and the error
+    of λ itself is of second order in it. At most 300 products; arguments as in `singular_values`.
+    """
+    return max(_lanczos(block, scale, tolerance) for block in tall)
+
+
+def _lanczos(tall: Num[Tensor, "n m"], scale: float, tolerance: float) -> float:
+    v = torch.randn(tall.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v = v.to(double(tall[:0]).device)
+    basis = v.new_zeros(0, len(v))
+    inner, beside = [], [v.norm().item()]
+    while True:
+        basis = torch.cat([basis, (v / beside[-1])[None]])
+        v = torch.zeros_like(v)
+        for _, piece in pieces(tall[None]):
+            rows = piece[0] / scale
+            v += rows.T @ (rows @ basis[-1])
+        inner.append((v @ basis[-1]).item())
+        for _ in range(2):  # reorthogonalised against all, and again: rounding of the first time
+            v -= basis.T @ (basis @ v)
+        beside.append(v.norm().item())
+        off = torch.tensor(beside[1:-1], dtype=torch.float64).diag_embed(1)
+        values, vectors = torch.linalg.eigh(torch.tensor(inner, dtype=torch.float64).diag_embed() + off + off.T)
+        largest = max(values[-1].item(), 0.0)
+        residual = beside[-1] * abs(vectors[-1, -1].item())
+        if residual <= tolerance * largest or len(inner) == min(_PRODUCTS, tall.shape[1]):
+            return math.sqrt(largest) * scale

@@ -1,0 +1,122 @@
+"""Source: the data of an analysis as a stream of batches, whatever it was given as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.survey import first_examples
+from curvlab.capture.tape import Inputs, batch_size
+from curvlab.curvature import batches_of
+from curvlab.data.dataset import Dataset
+from curvlab.data.fit import fit, input_shape
+from curvlab.data.load import load
+from curvlab.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Batches of (inputs, targets) and where they come from.
+
+    Attributes:
+        batches: `batches(size)` starts a pass over the data in batches of at most that many examples (loaders keep their own).
+        first: a few inputs, to look at the model with.
+        targets: the first targets, or None.
+        samples: number of examples, or None for a loader of unknown length.
+        info: the "data" entry of the JSON.
+        notes: what was done to the data.
+    """
+
+    batches: Callable[[int], Iterator[tuple[Inputs, Tensor | None]]]
+    first: Inputs
+    targets: Tensor | None
+    samples: int | None
+    info: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def open_source(data: Any, module: nn.Module, *, samples: int | None, seed: int, max_memory: int | None = None) -> Source:
+    """A source from a dataset's name or path, a Dataset, tensors, an (x, y) pair, or a loader.
+
+    Raises:
+        DataError: what was given is none of these, or it is empty.
+    """
+    if isinstance(data, str):
+        data = load(data, input_shape=input_shape(module), samples=samples, seed=seed, max_memory=max_memory)
+    if isinstance(data, Dataset):
+        fitted = fit(data.take(samples, seed), module)
+        source = _tensors(fitted.x, fitted.y, fitted.source)
+        return replace(source, info={**source.info, "synthetic": fitted.synthetic}, notes=fitted.notes)
+    if isinstance(data, Tensor | Mapping):
+        return _tensors(_taken(data, samples), None, "tensors given in Python")
+    if isinstance(data, tuple) and len(data) == 2 and (data[1] is None or isinstance(data[1], Tensor)):
+        y = data[1] if data[1] is None or samples is None else data[1][:samples]
+        return _tensors(_taken(data[0], samples), y, "tensors given in Python")
+    if isinstance(data, Iterable):
+        return _loader(data)
+    raise DataError(
+        f"data of type {type(data).__name__} cannot be used", "", "give a dataset's name, a path, (x, y) tensors or a loader"
+    )
+
+
+def _taken(x: Inputs, samples: int | None) -> Inputs:
+    return x if samples is None else first_examples(x, samples)
+
+
+def _tensors(x: Inputs, y: Tensor | None, source: str) -> Source:
+    count = batch_size(x)
+    if count == 0:
+        raise DataError("the data holds no examples")
+    if y is not None and y.shape[:1] != (count,):
+        raise DataError(f"there are {count} inputs and targets of shape {tuple(y.shape)}", "their numbers must agree")
+
+    def batches(size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
+        for start in range(0, count, size):
+            yield _slice(x, start, start + size, count), None if y is None else y[start : start + size]
+
+    return Source(batches, first_examples(x, 2), y, count, _info(source, count, x))
+
+
+def _loader(loader: Iterable[Any]) -> Source:
+    head = next(batches_of(loader, None), None)
+    if head is None:
+        raise DataError("the loader gives no batch")
+    count = None
+    if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
+        count = len(loader.dataset)
+
+    def batches(size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
+        return batches_of(loader, None)
+
+    return Source(batches, first_examples(head[0], 2), head[1], count, _info("a loader given in Python", count, head[0]))
+
+
+def _info(source: str, count: int | None, x: Inputs) -> dict[str, Any]:
+    first = x if isinstance(x, Tensor) else next(p for p in (x.values() if isinstance(x, Mapping) else x) if isinstance(p, Tensor))
+    return {"source": source, "samples": count, "synthetic": False, "input_shape": list(first.shape[1:])}
+
+
+def _slice(x: Inputs, start: int, stop: int, count: int) -> Inputs:
+    def cut(part: Any) -> Any:
+        return part[start:stop] if isinstance(part, Tensor) and part.ndim and part.shape[0] == count else part
+
+    if isinstance(x, Tensor):
+        return x[start:stop]
+    return {k: cut(p) for k, p in x.items()} if isinstance(x, Mapping) else tuple(cut(p) for p in x)
+
+
+def moved(batch: tuple[Inputs, Tensor | None], device: torch.device, dtype: torch.dtype) -> tuple[Inputs, Tensor | None]:
+    """The batch on a device, its floating-point inputs in `dtype`; targets keep their type."""
+
+    def move(part: Any) -> Any:
+        if not isinstance(part, Tensor):
+            return part
+        return part.to(device, dtype) if part.is_floating_point() else part.to(device)
+
+    x, y = batch
+    inputs = move(x) if isinstance(x, Tensor) else {k: move(p) for k, p in x.items()} if isinstance(x, Mapping) else tuple(map(move, x))
+    return inputs, None if y is None else y.to(device)

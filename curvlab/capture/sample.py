@@ -1,0 +1,151 @@
+"""Call and Sample: what one batch shows of one block: its inputs going forward, its pseudo-gradients coming back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from curvlab.errors import CurvlabError, UnsupportedLayer
+from curvlab.layers.layer import Layer, Moments
+from curvlab.shapes import Float
+
+
+@dataclass
+class Call:
+    """One application of a layer: its prepared input x, and later the gradient g of the summed loss at its output.
+
+    `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call; `version` is
+    x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody needs it any more.
+    """
+
+    layer: Layer
+    x: Tensor | None
+    axis: int = 0
+    rows: int = 0
+    version: int = 0
+    g: Tensor | None = None
+
+    def check(self) -> None:
+        """Raise if the model has changed x in place since: what it saw is lost."""
+        if self.x is not None and self.x._version != self.version:
+            raise CurvlabError(
+                f"the input of a {self.layer.kind} layer was overwritten by the model after the layer had used it",
+                "its features are gone",
+                "use an out-of-place operation there",
+            )
+
+
+class Sample:
+    """The calls of one block in one batch, seen as one map with all their positions side by side.
+
+    A module that runs several times, and modules that share all their parameters, are one affine map at more positions: their
+    per-example gradient is Σ over calls and positions of g āᵀ, exactly.
+
+    Args:
+        calls: in the order they ran.
+        examples: N, the number of examples of the batch.
+        dtype: floating-point type of the products made from this sample.
+    """
+
+    def __init__(self, calls: Sequence[Call], examples: int, dtype: torch.dtype) -> None:
+        self.calls, self.examples, self.dtype = calls, examples, dtype
+
+    @property
+    def layer(self) -> Layer:
+        """The layer of the block (of its first call)."""
+        return self.calls[0].layer
+
+    @cached_property
+    def features(self) -> Float[Tensor, "g n s i"]:
+        """All rows a[g,n,t], in this sample's dtype, without the 1 of the bias."""
+        return self._join([c.layer.features(_examples_first(c.x, c.axis)) for c in self.calls if c.x is not None])
+
+    @cached_property
+    def signals(self) -> Float[Tensor, "g n s o"]:
+        """All rows g[g,n,t] = ∂ℓ_n/∂s[n,t]; zeros where no gradient came back."""
+        return self._join([c.layer.outputs(_examples_first(c.g, c.axis)) for c in self.calls if c.g is not None])
+
+    @cached_property
+    def positions(self) -> int:
+        """T: positions per example, over all calls."""
+        return sum(c.rows for c in self.calls) // self.examples
+
+    def feature_moments(self) -> Moments:
+        """Σ a, Σ aaᵀ over all calls, by each layer's cheapest road."""
+        moments = [c.layer.second_moment(c.x, self.dtype) for c in self.calls if c.x is not None]
+        if len(moments) == 1:
+            return moments[0]
+        total, second = (torch.stack(part).sum(0) for part in zip(*((m.total, m.second) for m in moments), strict=True))
+        return Moments(total, second, sum(m.rows for m in moments))
+
+    @cached_property
+    def signal_moment(self) -> Float[Tensor, "g o o"]:
+        """Σ ggᵀ over all calls."""
+        moments = [c.layer.signal_moment(c.g, self.dtype) for c in self.calls if c.g is not None]
+        return moments[0] if len(moments) == 1 else torch.stack(moments).sum(0)
+
+    def half(self, first: int) -> Sample:
+        """Every second example, starting with `first`: the split for standard errors."""
+        count = len(range(first, self.examples, 2))
+        return Sample([_half(call, first, self.examples) for call in self.calls], count, self.dtype)
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        rows = [_by_example(part, self.examples, self.layer.kind).to(self.dtype) for part in parts]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+
+
+def per_example_gradients(
+    layer: Layer, features: Float[Tensor, "g n s i"], signals: Float[Tensor, "g n s o"]
+) -> Float[Tensor, "n g o j"]:
+    """DW_n = Σ_t g[n,t] ā[n,t]ᵀ with the bias column Σ_t g[n,t] appended: methods.md section 1."""
+    weight = torch.einsum("gnso,gnsi->ngoi", signals, features)
+    if not layer.biased:
+        return weight
+    return torch.cat([weight, signals.sum(2).transpose(0, 1)[..., None]], dim=3)
+
+
+def example_axis(shape: Sequence[int], examples: int, kind: str) -> int:
+    """The axis of x that holds the examples: the first, or the second in sequence-first networks.
+
+    Raises:
+        UnsupportedLayer: no axis has the batch's length, and the first is no multiple of it.
+    """
+    if shape and shape[0] == examples:
+        return 0
+    if len(shape) > 2 and shape[1] == examples:
+        return 1
+    if shape and shape[0] % examples == 0 and shape[0] > 0:
+        return 0
+    raise UnsupportedLayer(
+        f"{kind} saw an input of shape {tuple(shape)} in a batch of {examples} examples",
+        "it has no axis of examples, so per-example statistics do not exist for it",
+    )
+
+
+def _examples_first(x: Tensor, axis: int) -> Tensor:
+    return x if axis == 0 else x.transpose(0, axis)
+
+
+def _by_example(rows: Float[Tensor, "g m s d"], examples: int, kind: str) -> Float[Tensor, "g n t d"]:
+    groups, count, positions, width = rows.shape
+    if count == examples:
+        return rows
+    # Positions folded into the batch axis, examples first: (n·k, s) is (n, k·s).
+    example_axis((count,), examples, kind)
+    return rows.reshape(groups, examples, count // examples * positions, width)
+
+
+def _half(call: Call, first: int, examples: int) -> Call:
+    def pick(t: Tensor | None) -> Tensor | None:
+        if t is None:
+            return None
+        if t.shape[call.axis] == examples:
+            return t[first::2] if call.axis == 0 else t[:, first::2]
+        return t.unflatten(0, (examples, -1))[first::2].flatten(0, 1)
+
+    rows = call.rows // examples * len(range(first, examples, 2))
+    return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g))

@@ -1,0 +1,194 @@
+"""Survey: one small forward of the model that finds its blocks, what shares parameters with what, and what cannot be analysed and why."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.sample import Call
+from curvlab.capture.tape import Inputs, Tape, batch_size
+from curvlab.errors import UnsupportedLayer
+from curvlab.layers.layer import Layer, Unrolled, adapt, adapted
+from curvlab.plugins import load_layers
+
+
+@dataclass
+class Block:
+    """One affine map with parameters of its own: a layer, or several uses that share all their parameters.
+
+    Attributes:
+        name: the module's name ("layer1.0.conv2"), or the parameter's for one used by hand.
+        layer: the map (of its first use).
+        parameters: role -> the parameter's name in the model.
+        uses: names of all modules that share these parameters; the first is `name`.
+        positions: T, positions per example in the surveyed input, over all uses.
+        tied: names of other blocks that share some parameter with this one.
+    """
+
+    name: str
+    layer: Layer
+    parameters: dict[str, str]
+    uses: list[str] = field(default_factory=list)
+    positions: int = 0
+    tied: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.layer.parameters.values())
+
+
+@dataclass
+class Survey:
+    """What a model is made of.
+
+    Attributes:
+        modules: module name -> adapter, for a Tape.
+        blocks: name -> Block, in the model's own order.
+        refused: name of a module or parameter -> why it is in no block.
+        block_of: name of a use -> name of its block.
+    """
+
+    modules: dict[str, Layer | Unrolled]
+    blocks: dict[str, Block]
+    refused: dict[str, str]
+    block_of: dict[str, str]
+
+
+def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Survey:
+    """Find the blocks of `model` by one forward on `inputs` (a few examples), without gradients and leaving buffers as they were.
+
+    Args:
+        model: the network, in the mode it is to be analysed in.
+        inputs: a small batch.
+        layers: globs over block names; none means all.
+    """
+    modules, refused = adapters(model)
+    found: dict[str, list[Call]] = {}
+    refusals: dict[str, str] = {}
+    with Tape(model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault) as tape:
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        state = torch.random.get_rng_state()
+        with torch.no_grad():
+            tape.run(inputs)
+            torch.random.set_rng_state(state)
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+    examples = batch_size(inputs)
+    blocks, block_of = _blocks(model, found, examples)
+    _tie(blocks)
+    _refuse_hidden_uses(model, blocks, refusals)
+    for name in modules:
+        if name not in found and not any(use.startswith(f"{name}.") for use in found):
+            refusals.setdefault(name, "it did not run as a module when the model was called")
+    refused |= refusals
+    if layers:
+        blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
+        block_of = {use: name for use, name in block_of.items() if name in blocks}
+    return Survey(modules, blocks, refused, block_of)
+
+
+def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, str]]:
+    """Module name -> adapter for every module of a registered type that has parameters; and the reasons of those refused."""
+    load_layers()
+    modules: dict[str, Layer | Unrolled] = {}
+    refused: dict[str, str] = {}
+    owners: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{owner}.") or owner == "" for owner in owners):
+            continue
+        if not adapted(module) or next(module.parameters(), None) is None:
+            continue
+        owners.append(name)
+        try:
+            modules[name] = adapt(module)
+        except UnsupportedLayer as reason:
+            refused[name] = str(reason)
+    return modules, refused
+
+
+def _blocks(model: nn.Module, found: Mapping[str, list[Call]], examples: int) -> tuple[dict[str, Block], dict[str, str]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    order = {name: i for i, name in enumerate(names.values())}
+    blocks: dict[tuple[object, ...], Block] = {}
+    block_of: dict[str, str] = {}
+    taken: set[str] = set()
+    for use, calls in found.items():
+        for layer in dict.fromkeys(call.layer for call in calls):
+            key = (layer.groups, layer.height, layer.width, *(id(p) for p in layer.parameters.values()))
+            if key not in blocks:
+                name = use if use not in taken else f"{use}@{layer.kind.lower()}"
+                taken.add(name)
+                parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
+                blocks[key] = Block(name, layer, parameters)
+            block = blocks[key]
+            block.uses.append(use)
+            block.positions += sum(call.rows for call in calls if call.layer is layer) // examples
+            block_of[use_key(use, layer)] = block.name
+    ordered = sorted(blocks.values(), key=lambda b: min(order[name] for name in b.parameters.values()))
+    return {block.name: block for block in ordered}, block_of
+
+
+def use_key(use: str, layer: Layer) -> str:
+    """The key of a use in `Survey.block_of`: a parameter can be used by hand in two ways, a module in one."""
+    return f"{use}|{layer.kind}"
+
+
+def _tie(blocks: Mapping[str, Block]) -> None:
+    for block in blocks.values():
+        own = set(block.parameters.values())
+        block.tied = [b.name for b in blocks.values() if b is not block and own & set(b.parameters.values())]
+
+
+def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, Block], refusals: dict[str, str]) -> None:
+    """A block whose parameter is also used in an unknown way would be silently wrong: it leaves the table with that reason."""
+    for name in [n for n, b in blocks.items() if any(p in refusals for p in b.parameters.values())]:
+        parameter = next(p for p in blocks[name].parameters.values() if p in refusals)
+        refusals.setdefault(name, f"its parameter {parameter} is also {refusals[parameter]}")
+        del blocks[name]
+    uncovered = {n for n, _ in model.named_parameters()} - {p for b in blocks.values() for p in b.parameters.values()}
+    for name in [n for n in refusals if n in dict(model.named_parameters()) and n not in uncovered]:
+        del refusals[name]
+
+
+def first_examples(inputs: Inputs, count: int) -> Inputs:
+    """The first `count` examples of a batch."""
+    if isinstance(inputs, Tensor):
+        return inputs[:count]
+    size = batch_size(inputs)
+
+    def cut(part: object) -> object:
+        return part[:count] if isinstance(part, Tensor) and part.ndim and part.shape[0] == size else part
+
+    if isinstance(inputs, Mapping):
+        return {key: cut(part) for key, part in inputs.items()}
+    return tuple(cut(part) for part in inputs)
+
+
+def components(blocks: Mapping[str, Block]) -> list[list[str]]:
+    """Names of blocks grouped so that blocks which share a parameter, directly or through others, stand together."""
+    groups: list[list[str]] = []
+    seen: set[str] = set()
+    for name in blocks:
+        if name in seen:
+            continue
+        group, queue = [], [name]
+        while queue:
+            current = queue.pop()
+            if current in seen or current not in blocks:
+                continue
+            seen.add(current)
+            group.append(current)
+            queue.extend(blocks[current].tied)
+        groups.append(sorted(group, key=list(blocks).index))
+    return groups
+
+
+def parameters_outside(model: nn.Module, covered: Iterable[str]) -> list[str]:
+    """Names of the model's parameters that are in no block."""
+    inside = set(covered)
+    return [name for name, _ in model.named_parameters() if name not in inside]

@@ -1,0 +1,181 @@
+"""Tape: runs a model so that every affine map shows its input going forward and the gradient at its output coming back.
+
+One autograd node after each map (an in-place identity tied to a scalar anchor) hands the gradient over and lets it pass. Asking autograd
+for the anchor's gradient then visits what the signals need and nothing else: no weight gradient is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.functional import FunctionalUses, Use
+from curvlab.capture.sample import Call, example_axis
+from curvlab.errors import UnsupportedLayer
+from curvlab.layers.layer import Layer, Unrolled
+
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a model is called with: one tensor, positional arguments, or keyword arguments."""
+
+
+class Tape:
+    """Hooks on a model; `run` is its forward, `pull` a backward from the output to every map.
+
+    A class with `close()` and not a generator: an optimizer holds one for as long as it lives.
+
+    Args:
+        model: the network.
+        modules: module name -> what `adapt` made of it.
+        on_call: gets (name, call) as soon as a map has run.
+        on_signal: gets (name, call, gradient) as soon as the gradient at its output is known; None records no graph.
+        on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown way.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Mapping[str, Layer | Unrolled],
+        on_call: Callable[[str, Call], None],
+        on_signal: Callable[[str, Call, Tensor], None] | None,
+        on_refusal: Callable[[str, str], None],
+    ) -> None:
+        self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
+        self.examples = 0
+        self.anchor: Tensor | None = None
+        self.functional_layers: dict[Any, Layer] = {}
+        names = {id(p): name for name, p in model.named_parameters()}
+        self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
+        self._handles: list[Any] = []
+        self._replaced: list[nn.Module] = []
+        self._running = False
+        lookup = dict(model.named_modules())
+        for name, adapted in modules.items():
+            self._attach(name, lookup[name], adapted)
+
+    def run(self, inputs: Inputs) -> Any:
+        """The model's output for a batch, recorded."""
+        self.examples = batch_size(inputs)
+        self._running, self._watcher.inside = True, 0
+        self.anchor = torch.zeros((), requires_grad=True)
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        # The fused attention kernel runs no modules, so nothing inside it could be seen.
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with self._watcher:
+                return call_model(self.model, inputs)
+        finally:
+            self._running = False
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+
+    def pull(self, output: Tensor, seed: Tensor, retain_graph: bool = False) -> None:
+        """One backward pass from `seed` at the output; `on_signal` gets each map's gradient on the way."""
+        if self.anchor is not None and output.requires_grad:
+            torch.autograd.grad(output, self.anchor, seed, retain_graph=retain_graph, allow_unused=True)
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        for module in self._replaced:
+            vars(module).pop("forward", None)
+        self._handles, self._replaced = [], []
+
+    def __enter__(self) -> Tape:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _attach(self, name: str, module: nn.Module, adapted: Layer | Unrolled) -> None:
+        def enter(*_: Any) -> None:
+            self._watcher.inside += 1
+
+        def leave(*_: Any) -> None:
+            self._watcher.inside -= 1
+
+        self._handles.append(module.register_forward_pre_hook(enter))
+        if isinstance(adapted, Layer):
+
+            def record(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+                return self._record(name, adapted, args, kwargs, output) if self._running else None
+
+            self._handles.append(module.register_forward_hook(record, with_kwargs=True))
+        else:
+            own = module.forward
+
+            def unrolled(*args: Any, **kwargs: Any) -> Any:
+                if not self._running:
+                    return own(*args, **kwargs)
+
+                def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
+                    return self._record(f"{name}.{part}", adapted.layers[part], (x,), {}, y)
+
+                return adapted.forward(tap, *args, **kwargs)
+
+            module.forward = unrolled  # type: ignore[method-assign]
+            self._replaced.append(module)
+        self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    def _record(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
+        try:
+            if not isinstance(output, Tensor):
+                raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
+            x = layer.prepare(*args, **kwargs).detach()
+            axis = example_axis(x.shape, self.examples, layer.kind)
+            call = Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
+        except UnsupportedLayer as reason:
+            self.on_refusal(name, str(reason))
+            return output
+        self.on_call(name, call)
+        if self.on_signal is None or self.anchor is None:
+            return output
+        if output._is_view():  # an in-place node on a view would rewrite the history of its base
+            output = output.clone()
+        return _Signal.apply(output, self.anchor, lambda g: self.on_signal(name, call, g))  # type: ignore[no-untyped-call,misc]
+
+    def _watch(self, use: Use, output: Tensor) -> Tensor:
+        parameter, layer, x = use
+        self._watcher.inside += 1  # what recording does with the parameter is not a use of the model's
+        try:
+            recorded: Tensor = self._record(parameter, layer, (x,), {}, output)
+        finally:
+            self._watcher.inside -= 1
+        return recorded
+
+    def _refuse_parameter(self, parameter: str, operation: str) -> None:
+        self.on_refusal(parameter, f"used by the operation {operation!r}, which no adapter knows")
+
+
+class _Signal(torch.autograd.Function):
+    """y ↦ y in place; on the way back the gradient is shown to `sink` and passed on."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+        ctx.sink = sink
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
+        ctx.sink(g)
+        return (g if ctx.needs_input_grad[0] else None), None, None
+
+
+def call_model(model: nn.Module, inputs: Inputs) -> Any:
+    """model(x), model(*x) or model(**x)."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Number of examples: the length of the first tensor's first axis."""
+    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
+    for part in parts:
+        if isinstance(part, Tensor) and part.ndim:
+            return part.shape[0]
+    raise UnsupportedLayer("the model's input holds no tensor with an examples axis")

@@ -1,0 +1,186 @@
+"""Which format a path holds, told by its bytes; the extension never decides (`.pt` alone is four formats).
+
+The order matters: texts that stand in for a model first (a git-lfs pointer, an error page), then formats with a mark at their
+beginning, then those recognised by structure, and last an error that says what the bytes look like.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from curvlab.checkpoints import strict_json
+from curvlab.checkpoints.onnx_outline import is_onnx
+from curvlab.checkpoints.paths import existing, regular_file
+from curvlab.checkpoints.quoting import escaped, listed, quoted
+from curvlab.checkpoints.safetensors_header import MAX_HEADER_BYTES
+from curvlab.checkpoints.sharded import find_index
+from curvlab.checkpoints.zip_archive import open_archive
+from curvlab.errors import CheckpointError
+
+HEAD_BYTES = 512
+# torch's legacy files begin with the number 0x1950a86a20f9469cfc6c, pickled.
+LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-zip", b"\x28\xb5\x2f\xfd": "zstandard"}
+_AGAIN = "download the file itself again"
+
+
+def detect(path: Path) -> str:
+    """The format's name in `formats.FORMATS`.
+
+    Raises:
+        CheckpointError: no file, or a file that is no model; one sentence on what it is instead.
+    """
+    if existing(path).is_dir():
+        return _directory_format(path)
+    regular_file(path)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    _refuse_stand_ins(path, head)
+    for test in _TESTS:
+        name = test(path, head)
+        if name is not None:
+            return name
+    raise CheckpointError(f"{quoted(path)} is no model format that curvlab knows", f"it {_looks_like(head)}")
+
+
+def _directory_format(path: Path) -> str:
+    if find_index(path) is not None:
+        return "safetensors-sharded"
+    config = path / "config.json"
+    if config.is_file():
+        return "timm" if '"architecture"' in _beginning(config) else "huggingface"
+    files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in {".safetensors", ".pt", ".pth", ".bin"}]
+    inside = f"inside it are {listed(files)}" if files else "it holds neither an *.index.json nor a config.json"
+    raise CheckpointError(f"{quoted(path)} is a directory that is no model", inside, "give the model file itself")
+
+
+def _refuse_stand_ins(path: Path, head: bytes) -> None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{quoted(path)} is a git-lfs pointer", "the model itself was not downloaded", "run `git lfs pull`"
+        )
+    if re.match(rb"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
+        raise CheckpointError(f"{quoted(path)} is a web page (HTML or XML), not a model", do=_AGAIN)
+    for mark, name in _PACKED.items():
+        if head.startswith(mark):
+            raise CheckpointError(f"{quoted(path)} is compressed ({name})", do="unpack it and give the model inside")
+
+
+def _json(path: Path, head: bytes) -> str | None:
+    # A safetensors file may begin with "{" too (a header of 123 bytes), but then has zeros among its first eight bytes.
+    if not head.lstrip().startswith(b"{") or 0 in head:
+        return None
+    if path.stat().st_size > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{quoted(path)} is text beginning with '{{'", "it is far too long for an index of shards")
+    try:
+        table = strict_json.parse(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{quoted(path)} is text beginning with '{{', not a model", str(error)) from None
+    if "weight_map" in table:
+        return "safetensors-sharded"
+    said = next((table[key] for key in ("error", "message", "detail", "errors") if key in table), None)
+    if said is not None:
+        raise CheckpointError(f"{quoted(path)} is an error message of a server ({quoted(said)}), not a model", do=_AGAIN)
+    if {"model_type", "architectures", "architecture", "config"} & table.keys():
+        raise CheckpointError(
+            f"{quoted(path)} is a model's configuration", "it holds no weights", "give the weights file beside it"
+        )
+    raise CheckpointError(f"{quoted(path)} is JSON text", "it has no weight_map, so it is no index of a sharded model")
+
+
+def _zip(path: Path, head: bytes) -> str | None:
+    if not head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
+        return None
+    with open_archive(path) as archive:
+        names = archive.namelist()
+    kind = zip_format(names)
+    if kind is None:
+        inside = f"it holds {listed(names, 3)}" if names else "it is empty"
+        raise CheckpointError(f"{quoted(path)} is a zip archive without a model", inside, "unpack it and give the model")
+    return kind
+
+
+def zip_format(names: Iterable[str]) -> str | None:
+    """What an archive with these entries is: torch writes all of them below one folder, whose name is free."""
+    plain = set(names)
+    roots = {name.split("/", 1)[0] for name in plain}
+    inner = {name.split("/", 1)[-1] for name in plain} if len(roots) == 1 else set()
+    if "data.pkl" in inner:
+        return "torchscript" if "constants.pkl" in inner else "torch-zip"
+    if "archive_format" in inner | plain:
+        return "pt2"
+    if ".data/version" in inner | plain:
+        return "torch-package"
+    if plain >= {"config.json", "metadata.json"} and any(name.startswith("model.weights") for name in plain):
+        return "keras"
+    if plain and all(name.endswith(".npy") for name in plain):
+        return "numpy"
+    return None
+
+
+def _marked(path: Path, head: bytes) -> str | None:
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if LEGACY_MAGIC in head[:32]:
+        return "torch-tar" if _is_tar(head) else "torch-legacy"
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if head.startswith(b"\x93NUMPY"):
+        return "numpy"
+    return "pickle" if re.match(rb"\x80[\x02-\x05]", head) else None
+
+
+def _safetensors(path: Path, head: bytes) -> str | None:
+    return "safetensors" if len(head) > 8 and head[8:9] == b"{" else None
+
+
+def _onnx(path: Path, head: bytes) -> str | None:
+    return "onnx" if is_onnx(path) else None
+
+
+def _tar(path: Path, head: bytes) -> str | None:
+    return "torch-tar" if _is_tar(head) else None
+
+
+def _text_pickle(path: Path, head: bytes) -> str | None:
+    """Pickles of protocol 0 are text; they end with a dot and name their classes on lines of their own."""
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        ends = file.read(1) == b"."
+    return "pickle" if ends and re.match(rb"[(\]}cNIFVSJKMGXlpq]", head) and re.search(rb"\n|q\x00", head) else None
+
+
+_TESTS: tuple[Callable[[Path, bytes], str | None], ...] = (_json, _zip, _marked, _safetensors, _onnx, _tar, _text_pickle)
+
+
+def _is_tar(head: bytes) -> bool:
+    if len(head) < tarfile.BLOCKSIZE or not head.strip(b"\0"):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(2**16).decode("utf-8", "replace")
+
+
+def _looks_like(head: bytes) -> str:
+    if not head.strip(b"\0"):
+        return "begins with zeros only"
+    try:
+        text = head[:40].decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    if text and all(c.isprintable() or c.isspace() for c in text):
+        return f"is text that begins with '{escaped(text)}'"
+    return f"begins with the bytes {head[:16].hex(' ')}"

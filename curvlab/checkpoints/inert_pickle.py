@@ -1,0 +1,192 @@
+"""A pickle read as data: its instructions are followed with inert stand-ins, so nothing is imported, looked up or called.
+
+`pickletools.genops` splits the stream into instructions; the machine below keeps the same stack and memo as an unpickler, but
+a class is only its name (`Global`), a call only a record of what would be called with what (`Call`), and a dictionary only a
+list of pairs. What comes out says everything about a file that one wants to know before letting torch read it.
+Instruction set: Python's `Lib/pickletools.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from curvlab.checkpoints.quoting import escaped
+
+# A hundred thousand tensors take about 15 MB and three million instructions.
+MAX_BYTES = 64 * 2**20
+MAX_INSTRUCTIONS = 8_000_000
+
+
+class Global(NamedTuple):
+    """A class or function that the pickle names: never imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Persistent(NamedTuple):
+    """A reference out of the pickle; in torch's files, to a storage."""
+
+    identifier: Any
+
+
+@dataclass(slots=True, eq=False)
+class Table:
+    """A dictionary as pairs, in order: keys need not be hashable, and equal keys stay two."""
+
+    pairs: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """`function(*arguments)` with what the pickle would put into the result afterwards: never called."""
+
+    function: Any
+    arguments: Any
+    pairs: list[tuple[Any, Any]] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
+    state: Any = None
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a pickle holds: its value in stand-ins, and every class, call and outside reference met on the way."""
+
+    value: Any = None
+    globals: dict[Global, None] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    persistent: list[Persistent] = field(default_factory=list)
+
+
+class NotAPickle(ValueError):  # noqa: N818 - the caller turns it into a sentence about its own file
+    """The bytes are no complete pickle within the limits; the message says what is wrong."""
+
+
+def read_pickle(stream: io.BytesIO) -> Contents:
+    """The contents of the pickle that begins at the stream's position, which moves behind it.
+
+    Raises:
+        NotAPickle: cut off, not made of pickle instructions, or longer than the limits.
+    """
+    contents = Contents()
+    try:
+        _run(stream, contents)
+    except NotAPickle:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise NotAPickle(f"byte {stream.tell()}: {escaped(error) or type(error).__name__}") from None
+    return contents
+
+
+def _run(stream: io.BytesIO, contents: Contents) -> None:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def above_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def named(module: Any, name: Any) -> Global:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise NotAPickle("a class is named by something other than text")
+        found = Global(module, name)
+        contents.globals[found] = None
+        return found
+
+    def called(function: Any, arguments: Any) -> Call:
+        call = Call(function, arguments)
+        contents.calls.append(call)
+        return call
+
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count >= MAX_INSTRUCTIONS:
+            raise NotAPickle(f"it has more than {MAX_INSTRUCTIONS} instructions")
+        match opcode.name:
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(memo[argument])
+            case "MARK":
+                marks.append(len(stack))
+            case "TUPLE":
+                stack.append(tuple(above_mark()))
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items = [stack.pop() for _ in range(int(opcode.name[-1]))]
+                stack.append(tuple(reversed(items)))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_SET":
+                stack.append(Call(Global("builtins", "set"), ()))
+            case "LIST":
+                stack.append(above_mark())
+            case "FROZENSET":
+                stack.append(Call(Global("builtins", "frozenset"), (above_mark(),)))
+            case "EMPTY_DICT":
+                stack.append(Table())
+            case "DICT":
+                stack.append(Table(_paired(above_mark())))
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                stack[-1].pairs.append((key, value))
+            case "SETITEMS":
+                pairs = _paired(above_mark())
+                stack[-1].pairs.extend(pairs)
+            case "APPEND" | "APPENDS" | "ADDITEMS":
+                items = [stack.pop()] if opcode.name == "APPEND" else above_mark()
+                (stack[-1] if isinstance(stack[-1], list) else stack[-1].items).extend(items)
+            case "GLOBAL":
+                stack.append(named(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(named(module, name))
+            case "INST":
+                stack.append(called(named(*argument.split(" ", 1)), tuple(above_mark())))
+            case "OBJ":
+                function, *arguments = above_mark()
+                stack.append(called(function, tuple(arguments)))
+            case "REDUCE" | "NEWOBJ":
+                arguments = stack.pop()
+                stack.append(called(stack.pop(), arguments))
+            case "NEWOBJ_EX":
+                keywords, arguments, function = stack.pop(), stack.pop(), stack.pop()
+                stack.append(called(function, (arguments, keywords)))
+            case "BUILD":
+                state = stack.pop()
+                stack[-1].state = state
+            case "BINPERSID" | "PERSID":
+                reference = Persistent(stack.pop() if opcode.name == "BINPERSID" else argument)
+                contents.persistent.append(reference)
+                stack.append(reference)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "POP":
+                del stack[-1]
+            case "POP_MARK":
+                above_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "STOP":
+                contents.value = stack.pop()
+            case "PROTO" | "FRAME":
+                pass
+            case "EXT1" | "EXT2" | "EXT4" | "NEXT_BUFFER" | "READONLY_BUFFER":
+                raise NotAPickle(f"it uses {opcode.name}, which refers to something outside the file")
+            case _:  # the rest push their own argument: numbers, text, bytes
+                stack.append(argument)
+
+
+def _paired(items: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(items[::2], items[1::2], strict=True))

@@ -1,0 +1,207 @@
+"""What a pickle written by torch may do: name the storages of the file and lay tensors over them. Everything else is refused.
+
+torch's own `weights_only` reader already runs no code of the file. It still believes its numbers: a tensor may claim more
+elements than its storage holds (torch then grows the storage), `torch.Tensor(10**12)` is an allowed call, a stride of zero
+makes a petabyte of four bytes. So the pickle is read inertly first, and torch reads it only when every call is one of a few
+that cannot allocate, with numbers that fit the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from curvlab.checkpoints.dtypes import ITEM_BYTES, STORAGES
+from curvlab.checkpoints.inert_pickle import Call, Contents, Global, Persistent
+from curvlab.checkpoints.quoting import listed, quoted
+from curvlab.errors import CheckpointError
+
+# Calls that lay a tensor over a storage: name -> where its dtype stands among the arguments, None when the storage has it.
+_TENSORS = {
+    "torch._utils._rebuild_tensor": None,
+    "torch._utils._rebuild_tensor_v2": None,
+    "torch._utils._rebuild_tensor_v3": 6,
+    "torch._utils._rebuild_qtensor": None,
+}
+# Calls that make no more than what they are given.
+_WRAPPERS = frozenset(
+    {
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.serialization._get_layout",
+        "torch.Size",
+        "torch.device",
+        "collections.OrderedDict",
+        "collections.Counter",
+        "builtins.set",
+        "builtins.complex",
+        "__builtin__.set",
+        "__builtin__.complex",
+        "_codecs.encode",
+    }
+)
+# Names that stand among the arguments of those calls.
+_NAMES = frozenset(
+    {
+        "torch.storage.UntypedStorage",
+        "torch.storage.TypedStorage",
+        "torch.nn.parameter.Parameter",
+        "torch.Tensor",
+        "torch.strided",
+        "torch.per_tensor_affine",
+        "torch.per_tensor_symmetric",
+        "torch.per_channel_affine",
+        "torch.per_channel_symmetric",
+    }
+)
+# An expanded tensor of at most this many elements may be larger than its storage (buffers such as repeated ones are).
+MAX_REPEATED = 2**20
+_TEXT_CODECS = frozenset({"latin1", "latin-1", "utf-8", "utf8", "ascii"})
+
+
+class Storage(NamedTuple):
+    """A storage as the pickle declares it: the key of its bytes in the file, the element type, the number of elements."""
+
+    key: str
+    dtype: str
+    elements: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes it must have in the file."""
+        return self.elements * ITEM_BYTES[self.dtype]
+
+
+def vetted_storages(path: Path, contents: Contents) -> list[Storage]:
+    """All storages that the pickle refers to, once its calls are known to be harmless and its numbers to fit.
+
+    Raises:
+        CheckpointError: foreign classes (named in the sentence), or a tensor larger than its storage.
+    """
+    foreign = [str(name) for name in contents.globals if not _is_allowed(name)]
+    foreign += [reference.identifier[1].name for reference in contents.persistent if _is_module_source(reference)]
+    if foreign:
+        raise refused_classes(path, foreign)
+    storages = [_storage(path, reference) for reference in contents.persistent]
+    for call in contents.calls:
+        _check_call(path, call)
+    return storages
+
+
+def refused_classes(path: Path, foreign: list[str]) -> CheckpointError:
+    """The sentence for a pickle that names classes of its own: which, and how to get the weights out of it."""
+    names = listed(sorted(set(foreign)))
+    if any(name.startswith("torch.nn.modules.") or "_rebuild_parallel" in name for name in foreign):
+        return CheckpointError(
+            f"{quoted(path)} holds a whole pickled network ({names})",
+            "opening it would run code from the file, which curvlab never does",
+            "where you trust it, save the weights alone with torch.save(model.state_dict(), path)",
+        )
+    return CheckpointError(
+        f"{quoted(path)} is a pickle that calls for {names}",
+        "opening it would run code from the file, which curvlab never does",
+        "where you trust it, save the weights alone with torch.save(model.state_dict(), path)",
+    )
+
+
+def _is_allowed(name: Global) -> bool:
+    text = str(name)
+    return (
+        text in _TENSORS
+        or text in _WRAPPERS
+        or text in _NAMES
+        or (name.module in {"torch", "torch.cuda"} and name.name in STORAGES)
+        or (name.module == "torch" and name.name in ITEM_BYTES)
+    )
+
+
+def _is_module_source(reference: Persistent) -> bool:
+    """Files of before 0.4 refer to the source code of the pickled modules beside the storages."""
+    identifier = reference.identifier
+    return isinstance(identifier, tuple) and len(identifier) > 1 and identifier[0] == "module" and _is_global(identifier[1])
+
+
+def _is_global(value: Any) -> bool:
+    return isinstance(value, Global)
+
+
+def _storage(path: Path, reference: Persistent) -> Storage:
+    identifier = reference.identifier
+    if not (isinstance(identifier, tuple) and len(identifier) in (5, 6) and identifier[0] in ("storage", b"storage")):
+        raise _damaged(path, "it refers to something that is no storage")
+    _, kind, key, _, elements, *view = identifier
+    dtype = STORAGES.get(kind.name, "uint8") if isinstance(kind, Global) else None
+    if dtype is None or not isinstance(key, str | int) or not _is_size(elements):
+        raise _damaged(path, "it describes a storage that cannot be")
+    if view and view[0] is not None:
+        # Old files cut storages into views: (key of the view, first element, number of elements).
+        if not (isinstance(view[0], tuple) and len(view[0]) == 3 and all(map(_is_size, view[0][1:]))):
+            raise _damaged(path, f"storage {quoted(key)} is viewed in a way that cannot be")
+        if view[0][1] + view[0][2] > elements:
+            raise _damaged(path, f"a view of storage {quoted(key)} is larger than the storage")
+    return Storage(str(key), dtype, elements)
+
+
+def _check_call(path: Path, call: Call) -> None:
+    name, arguments = str(call.function), call.arguments
+    if name == "torch._tensor._rebuild_from_type_v2":
+        # A tensor with attributes: (how to rebuild it, its class, the arguments of the rebuilding, the attributes).
+        if not isinstance(arguments, tuple) or len(arguments) < 3:
+            raise _damaged(path, "a tensor is rebuilt without its parts")
+        name, arguments = str(arguments[0]), arguments[2]
+    if not isinstance(arguments, tuple):
+        raise _damaged(path, f"{quoted(name)} is called without arguments")
+    if name in _TENSORS:
+        _check_tensor(path, arguments, _TENSORS[name])
+    elif name == "_codecs.encode":
+        if len(arguments) != 2 or arguments[1] not in _TEXT_CODECS:
+            raise refused_classes(path, [name])
+    elif name not in _WRAPPERS:
+        raise refused_classes(path, [name])
+
+
+def _check_tensor(path: Path, arguments: tuple[Any, ...], dtype_at: int | None) -> None:
+    storage, offset, sizes, strides = (*arguments, None, None, None, None)[:4]
+    sizes, strides = _plain(sizes), _plain(strides)
+    if not (isinstance(storage, Persistent) and _is_size(offset) and _are_sizes(sizes) and _are_sizes(strides)):
+        raise _damaged(path, "a tensor has no proper storage, offset, sizes and strides")
+    if len(sizes) != len(strides):
+        raise _damaged(path, f"a tensor of {len(sizes)} dimensions has {len(strides)} strides")
+    declared = _storage(path, storage)
+    view = storage.identifier[5:]
+    room = view[0][2] if view and view[0] is not None else declared.elements
+    if dtype_at is not None:
+        named = arguments[dtype_at] if len(arguments) > dtype_at else None
+        dtype = named.name if isinstance(named, Global) else ""
+        room = room * ITEM_BYTES[declared.dtype] // ITEM_BYTES.get(dtype, 1)
+    elements, last = 1, offset
+    for size, stride in zip(sizes, strides, strict=True):
+        elements, last = elements * size, last + (size - 1) * stride
+    if elements == 0:
+        if max(sizes) > 2**24:
+            raise _damaged(path, f"a tensor has no elements but a dimension of {max(sizes)}")
+    elif last >= room:
+        raise _damaged(path, f"a tensor of shape {quoted(sizes)} does not fit its storage of {room} elements")
+    elif elements > max(room, MAX_REPEATED):
+        # Only strides of zero reach this: an expanded tensor, which any copy would unfold.
+        raise _damaged(path, f"a tensor of shape {quoted(sizes)} repeats a storage of {room} elements")
+
+
+def _plain(sizes: Any) -> Any:
+    """Sizes are a tuple, or torch.Size called with one."""
+    if isinstance(sizes, Call) and str(sizes.function) == "torch.Size" and sizes.arguments:
+        return tuple(sizes.arguments[0]) if isinstance(sizes.arguments[0], list | tuple) else None
+    return sizes
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, tuple) and len(values) <= 64 and all(map(_is_size, values))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{quoted(path)} is a damaged PyTorch checkpoint", why, "download or copy it again")

@@ -1,0 +1,252 @@
+"""Curvature statistics of a model on data, layer by layer, in the scale of methods.md section 3: N examples, T positions.
+
+    A = 1/N Σ_n Σ_t āāᵀ      G = 1/(NT) Σ_n Σ_t ggᵀ      F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ
+
+`x, y` are tensors (one batch), or x is a loader of (inputs, targets) and y is None. For `fisher_type` "type-2" and "empirical" the
+results are deterministic; "mc" draws its pseudo-targets from `seed`. The model's mode (train or eval) is respected and its parameters,
+buffers and gradients are left as they were. Names are those of the model's modules, in the model's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.survey import Survey, first_examples, survey
+from curvlab.capture.tape import Inputs
+from curvlab.errors import CurvlabError
+from curvlab.likelihoods import Likelihood, likelihood as likelihood_named
+from curvlab.shapes import Float
+from curvlab.statistics.collect import collect, output_tensor
+from curvlab.statistics.plan import Collected, Plan
+from curvlab.statistics.tensor_normal import TensorStatistic
+
+Loader = Iterable[tuple[Inputs, Tensor | None]]
+Data = Inputs | Loader
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean `(d,)`, second moment `(d, d)` over all rows, without an appended 1, and their count N·T; grouped layers lead with g.
+
+    The second moment of one-hot features (Embedding) is returned as its diagonal `(d,)`: the rest is zero.
+    """
+
+    mean: Tensor
+    second_moment: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class KroneckerFactors:
+    """A `(i, i)` with a 1 appended to the inputs of a biased layer, and G `(o, o)`; grouped layers lead with g."""
+
+    input_factor: Tensor
+    gradient_factor: Tensor
+
+
+@dataclass(frozen=True)
+class TensorFactors:
+    """Ũ_1, …, Ũ_k of ren eq. 4.10, one per mode of the parameter."""
+
+    factors: tuple[Tensor, ...]
+
+
+def feature_moments(model: nn.Module, x: Data) -> dict[str, FeatureStatistics]:
+    """μ = 1/(NT) Σ a and M = 1/(NT) Σ aaᵀ of every layer's input, features without the bias's 1.
+
+    Returns:
+        {layer: `.mean` (d,), `.second_moment` (d, d), `.count`}, float64.
+
+    Raises:
+        CurvlabError: no layer could be recorded, or the data does not fit the model.
+    """
+    found, part = _run(model, x, None, None, Plan(), 0)
+    return {
+        name: FeatureStatistics(_single(m.mean()), _single(m.second_moment()), m.count)
+        for name, m in ((name, part.features[name]) for name in found.blocks if name in part.features)
+    }
+
+
+def kfac_factors(
+    model: nn.Module,
+    x: Data,
+    y: Tensor | None = None,
+    *,
+    likelihood: str | Likelihood,
+    fisher_type: str = "mc",
+    kfac_approx: str = "expand",
+    mc_samples: int = 1,
+    seed: int = 0,
+) -> dict[str, KroneckerFactors]:
+    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is A ⊗ G (ren Alg. 7, 12; grosse section 5).
+
+    "reduce" averages ā and sums g over the positions first, then treats them as one position. With "forward-only", G is the identity.
+
+    Returns:
+        {layer: `.input_factor` (i, i), `.gradient_factor` (o, o)}, float64; i counts the 1 of a biased layer.
+
+    Raises:
+        CurvlabError: unknown names, targets that do not fit, or no layer that could be recorded.
+    """
+    reduce = _choice("kfac_approx", kfac_approx, ("expand", "reduce")) == "reduce"
+    plan = Plan(
+        features=not reduce, signals=True, kfac_approx=kfac_approx, fisher_type=fisher_type, mc_samples=mc_samples
+    )
+    found, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
+    factors = {}
+    for name in (n for n in found.blocks if n in part.rows):
+        layer = found.blocks[name].layer
+        identity = torch.eye(layer.height, dtype=torch.float64, device=_device(model)).expand(layer.groups, -1, -1)
+        if reduce:
+            moments = part.reduced[name]
+            a = moments.input_factor(part.examples)
+            reached = moments.signals.total is not None
+            g = moments.gradient_factor(part.examples) if reached else torch.zeros_like(identity)
+        else:
+            a = part.features[name].input_factor(part.examples, layer.biased)
+            reached = name in part.signals
+            g = part.signals[name].gradient_factor(part.rows[name]) if reached else torch.zeros_like(identity)
+        factors[name] = KroneckerFactors(_single(a), _single(identity if fisher_type == "forward-only" else g))
+    return factors
+
+
+def tensor_normal_factors(
+    model: nn.Module,
+    x: Data,
+    y: Tensor | None = None,
+    *,
+    likelihood: str | Likelihood,
+    fisher_type: str = "mc",
+    statistic: TensorStatistic = "batch",
+    mc_samples: int = 1,
+    seed: int = 0,
+) -> dict[str, TensorFactors]:
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j), G⁽ⁱ⁾ = mat_i(D) mat_i(D)ᵀ of every parameter tensor (ren eq. 4.10, Alg. 15).
+
+    D is the batch-mean pseudo-gradient ("batch") or each example's own ("per-example").
+
+    Returns:
+        {parameter name: `.factors` (Ũ_1, …, Ũ_k)}, float64, in the order of the model's parameters.
+    """
+    _choice("statistic", statistic, ("batch", "per-example"))
+    if fisher_type == "forward-only":
+        raise CurvlabError("fisher_type='forward-only' has no gradients", "tensor-normal factors are made of gradients")
+    plan = Plan(features=False, tensors=statistic, fisher_type=fisher_type, mc_samples=mc_samples)
+    _, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
+    order = [name for name, _ in model.named_parameters() if name in part.tensors]
+    return {name: TensorFactors(tuple(part.tensors[name].factors(part.examples, part.batches))) for name in order}
+
+
+def block_fisher(
+    model: nn.Module,
+    x: Data,
+    y: Tensor | None = None,
+    *,
+    likelihood: str | Likelihood,
+    fisher_type: str = "mc",
+    mc_samples: int = 1,
+    seed: int = 0,
+) -> dict[str, Float[Tensor, "p p"]]:
+    """F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ of every layer, W̄ flattened row by row (ren 4.3.4): exact, dense, for small layers.
+
+    Parameters that are used several times have their whole gradient in every block they belong to.
+
+    Returns:
+        {layer: (o·i, o·i)}, float64; i counts the 1 of a biased layer.
+    """
+    if fisher_type == "forward-only":
+        raise CurvlabError("fisher_type='forward-only' has no gradients", "a Fisher block is made of gradients")
+    plan = Plan(features=False, exact=True, fisher_type=fisher_type, mc_samples=mc_samples)
+    found, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
+    return {name: part.exact[name].value(part.examples) for name in found.blocks if name in part.exact}
+
+
+def ggn_product(
+    model: nn.Module, x: Inputs, y: Tensor | None, vector: dict[str, Tensor], *, likelihood: str | Likelihood
+) -> dict[str, Tensor]:
+    """Gv = 1/N Σ_n J_nᵀ H_n J_n v: the generalised Gauss–Newton matrix of the mean loss times a vector of parameters (grosse 2.2).
+
+    Args:
+        model: the network; in train mode batch-norm statistics are used as the forward finds them and not updated.
+        x: one batch of inputs.
+        y: unused by these likelihoods (their Hessians do not depend on the target); None is fine.
+        vector: {parameter name: tensor}; parameters left out count as zero and are left out of the result.
+        likelihood: whose Hessian H_n of ℓ_n at the output.
+
+    Returns:
+        {parameter name: tensor}, as in `vector`.
+    """
+    chosen = likelihood_named(likelihood)
+    parameters = dict(model.named_parameters())
+    unknown = sorted(set(vector) - set(parameters))
+    if unknown:
+        raise CurvlabError(f"the model has no parameter {unknown[0]!r}", "", "name the model's own parameters")
+    state = {name: p.detach() for name, p in parameters.items()} | {n: b.clone() for n, b in model.named_buffers()}
+    primal = {name: parameters[name].detach() for name in vector}
+
+    def output(values: dict[str, Tensor]) -> Tensor:
+        args = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, tuple) else ()
+        kwargs = {} if isinstance(x, Tensor | tuple) else dict(x)
+        return output_tensor(torch.func.functional_call(model, {**state, **values}, args, kwargs))
+
+    z, tangent = torch.func.jvp(output, (primal,), (dict(vector),))
+    chosen.check(z)
+    _, pull = torch.func.vjp(output, primal)
+    curved = chosen.hessian_product(z.detach(), tangent) / z.shape[0]
+    (product,) = pull(curved)
+    return {name: product[name].detach() for name in vector}
+
+
+def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """(inputs, targets) batches from tensors (one batch) or from a loader, whose items may also be bare inputs."""
+    if isinstance(x, Tensor | dict | tuple):
+        yield x, y
+        return
+    if y is not None:
+        raise CurvlabError("targets were given beside a loader", "a loader brings its own", "give y=None")
+    for item in x:
+        if isinstance(item, tuple | list) and len(item) == 2:
+            yield item[0], item[1]
+        elif isinstance(item, Tensor):
+            yield item, None
+        else:
+            raise CurvlabError(f"the loader gave a {type(item).__name__}", "it must give tensors or (inputs, targets)")
+
+
+def _run(
+    model: nn.Module, x: Data, y: Tensor | None, chosen: Likelihood | None, plan: Plan, seed: int
+) -> tuple[Survey, Collected]:
+    batches = batches_of(x, y)
+    first = next(batches, None)
+    if first is None:
+        raise CurvlabError("the loader gave no batch")
+    found = survey(model, first_examples(first[0], 2))
+    if not found.blocks:
+        reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has no parameters"
+        raise CurvlabError("no layer of the model could be recorded", reasons)
+    if chosen is None:
+        chosen, plan = likelihood_named("gaussian"), Plan(**{**vars(plan), "signals": False})
+    generator = torch.Generator().manual_seed(seed)
+    parts, _ = collect(model, found, chain([first], batches), chosen, plan, generator)
+    return found, parts[0]
+
+
+def _single(x: Tensor) -> Tensor:
+    return x[0] if x.shape[0] == 1 else x
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _choice(what: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise CurvlabError(f"unknown {what} {value!r}", "", f"use one of {', '.join(choices)}")
+    return value
+
+

@@ -1,0 +1,92 @@
+"""Make a dataset's inputs what a model's first layer takes: flat or shaped, float or token; every change is noted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from curvlab.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from curvlab.data.dataset import Dataset
+
+
+def fit(dataset: Dataset, module: nn.Module) -> Dataset:
+    """`dataset` as the first parametrised layer of `module` takes it; what does not need changing is left alone.
+
+    Embedding first: whole numbers, checked against the number of rows. Any other: uint8 x becomes x/255, other whole
+    numbers become floats. Linear first: (n, ...) is flattened to (n, d) when that has `in_features` and the last axis
+    has not. Convolution first: a missing channel axis is added, channels-last is turned into channels-first.
+
+    Raises:
+        DataError: when tokens are asked for and x has none, or x has a token the embedding has no row for.
+    """
+    from torch import nn
+
+    first = first_layer(module)
+    x, notes = _typed(dataset.x, first)
+    if isinstance(first, nn.Linear):
+        shaped, note = _flat(x, first.in_features)
+    elif isinstance(first, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        shaped, note = _channels(x, first.in_channels, len(first.kernel_size))
+    else:
+        shaped, note = x, None
+    return replace(dataset, x=shaped, notes=(*dataset.notes, *notes, *([note] if note else [])))
+
+
+def input_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """The shape of one input where the first layer alone says it (Linear: its features); None otherwise."""
+    from torch import nn
+
+    first = first_layer(module)
+    return (first.in_features,) if isinstance(first, nn.Linear) else None
+
+
+def first_layer(module: nn.Module) -> nn.Module | None:
+    """The first module, in the order they were registered, that owns a parameter itself."""
+    return next((part for part in module.modules() if next(part.parameters(recurse=False), None) is not None), None)
+
+
+def _typed(x: Tensor, first: nn.Module | None) -> tuple[Tensor, list[str]]:
+    import torch
+    from torch import nn
+
+    if isinstance(first, nn.Embedding):
+        tokens = x.to(torch.int64)
+        if x.is_floating_point() and not bool((tokens == x).all()):
+            raise DataError(
+                "the model begins with an embedding and the inputs are not whole numbers", "it takes token ids"
+            )
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= first.num_embeddings:
+            found = f"the inputs hold token ids from {low} to {high}"
+            raise DataError(
+                found, f"the embedding has rows 0 to {first.num_embeddings - 1}", "use the model's own tokenizer"
+            )
+        return tokens, ["inputs turned into token ids"] if x.is_floating_point() else []
+    if x.dtype == torch.uint8:
+        return x.float() / 255, ["uint8 inputs scaled to [0, 1]"]
+    if not x.is_floating_point():
+        return x.float(), ["whole-number inputs turned into floats, not scaled"]
+    return x, []
+
+
+def _flat(x: Tensor, features: int) -> tuple[Tensor, str | None]:
+    if x.ndim > 2 and x.shape[-1] != features and x[0].numel() == features:
+        return x.flatten(1), f"inputs of shape {_size(x)} flattened to {features}"
+    return x, None
+
+
+def _channels(x: Tensor, channels: int, axes: int) -> tuple[Tensor, str | None]:
+    """(n, *axes) → (n, 1, *axes); (n, *axes, c) → (n, c, *axes) when only the last axis is as long as the channels."""
+    if x.ndim == axes + 1 and channels == 1:
+        return x[:, None], f"a channel axis added to inputs of shape {_size(x)}"
+    if x.ndim == axes + 2 and x.shape[1] != channels and x.shape[-1] == channels:
+        return x.movedim(-1, 1).contiguous(), f"channels moved first in inputs of shape {_size(x)}"
+    return x, None
+
+
+def _size(x: Tensor) -> str:
+    return "x".join(map(str, x.shape[1:]))

@@ -1,0 +1,124 @@
+"""Image folders: one sub-folder per class, or images without classes."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from curvlab.data.budget import within
+from curvlab.data.dataset import drawn, drawn_note
+from curvlab.data.pairs import dataset
+from curvlab.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from curvlab.data.dataset import Dataset
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}
+MAX_PIXELS = 2**26
+"""Pixels of one image; a larger one is refused before it is decoded."""
+GREY = {"1", "L", "LA"}
+COLOUR = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+
+
+class Header(NamedTuple):
+    """What an image says of itself before it is decoded: height, width, and Pillow's name for its pixel type."""
+
+    h: int
+    w: int
+    mode: str
+
+
+def read_images(
+    folder: Path, size: tuple[int, int] | None, samples: int | None, seed: int, max_memory: int | None
+) -> Dataset:
+    """Images as (n, c, h, w) of uint8, c = 1 when every one is grey, else 3; targets are the classes' places in order.
+
+    Classes are the sub-folders that hold images, in natural order. Images of different sizes need `size` (h, w) to be
+    resized to. `samples` of them are drawn by `seed` before any is opened, and all sizes are read from the headers,
+    and checked against the budget, before any is decoded.
+    """
+    import torch
+
+    classes = [child for child in _natural(folder) if child.is_dir() and _images(child)]
+    groups = [_images(child) for child in classes] or [_images(folder)]
+    labelled = [(path, place) for place, group in enumerate(groups) for path in group]
+    if not labelled:
+        raise DataError(f"'{folder}' has no data in it", "no IDX files, no images, no folders of images were found")
+    notes = [f"{len(classes)} classes: {', '.join(child.name for child in classes[:20])}"] if classes else []
+    if samples is not None and samples < len(labelled):
+        notes.append(drawn_note(len(labelled), samples, seed))
+        labelled = [labelled[row] for row in drawn(len(labelled), samples, seed).tolist()]
+    h, w, channels = _common_shape(folder, [_header(path) for path, _ in labelled], size)
+    if size is not None:
+        notes.append(f"images resized to {h}x{w} where they had another size")
+    within(len(labelled) * channels * h * w, max_memory, f"'{folder}'")
+    x = torch.empty(len(labelled), channels, h, w, dtype=torch.uint8)
+    for row, (path, _) in enumerate(labelled):
+        x[row] = _pixels(path, (h, w), channels)
+    y = torch.tensor([place for _, place in labelled]) if classes else None
+    return dataset(x, y, folder.name, f"'{folder}'", tuple(notes))
+
+
+def _common_shape(folder: Path, headers: Sequence[Header], size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """(h, w, c) for all images: their one size or the size asked for, and colour when one of them has it."""
+    channels = 3 if any(header.mode in COLOUR for header in headers) else 1
+    sizes = sorted({(header.h, header.w) for header in headers})
+    if size is None and len(sizes) > 1:
+        few = ", ".join(f"{h}x{w}" for h, w in sizes[:4])
+        do = f"resize them, or ask for one size: --data '{folder}:32x32'"
+        raise DataError(f"'{folder}' holds images of {len(sizes)} sizes ({few})", "they cannot be stacked", do)
+    h, w = size or sizes[0]
+    return h, w, channels
+
+
+def _images(folder: Path) -> Sequence[Path]:
+    return [child for child in _natural(folder) if child.suffix.lower() in SUFFIXES and child.is_file()]
+
+
+def _natural(folder: Path) -> Sequence[Path]:
+    """Children by name, numbers in it by value: 2 before 10."""
+    return sorted(
+        folder.iterdir(), key=lambda path: [(len(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", path.name)]
+    )
+
+
+def _header(path: Path) -> Header:
+    with _opened(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"'{path}' has {image.width} x {image.height} pixels", f"at most {MAX_PIXELS:,} are read")
+        if image.mode not in GREY | COLOUR:
+            raise DataError(f"'{path}' has pixels of type {image.mode}", "only 8-bit grey and colour images are read")
+        return Header(image.height, image.width, image.mode)
+
+
+def _pixels(path: Path, size: tuple[int, int], channels: int) -> Tensor:
+    import numpy as np
+    import torch
+
+    with _opened(path) as image:
+        try:
+            converted = image.convert("L" if channels == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"'{path}' cannot be decoded", str(error)) from error
+    if converted.size != size[::-1]:
+        converted = converted.resize(size[::-1])
+    return torch.from_numpy(np.array(converted).reshape(*size, channels)).permute(2, 0, 1).contiguous()
+
+
+def _opened(path: Path) -> Image:
+    """The image at `path`, its header read and its pixels not yet."""
+    import PIL.Image
+
+    bombs = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            return PIL.Image.open(path)
+    except (OSError, ValueError, *bombs) as error:
+        raise DataError(f"'{path}' is not an image that can be read", str(error)) from error

@@ -1,0 +1,93 @@
+"""The datasets known by name. Kept free of heavy imports: the command line lists these names.
+
+The embedded ones are scikit-learn's bundled copies (BSD-3-Clause) of public data: digits, wine, breast cancer and
+iris from the UCI Machine Learning Repository (CC BY 4.0), diabetes from Efron, Hastie, Johnstone and Tibshirani,
+"Least Angle Regression", Annals of Statistics 2004.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named dataset, as `curvlab list datasets` shows it.
+
+    `size` is the number of examples (None: as many as asked for), `shape` that of one example, `task` what its
+    targets are.
+    """
+
+    name: str
+    description: str
+    size: int | None
+    shape: str
+    task: str | None
+    source: str
+
+
+_UCI = "UCI, CC BY 4.0"
+
+ENTRIES = (
+    Entry(
+        "digits",
+        "handwritten digits, 10 classes",
+        1797,
+        "1x8x8 in [0, 1]",
+        "classification",
+        f"Alpaydin & Kaynak 1998, {_UCI}",
+    ),
+    Entry(
+        "digits-16x16",
+        "the same, resized bilinearly",
+        1797,
+        "1x16x16 in [0, 1]",
+        "classification",
+        f"Alpaydin & Kaynak 1998, {_UCI}",
+    ),
+    Entry(
+        "wine",
+        "three cultivars by chemistry",
+        178,
+        "13, standardised",
+        "classification",
+        f"Aeberhard & Forina 1991, {_UCI}",
+    ),
+    Entry(
+        "breast-cancer",
+        "malignant or benign by cell nuclei",
+        569,
+        "30, standardised",
+        "classification",
+        f"Wolberg et al. 1993, {_UCI}",
+    ),
+    Entry(
+        "iris", "three species by petals and sepals", 150, "4, standardised", "classification", f"Fisher 1936, {_UCI}"
+    ),
+    Entry(
+        "diabetes",
+        "disease progression after a year, standardised",
+        442,
+        "10, standardised",
+        "regression",
+        "Efron et al. 2004",
+    ),
+    Entry(
+        "gaussian",
+        "SYNTHETIC: independent standard normal inputs",
+        None,
+        "gaussian:3x32x32",
+        None,
+        "a random number generator, no measurement",
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Every name that `--data` accepts besides a path."""
+    return tuple(entry.name for entry in ENTRIES)
+
+
+def entry(name: str) -> Entry:
+    """The entry called `name`; a KeyError when there is none."""
+    return {entry.name: entry for entry in ENTRIES}[name]

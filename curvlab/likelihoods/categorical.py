@@ -1,0 +1,86 @@
+"""Categorical: ℓ = −log softmax(z)_y, Hessian diag(p) − ppᵀ (methods.md section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curvlab.errors import CurvlabError
+from curvlab.likelihoods.likelihood import Likelihood
+
+
+class Categorical(Likelihood):
+    """Softmax cross entropy over class scores; more than one position per example is that many loss terms, summed.
+
+    Args:
+        class_axis: axis of the classes in z: 1 as in torch's `cross_entropy` (default), or -1 for language models.
+    """
+
+    name = "categorical"
+
+    def __init__(self, class_axis: int = 1) -> None:
+        self.class_axis = class_axis
+
+    def check(self, z: Tensor) -> None:
+        """z needs an axis of at least two classes."""
+        super().check(z)
+        if z.ndim < 2 or z.shape[self.class_axis] < 2:
+            raise CurvlabError(
+                f"the model's output has shape {tuple(z.shape)}", "cross entropy needs at least two class scores per example"
+            )
+
+    def loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """Σ over positions, mean over examples."""
+        scores, targets = self._last(z), self._targets(z, y)
+        return F.cross_entropy(scores.flatten(0, -2), targets.flatten(), reduction="sum") / z.shape[0]
+
+    def residual(self, z: Tensor, y: Tensor) -> Tensor:
+        """p − onehot(y)."""
+        p = self._last(z).softmax(-1)
+        p.scatter_add_(-1, self._targets(z, y)[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
+        return p.movedim(-1, self.class_axis)
+
+    def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
+        """The class whose interval of the cumulative distribution holds the uniform."""
+        cumulative = self._last(z).double().softmax(-1).cumsum(-1)
+        return (cumulative < uniforms[..., None]).sum(-1).clamp_(max=cumulative.shape[-1] - 1)
+
+    def draws(self, z: Tensor) -> tuple[int, ...]:
+        """One uniform per position."""
+        return tuple(self._last(z).shape[:-1])
+
+    def hessian_root(self, z: Tensor) -> Iterator[Tensor]:
+        """S = diag(√p) − p√pᵀ, one column per class and position: S Sᵀ = diag(p) − ppᵀ."""
+        p = self._last(z).softmax(-1)
+        positions = p[0, ..., 0].numel()
+        flat = p.reshape(p.shape[0], positions, p.shape[-1])
+        for t in range(positions):
+            for k in range(p.shape[-1]):
+                root = flat[:, t, k].sqrt()
+                column = torch.zeros_like(flat)
+                column[:, t] = -flat[:, t] * root[:, None]
+                column[:, t, k] += root
+                yield column.reshape(p.shape).movedim(-1, self.class_axis)
+
+    def hessian_product(self, z: Tensor, v: Tensor) -> Tensor:
+        """p ⊙ v − p (pᵀv)."""
+        p, last = self._last(z).softmax(-1), self._last(v)
+        return (p * (last - (p * last).sum(-1, keepdim=True))).movedim(-1, self.class_axis)
+
+    def _last(self, z: Tensor) -> Tensor:
+        return z.movedim(self.class_axis, -1)
+
+    def _targets(self, z: Tensor, y: Tensor) -> Tensor:
+        shape, classes = self._last(z).shape[:-1], z.shape[self.class_axis]
+        if y.shape != shape or y.is_floating_point():
+            raise CurvlabError(
+                f"targets of shape {tuple(y.shape)} and type {y.dtype} do not fit outputs of shape {tuple(z.shape)}",
+                f"cross entropy needs integer classes of shape {tuple(shape)}",
+                "give class numbers, or another loss",
+            )
+        if y.numel() and (int(y.min()) < 0 or int(y.max()) >= classes):
+            raise CurvlabError(f"targets lie in {int(y.min())}..{int(y.max())}", f"the model has {classes} classes")
+        return y.long()

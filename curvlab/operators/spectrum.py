@@ -1,0 +1,108 @@
+"""`spectrum`: the numbers that summarise an operator's eigenvalues."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum
+from curvlab.errors import NumericalError
+from curvlab.operators.eigenvalues import Factored, factored_eigenvalues
+from curvlab.operators.operator import Operator
+from curvlab.operators.quantiles import quantiles
+from curvlab.operators.trace import trace
+from curvlab.shapes import Float
+
+INDEFINITE = 1e-3
+"""A negative eigenvalue above this share of the largest is not the rounding of a float32 product but an error."""
+
+
+def rounding(size: int, count: int, resolution: float = 0.0) -> float:
+    """max(d, count)·eps(float64), or `resolution` if more: the share of λ_max under which λ counts as zero."""
+    return max(max(size, count) * torch.finfo(torch.float64).eps, resolution)
+
+
+@singledispatch
+def spectrum(
+    operator: Operator, count: int = 0, levels: Sequence[float] = QUANTILE_LEVELS, resolution: float = 0.0
+) -> Spectrum:
+    """λ_max, λ_min, Σλ, rank, exp(−Σ p ln p) with p = λ/Σλ, λ_max/λ_min and quantiles (methods: section 3).
+
+    An eigenvalue under max(d, count)·eps·λ_max counts as zero, and is 0 in `min` and in the quantiles. Quantiles are
+    numpy's "linear" ones, exact.
+
+    Of a Kronecker product nothing is formed. The rule for zero is applied to each factor; then extremes, trace, rank
+    and condition number are products of the factors'. So is the effective rank, since entropy adds: when p_i q_j are
+    the shares of the products in their sum, −Σ p_i q_j (ln p_i + ln q_j) = H(p) + H(q). Groups are one
+    block-diagonal matrix: with w_g the share of group g in the trace, H = H(w) + Σ w_g H_g.
+
+    Args:
+        operator: symmetric positive semi-definite.
+        count: rows (examples times positions) that it was estimated from; 0 = not an estimate.
+        levels: of the quantiles; empty (then `quantiles` is None) where nobody looks at them, as in the halves of a
+            split.
+        resolution: relative rounding that the matrix holds: eps of float32 if its products were summed in it, 0 for
+            float64. Eigenvalues under this share of the largest count as zero too: they are the rounding's.
+
+    Raises:
+        NumericalError: non-finite numbers, or a clearly negative eigenvalue.
+    """
+    raw = factored_eigenvalues(operator)
+    size, total = operator.size, trace(operator)
+    if size == 0:
+        return Spectrum(0, 0.0, None, None, 0, None, None, None, None)
+    tops = [values.max().item() for values in raw]
+    lists = tuple(_resolved(values, top, count, resolution) for values, top in zip(raw, tops, strict=True))
+    positive = torch.stack([(values > 0).sum(1) for values in lists]).prod(0)
+    rank, largest = int(positive.sum()), math.prod(tops)
+    if rank == 0:
+        return Spectrum(size, total, 0.0, 0.0, 0, None, None, None, (0.0,) * len(levels) or None)
+    # From here on the lists are scaled to a largest eigenvalue of 1, so that no product over- or underflows.
+    most = torch.stack([values.amax(1) for values in lists]).prod(0).max().item()
+    least = torch.stack([values.where(values > 0, math.inf).amin(1) for values in lists]).prod(0).min().item()
+    condition = most / least
+    full = rank == size
+    return Spectrum(
+        size=size,
+        trace=total,
+        max=most * largest,
+        min=least * largest if full else 0.0,
+        rank=rank,
+        effective_rank=math.exp(_entropy(lists)),
+        condition_number=condition if full else None,
+        condition_number_nonzero=condition,
+        quantiles=tuple((quantiles(lists, levels) * largest).tolist()) if levels else None,
+    )
+
+
+def _resolved(values: Float[Tensor, "g n"], top: float, count: int, resolution: float) -> Float[Tensor, "g n"]:
+    """values/top, with 0 for what cannot be told from 0."""
+    if values.min().item() < -INDEFINITE * max(top, 0.0):
+        raise NumericalError(
+            f"a matrix of size {values.numel()} has eigenvalues from {values.min().item():.3g} to {top:.3g}",
+            "it is not positive semi-definite, as every curvature matrix is",
+            "check what was accumulated",
+        )
+    if top <= 0:
+        return torch.zeros_like(values)
+    scaled = values / top
+    return scaled.where(scaled >= rounding(values.numel(), count, resolution), 0.0)
+
+
+def _entropy(lists: Factored) -> float:
+    """−Σ p ln p over all products, from the entropies of the lists."""
+    sums = torch.stack([values.sum(1) for values in lists])
+    weights = sums.prod(0) / sums.prod(0).sum()
+    within = sum(_row_entropy(values) for values in lists)
+    return float(_row_entropy(weights[None])[0] + (weights * within).sum())
+
+
+def _row_entropy(values: Float[Tensor, "g n"]) -> Float[Tensor, " g"]:
+    """−Σ p ln p with p = values/Σ values of each row; 0 for a row of zeros."""
+    total = values.sum(1, keepdim=True)
+    shares = values / total.where(total > 0, 1.0)
+    return -torch.xlogy(shares, shares).sum(1)

@@ -1,0 +1,39 @@
+"""Plugins: importing the entry points of a group registers what they bring. Built-ins take the same road (see pyproject.toml)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point: its name, the distribution it came with, and the error that kept it out, if any."""
+
+    name: str
+    module: str
+    distribution: str
+    error: str | None = None
+
+
+@cache
+def load(group: str) -> tuple[Plugin, ...]:
+    """Import every entry point of `group` once; a plugin that fails is reported in the result and skipped, never fatal."""
+    loaded = []
+    for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.name != "builtin", p.name)):
+        error = None
+        try:
+            point.load()
+        except Exception as failure:  # whatever a stranger's module raises must not end a run
+            error = f"{type(failure).__name__}: {failure}"
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+        loaded.append(Plugin(point.name, point.value, distribution, error))
+    return tuple(loaded)
+
+
+def load_layers() -> tuple[Plugin, ...]:
+    """Register every layer adapter: `curvlab.layers` entry points, the built-in ones among them."""
+    import curvlab.layers.builtin  # noqa: F401 - also there when curvlab runs from a folder without installed metadata
+
+    return load("curvlab.layers")

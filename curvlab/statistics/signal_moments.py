@@ -1,0 +1,68 @@
+"""Signal moments: G = 1/(NT) Σ_n Σ_t ggᵀ, the gradient-based K-FAC factor of "expand", and both factors of "reduce".
+
+Sources: ren Alg. 7 and 12, grosse section 5; scale: methods.md section 3.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from curvlab.capture.sample import Sample
+from curvlab.operators.gram import gram
+from curvlab.shapes import Float
+from curvlab.statistics.running import RunningGram, RunningSum
+
+
+class SignalMoments:
+    """Σ ggᵀ of one block; several backward passes over one batch (columns, samples) add up."""
+
+    def __init__(self, keep_rows: bool = False) -> None:
+        self.second = RunningGram(keep_rows)
+
+    def update(self, sample: Sample) -> None:
+        """Add one backward pass."""
+        if self.second.fits(sample.examples * sample.positions, sample.layer.height):
+            self.second.add_rows(sample.signals.flatten(1, 2))
+        else:
+            self.second.add(sample.signal_moment)
+
+    def merge(self, other: SignalMoments) -> SignalMoments:
+        """The moments of both parts of the data."""
+        merged = SignalMoments()
+        merged.second = self.second.merge(other.second)
+        return merged
+
+    def gradient_factor(self, rows: int) -> Float[Tensor, "g o o"]:
+        """G; `rows` = N·T of the data, however many passes were made over it."""
+        return self.second.mean(rows)
+
+
+class ReducedMoments:
+    """K-FAC "reduce": A = 1/N Σ_n ããᵀ with ã the mean of ā over t, G = 1/N Σ_n g̃g̃ᵀ with g̃ the sum of g over t."""
+
+    def __init__(self) -> None:
+        self.features, self.signals = RunningSum(), RunningSum()
+
+    def update_features(self, sample: Sample) -> None:
+        """Add one forward pass."""
+        reduced = sample.features.mean(2)
+        self.features.add(gram(F.pad(reduced, (0, 1), value=1.0) if sample.layer.biased else reduced))
+
+    def update_signals(self, sample: Sample) -> None:
+        """Add one backward pass."""
+        self.signals.add(gram(sample.signals.sum(2)))
+
+    def merge(self, other: ReducedMoments) -> ReducedMoments:
+        """The moments of both parts of the data."""
+        merged = ReducedMoments()
+        merged.features, merged.signals = self.features.merge(other.features), self.signals.merge(other.signals)
+        return merged
+
+    def input_factor(self, examples: int) -> Float[Tensor, "g j j"]:
+        """A over N `examples`."""
+        return self.features.mean(examples)
+
+    def gradient_factor(self, examples: int) -> Float[Tensor, "g o o"]:
+        """G over N `examples`."""
+        return self.signals.mean(examples)

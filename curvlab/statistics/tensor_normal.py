@@ -1,0 +1,154 @@
+"""Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (ren Alg. 13–15, eq. 4.10).
+
+Two statistics (methods.md section 3): "batch" contracts the mean gradient of each batch, "per-example" every example's own
+gradient. Per example, a plain linear layer needs no gradients: D_n = g_n a_nᵀ gives Σ ‖a_n‖² g gᵀ and Σ ‖g_n‖² a aᵀ; with positions
+the T×T Gram matrices do the same, where they are cheaper than D_n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from curvlab.capture.sample import Sample, per_example_gradients
+from curvlab.operators.gram import gram
+from curvlab.shapes import Float
+from curvlab.statistics.running import RunningSum
+
+TensorStatistic = Literal["batch", "per-example"]
+_CHUNK = 2**26  # entries of per-example gradients formed at a time
+
+
+class TensorNormal:
+    """Running contractions of one parameter tensor.
+
+    Args:
+        shape: the tensor's modes d_1 … d_k; a convolution weight has three (ren 4.7.2).
+        statistic: "batch" or "per-example".
+    """
+
+    def __init__(self, shape: tuple[int, ...], statistic: TensorStatistic) -> None:
+        self.shape, self.statistic = shape, statistic
+        self.sums = [RunningSum() for _ in shape]
+
+    def update(self, parts: Sequence[tuple[Sample, str]], exact: bool) -> None:
+        """Add one backward pass.
+
+        Args:
+            parts: (sample, role) of every block that uses the parameter; their gradients add up.
+            exact: the pass is one column of an exact expectation over targets ("type-2"): then E[D̄D̄ᵀ] = 1/N² Σ_n E[D_n D_nᵀ].
+        """
+        if self.statistic == "batch" and not exact:
+            mean = sum(_mean_gradient(sample, role) for sample, role in parts)
+            assert isinstance(mean, Tensor)
+            self._contract(mean.reshape(1, *self.shape), 1.0)
+            return
+        scale = 1.0 if self.statistic == "per-example" else parts[0][0].examples ** -2
+        sample, role = parts[0]
+        if len(parts) == 1 and role == "weight" and _by_positions(sample, self.shape):
+            for running, factor in zip(self.sums, _position_contractions(sample), strict=True):
+                running.add(factor if scale == 1.0 else factor * scale)
+            return
+        if len(parts) == 1 and role == "bias" and sample.positions == 1 and sample.layer.groups == 1 and scale == 1.0:
+            self.sums[0].add(sample.signal_moment[0])  # already there for K-FAC
+            return
+        step = max(1, _CHUNK // max(1, sum(p.numel() for p in sample.layer.parameters.values())))
+        for start in range(0, sample.examples, step):
+            self._contract(self._gradients(parts, slice(start, start + step)), scale)
+
+    def merge(self, other: TensorNormal) -> TensorNormal:
+        """The contractions of both parts of the data."""
+        merged = TensorNormal(self.shape, self.statistic)
+        merged.sums = [mine.merge(theirs) for mine, theirs in zip(self.sums, other.sums, strict=True)]
+        return merged
+
+    def factors(self, examples: int, batches: int) -> list[Float[Tensor, "d d"]]:
+        """Ũ_i of eq. 4.10 from the contractions of N `examples` in so many `batches`."""
+        count = batches if self.statistic == "batch" else examples
+        return tensor_normal_factors([running.mean(count) for running in self.sums], self.shape)
+
+    def _contract(self, gradients: Float[Tensor, "n *modes"], scale: float) -> None:
+        for mode, running in enumerate(self.sums):
+            # Rows: every entry of the other modes (and every example); columns: this mode.
+            rows = gradients.movedim(mode + 1, -1).reshape(-1, self.shape[mode])
+            running.add(gram(rows) * scale if scale != 1.0 else gram(rows))
+
+    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, "n *modes"]:
+        total: Tensor | None = None
+        for sample, role in parts:
+            if role == "bias":
+                part = sample.signals[:, examples].sum(2).transpose(0, 1)
+            else:
+                d = per_example_gradients(sample.layer, sample.features[:, examples], sample.signals[:, examples])
+                part = sample.layer.split(d)[role]
+            part = part.reshape(part.shape[0], *self.shape)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+def tensor_normal_factors(contractions: Sequence[Float[Tensor, "..."]], shape: tuple[int, ...]) -> list[Tensor]:
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (ren eq. 4.10); zero for a zero gradient."""
+    size = 1
+    for d in shape:
+        size *= d
+    trace = contractions[0].diagonal().sum()
+    c0 = (trace / size) ** (1 / len(shape))
+    factors = []
+    for d, contraction in zip(shape, contractions, strict=True):
+        denominator = c0 ** (len(shape) - 1) * (size // d)
+        factors.append(torch.where(denominator > 0, contraction / denominator, torch.zeros_like(contraction)))
+    return factors
+
+
+def _mean_gradient(sample: Sample, role: str) -> Tensor:
+    """D̄ = 1/N Σ_n D_n."""
+    if role == "bias":
+        return sample.signals.sum((1, 2)) / sample.examples
+    g, a = sample.signals.flatten(1, 2), sample.features.flatten(1, 2)
+    mean = g.mT @ a / sample.examples
+    if sample.layer.biased:
+        mean = torch.cat([mean, g.sum(1)[..., None] / sample.examples], dim=2)
+    return sample.layer.split(mean)[role]
+
+
+def _by_positions(sample: Sample, shape: tuple[int, ...]) -> bool:
+    """Whether T×T Gram matrices cost less than per-example gradients (multiplications per example)."""
+    layer, t = sample.layer, sample.positions
+    if layer.groups > 1 or len(shape) < 2 or not layer.by_rows:
+        return False
+    o, i = layer.height, layer.width
+    positions = t * t * (o + i) + t * t * o + t * o * o
+    for mode in shape[1:]:
+        rest = i // mode
+        positions += rest * (t * t * mode + t * mode * mode)
+    gradients = t * o * i + o * i * sum(shape)
+    return positions < gradients
+
+
+def _position_contractions(sample: Sample) -> list[Tensor]:
+    """Σ_n mat_i(D_n) mat_i(D_n)ᵀ for the modes (out, in) or (out, in, kernel) without forming D_n."""
+    a, g = sample.features[0], sample.signals[0]
+    inner = sample.layer.modes("weight")[1:]
+    if sample.positions == 1:
+        a, g = a[:, 0], g[:, 0]
+        out = gram(g * a.norm(dim=1, keepdim=True))
+        weighted = (a * g.norm(dim=1, keepdim=True)).reshape(-1, *inner)
+        rest = [gram(weighted.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(inner)]
+        return [out, *rest]
+    out = g.flatten(0, 1).mT @ ((a @ a.mT) @ g).flatten(0, 1)
+    gg = g @ g.mT
+    weighted = (gg @ a).reshape(-1, *inner)
+    plain = a.reshape(-1, *inner)
+    rest = []
+    for mode, d in enumerate(inner):
+        left, right = (x.movedim(mode + 1, -1).reshape(-1, d) for x in (plain, weighted))
+        rest.append(left.mT @ right)
+    return [_symmetric(x) for x in (out, *rest)]
+
+
+def _symmetric(x: Tensor) -> Tensor:
+    return (x + x.mT) / 2
