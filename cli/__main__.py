@@ -1,5 +1,5 @@
 """`python -m curvlab_cli` is the same as `curvlab`."""
 
-from curvlab_cli.main import run
+from .main import run
 
 run()

@@ -6,18 +6,18 @@ import sys
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from curvlab_cli.output import STDOUT, check_target, deliver, say, show
-from curvlab_cli.progress import progress
-from curvlab_cli.sizes import parse_size
 
 from curvlab.analyses.settings import DeviceName, Dtype, FisherType, KfacApprox, Loss, Settings, Statistic
 from curvlab.errors import CommandError
 from curvlab.reports.sorting import Sort
 
+from .output import STDOUT, check_target, deliver, say, show
+from .progress import progress
+from .sizes import parse_size
+
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis
     from curvlab.checkpoints.checkpoint import Checkpoint
-    from curvlab.data import Dataset
 
 GATE = 3
 """Exit code when a `--fail-if` holds."""
@@ -31,6 +31,8 @@ curvlab analyze model.safetensors
 curvlab analyze weights.pt --architecture mynet:build --data photos.npz --sort condition
 
 curvlab analyze model.safetensors --json - --fail-if 'any.kfac.kronecker.condition_number > 1e12'
+
+A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, numbers, + - * /, and, or, not.
 """
 
 
@@ -60,7 +62,9 @@ def analyze(
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", rich_help_panel=INPUT, help="Let code inside the model file run."),
+        typer.Option(
+            "--trust", rich_help_panel=INPUT, help="Run code that the file names (a curvlab file's own builder)."
+        ),
     ] = False,
     analyses: Annotated[
         str | None,
@@ -121,8 +125,9 @@ def analyze(
 ) -> None:
     """Profile a saved model: its weights, its layers' inputs, its curvature.
 
-    The file alone gives a table of its weights. With data and a network to run (the file's own, or --architecture),
-    each layer's input features and curvature factors follow. Nothing inside the file is executed.
+    The file alone gives a table of its weights. With data and a network to run
+    (the file's own, or --architecture), each layer's input features and
+    curvature factors follow. Nothing inside the file is executed.
     """
     from curvlab.gates import parse
 
@@ -148,15 +153,10 @@ def analyze(
 
         torch.set_num_threads(threads)
     checkpoint = _checkpoint(model, architecture, trust, settings)
-    dataset = _dataset(checkpoint, data, settings)
     if dry_run:
-        _estimate(checkpoint, dataset, settings, json)
+        _estimate(checkpoint, data, settings, json)
         return
-    from curvlab.analyses.analyze import analyze as profile
-
-    with progress() as report:
-        command = ("curvlab", *sys.argv[1:])
-        analysis = profile(checkpoint, dataset, settings=settings, progress=report, command=command)
+    analysis = _analysis(checkpoint, data, settings)
     _report(analysis, json, csv, sort)
     verdicts = [(gate, gate.check(analysis.to_dict())) for gate in gates]
     failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
@@ -179,35 +179,26 @@ def _check_outputs(json: str | None, csv: str | None, dry_run: bool, gated: bool
 
 
 def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
-    """The loaded model; its architecture may be in the working directory, where console scripts do not look."""
-    from curvlab.checkpoints.load import load
+    with progress() as report:
+        report("reading the model", 0, None)
+        from curvlab.checkpoints.load import load
 
-    if architecture is not None and "" not in sys.path:
-        sys.path.append("")  # last, so that no file here can stand in for an installed package
-    return load(model, architecture=architecture, trust=trust, max_memory=settings.max_memory)
-
-
-def _dataset(checkpoint: Checkpoint, spec: str | None, settings: Settings) -> Dataset | None:
-    """The data asked for, else what the file says it was trained on where that is a dataset by name (never a path)."""
-    from curvlab.data import input_shape, load, names
-
-    if spec is None:
-        if checkpoint.module is None or checkpoint.data is None:
-            return None
-        if checkpoint.data not in names():
-            say(f"the file names its data '{checkpoint.data}', which is no known dataset: give a path with --data")
-            return None
-        spec = checkpoint.data
-    shape = None if checkpoint.module is None else input_shape(checkpoint.module)
-    return load(spec, input_shape=shape, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
+        return load(model, architecture=architecture, trust=trust, max_memory=settings.max_memory)
 
 
-def _estimate(checkpoint: Checkpoint, dataset: Dataset | None, settings: Settings, json: str | None) -> None:
+def _analysis(checkpoint: Checkpoint, data: str | None, settings: Settings) -> Analysis:
+    from curvlab.analyses.analyze import analyze as profile
+
+    with progress() as report:
+        return profile(checkpoint, data, settings=settings, progress=report, command=("curvlab", *sys.argv[1:]))
+
+
+def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, json: str | None) -> None:
     from curvlab.analyses.analyze import estimate
     from curvlab.reports.estimate import estimate_to_dict, print_estimate
     from curvlab.reports.json import dumps
 
-    cost = estimate(checkpoint, dataset, settings=settings)
+    cost = estimate(checkpoint, data, settings=settings)
     deliver(dumps(estimate_to_dict(cost)), json)
     if json != STDOUT:
         show(lambda console: print_estimate(console, cost))

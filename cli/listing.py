@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from curvlab_cli.output import STDOUT, check_target, deliver, show
 
 from curvlab.listing import Subject
+
+from .output import STDOUT, check_target, deliver, show
 
 
 def list_(

@@ -8,11 +8,12 @@ import traceback
 from typing import Annotated
 
 import typer
-from curvlab_cli.analyze import EPILOG, analyze
-from curvlab_cli.listing import list_
-from curvlab_cli.output import say
 
 from curvlab.errors import CurvlabError
+
+from .analyze import EPILOG, analyze
+from .listing import list_
+from .output import say
 
 INTERRUPTED = 130
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from curvlab_cli.output import say
+from .output import say
 
 Progress = Callable[[str, int, int | None], None]
 """report(stage, done, total); total is None where it is not known."""

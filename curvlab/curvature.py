@@ -1,10 +1,12 @@
-"""Curvature statistics of a model on data, layer by layer, in the scale of methods.md section 3: N examples, T positions.
+"""Curvature statistics of a model on data, layer by layer, in the scale of methods.md section 3: N examples, T
+positions.
 
     A = 1/N Σ_n Σ_t āāᵀ      G = 1/(NT) Σ_n Σ_t ggᵀ      F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ
 
-`x, y` are tensors (one batch), or x is a loader of (inputs, targets) and y is None. For `fisher_type` "type-2" and "empirical" the
-results are deterministic; "mc" draws its pseudo-targets from `seed`. The model's mode (train or eval) is respected and its parameters,
-buffers and gradients are left as they were. Names are those of the model's modules, in the model's order.
+`x, y` are tensors (one batch), or x is a loader of (inputs, targets) and y is None. For `fisher_type` "type-2" and
+"empirical" the results are deterministic; "mc" draws its pseudo-targets from `seed`. The model's mode (train or eval)
+is respected and its parameters, buffers and gradients are left as they were. Names are those of the model's modules,
+in the model's order.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Inputs
 from curvlab.errors import CurvlabError
-from curvlab.likelihoods import Likelihood, likelihood as likelihood_named
+from curvlab.likelihoods import Likelihood
+from curvlab.likelihoods import likelihood as likelihood_named
 from curvlab.shapes import Float
 from curvlab.statistics.collect import collect, output_tensor
 from curvlab.statistics.plan import Collected, Plan
@@ -31,7 +34,8 @@ Data = Inputs | Loader
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Mean `(d,)`, second moment `(d, d)` over all rows, without an appended 1, and their count N·T; grouped layers lead with g.
+    """Mean `(d,)`, second moment `(d, d)` over all rows, without an appended 1, and their count N·T; grouped layers
+    lead with g.
 
     The second moment of one-hot features (Embedding) is returned as its diagonal `(d,)`: the rest is zero.
     """
@@ -83,9 +87,11 @@ def kfac_factors(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, KroneckerFactors]:
-    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is A ⊗ G (ren Alg. 7, 12; grosse section 5).
+    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is A ⊗ G (ren Alg. 7, 12; grosse
+    section 5).
 
-    "reduce" averages ā and sums g over the positions first, then treats them as one position. With "forward-only", G is the identity.
+    "reduce" averages ā and sums g over the positions first, then treats them as one position. With "forward-only", G
+    is the identity.
 
     Returns:
         {layer: `.input_factor` (i, i), `.gradient_factor` (o, o)}, float64; i counts the 1 of a biased layer.
@@ -126,7 +132,8 @@ def tensor_normal_factors(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, TensorFactors]:
-    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j), G⁽ⁱ⁾ = mat_i(D) mat_i(D)ᵀ of every parameter tensor (ren eq. 4.10, Alg. 15).
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j), G⁽ⁱ⁾ = mat_i(D) mat_i(D)ᵀ of every parameter tensor (ren eq. 4.10, Alg.
+    15).
 
     D is the batch-mean pseudo-gradient ("batch") or each example's own ("per-example").
 
@@ -152,7 +159,8 @@ def block_fisher(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, Float[Tensor, "p p"]]:
-    """F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ of every layer, W̄ flattened row by row (ren 4.3.4): exact, dense, for small layers.
+    """F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ of every layer, W̄ flattened row by row (ren 4.3.4): exact, dense, for small
+    layers.
 
     Parameters that are used several times have their whole gradient in every block they belong to.
 
@@ -169,7 +177,8 @@ def block_fisher(
 def ggn_product(
     model: nn.Module, x: Inputs, y: Tensor | None, vector: dict[str, Tensor], *, likelihood: str | Likelihood
 ) -> dict[str, Tensor]:
-    """Gv = 1/N Σ_n J_nᵀ H_n J_n v: the generalised Gauss–Newton matrix of the mean loss times a vector of parameters (grosse 2.2).
+    """Gv = 1/N Σ_n J_nᵀ H_n J_n v: the generalised Gauss–Newton matrix of the mean loss times a vector of parameters
+    (grosse 2.2).
 
     Args:
         model: the network; in train mode batch-norm statistics are used as the forward finds them and not updated.
@@ -194,9 +203,9 @@ def ggn_product(
         kwargs = {} if isinstance(x, Tensor | tuple) else dict(x)
         return output_tensor(torch.func.functional_call(model, {**state, **values}, args, kwargs))
 
-    z, tangent = torch.func.jvp(output, (primal,), (dict(vector),))
+    z, tangent, *_ = torch.func.jvp(output, (primal,), (dict(vector),))
     chosen.check(z)
-    _, pull = torch.func.vjp(output, primal)
+    _, pull, *_ = torch.func.vjp(output, primal)
     curved = chosen.hessian_product(z.detach(), tangent) / z.shape[0]
     (product,) = pull(curved)
     return {name: product[name].detach() for name in vector}
@@ -227,7 +236,7 @@ def _run(
         raise CurvlabError("the loader gave no batch")
     found = survey(model, first_examples(first[0], 2))
     if not found.blocks:
-        reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has no parameters"
+        reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
     if chosen is None:
         chosen, plan = likelihood_named("gaussian"), Plan(**{**vars(plan), "signals": False})
@@ -248,5 +257,3 @@ def _choice(what: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise CurvlabError(f"unknown {what} {value!r}", "", f"use one of {', '.join(choices)}")
     return value
-
-

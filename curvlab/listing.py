@@ -60,7 +60,7 @@ def _layers() -> Listing:
 
 
 def _public_names(kind: type) -> list[str]:
-    """`torch.nn.Linear` for what is exported there; of a private base class, its exported subclasses that are not lazy."""
+    """`torch.nn.Linear` for what is exported there; of a private base, its exported subclasses."""
     from torch import nn
 
     kinds = [kind] if not kind.__name__.startswith("_") else kind.__subclasses__()

@@ -1,4 +1,5 @@
-"""Plugins: importing the entry points of a group registers what they bring. Built-ins take the same road (see pyproject.toml)."""
+"""Plugins: importing the entry points of a group registers what they bring. Built-ins take the same road (see
+pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Plugin:
 
 @cache
 def load(group: str) -> tuple[Plugin, ...]:
-    """Import every entry point of `group` once; a plugin that fails is reported in the result and skipped, never fatal."""
+    """Import every entry point of `group` once; a plugin that fails is reported in the result and skipped, never
+    fatal."""
     loaded = []
     for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.name != "builtin", p.name)):
         error = None

@@ -1,4 +1,5 @@
-"""Shapes in the types: `Float[Tensor, "n s i"]`. Tests check them at run time; without jaxtyping they are plain tensors.
+"""Shapes in the types: `Float[Tensor, "n s i"]`. Tests check them at run time; without jaxtyping they are plain
+tensors.
 
 Letters used everywhere: g groups, n examples, s positions, i inputs (with the 1 of the bias), o outputs.
 """
@@ -15,7 +16,7 @@ else:
     except ModuleNotFoundError:
 
         class _Unchecked:
-            """`Float[Tensor, "n i"]` is `Tensor` where jaxtyping is not installed: it is a tool of the tests, not a dependency."""
+            """`Float[Tensor, "n i"]` is `Tensor` where jaxtyping, a tool of the tests, is not installed."""
 
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]

@@ -1,7 +1,8 @@
 """check_layer: the contract that every layer adapter keeps, for the built-in ones and for plugins alike.
 
-Checked against autograd in float64: the per-example gradient Σ_t g āᵀ of every parameter, through the same capture that the analyses and
-optimizers use; that `matrix` and `split` are inverse; that the cheap roads to Σ a, Σ aaᵀ and Σ ggᵀ agree with the rows.
+Checked against autograd in float64: the per-example gradient Σ_t g āᵀ of every parameter, through the same capture
+that the analyses and optimizers use; that `matrix` and `split` are inverse; that the cheap roads to Σ a, Σ aaᵀ and Σ
+ggᵀ agree with the rows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
 
     Args:
         module: the layer, of a registered type; it is copied and converted to float64, in the mode it is in.
-        example_input: a batch (a tensor, a tuple of arguments, or keyword arguments) of at least three examples, whose other sizes
+        example_input: a batch (a tensor, a tuple of arguments, or keyword arguments) of at least three examples,
+            whose other sizes
             differ from the number of examples, so that the axis of examples can be recognised.
         tolerance: largest allowed difference relative to the largest entry; float64 rounding needs about 1e-12.
         seed: of the random cotangents.
@@ -40,7 +42,9 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
     found = survey(wrapper, inputs)
     if found.refused:
         raise AssertionError(f"not all of the module could be recorded: {found.refused}")
-    uncovered = {n for n, _ in wrapper.named_parameters()} - {p for b in found.blocks.values() for p in b.parameters.values()}
+    uncovered = {n for n, _ in wrapper.named_parameters()} - {
+        p for b in found.blocks.values() for p in b.parameters.values()
+    }
     if uncovered:
         raise AssertionError(f"parameters in no block: {sorted(uncovered)}")
 
@@ -65,7 +69,9 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
     for name, block in found.blocks.items():
         sample = Sample(calls[name], count, torch.float64)
         _check_maps(block.layer, sample, tolerance)
-        for role, gradient in block.layer.split(per_example_gradients(block.layer, sample.features, sample.signals)).items():
+        for role, gradient in block.layer.split(
+            per_example_gradients(block.layer, sample.features, sample.signals)
+        ).items():
             parameter = block.parameters[role]
             seen[parameter] = seen[parameter] + gradient if parameter in seen else gradient
     for parameter, gradient in seen.items():
@@ -83,7 +89,9 @@ def _check_maps(layer: Layer, sample: Sample, tolerance: float) -> None:
     moments, rows = sample.feature_moments(), sample.features.flatten(1, 2)
     second = torch.diag_embed(moments.second) if moments.diagonal else moments.second
     if rows.shape[1] != moments.rows or sample.positions * sample.examples != moments.rows:
-        raise AssertionError(f"{rows.shape[1]} rows of features, {moments.rows} in second_moment, {sample.positions} positions")
+        raise AssertionError(
+            f"{rows.shape[1]} rows of features, {moments.rows} in second_moment, {sample.positions} positions"
+        )
     scale = rows.abs().sum(1).max().item() if rows.numel() else 1.0  # normalised features sum to zero
     _close("second_moment() differs from the rows' sum", moments.total, rows.sum(1), tolerance, scale)
     _close("second_moment() differs from the rows' products", second, rows.mT @ rows, tolerance)
@@ -102,7 +110,9 @@ class _Wrapper(nn.Module):
         return self.layer(*args, **kwargs)
 
 
-def _gradients(model: nn.Module, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], count: int) -> dict[str, Tensor]:
+def _gradients(
+    model: nn.Module, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], count: int
+) -> dict[str, Tensor]:
     """Per-example gradients by autograd, one example after another."""
     parameters = dict(model.named_parameters())
     rows: dict[str, list[Tensor]] = {name: [] for name in parameters}

@@ -1,0 +1,1 @@
+"""Analyses: from a model and data to frozen results."""

@@ -1,4 +1,5 @@
-"""Coverage: how far each block got, and why no further. Silence about a layer would be a wrong number about the model."""
+"""Coverage: how far each block got, and why no further. Silence about a layer would be a wrong number about the
+model."""
 
 from __future__ import annotations
 

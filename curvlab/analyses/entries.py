@@ -1,4 +1,5 @@
-"""Entries: the rows of the report, in the model's own order: its blocks, and whatever else holds parameters, with the reason."""
+"""Entries: the rows of the report, in the model's own order: its blocks, and whatever else holds parameters, with the
+reason."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
         parameters = tuple(block.parameters.values())
         main = block.parameters.get("weight", parameters[0])
         entries.append(
-            Entry(block.name, block.layer.kind, main, parameters, not block.layer.by_rows, block.layer.groups, block=block)
+            Entry(
+                block.name, block.layer.kind, main, parameters, not block.layer.by_rows, block.layer.groups, block=block
+            )
         )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
@@ -92,7 +95,9 @@ def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
         tensors = tuple(layer.tensors.values())
         main = layer.tensors.get("weight", tensors[0] if tensors else "")
         reason = layer.evidence if layer.kind == "packed" else None
-        entries.append(Entry(layer.name, layer.kind, main, tensors, layer.transposed, 1, layer.confidence, reason=reason))
+        entries.append(
+            Entry(layer.name, layer.kind, main, tensors, layer.transposed, 1, layer.confidence, reason=reason)
+        )
     return entries
 
 

@@ -17,7 +17,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "processor": platform.machine(),
-        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": str(device)
+        if device.type == "cpu"
+        else torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else str(device),
         "threads": torch.get_num_threads(),
         "curvlab": curvlab.__version__,
     }

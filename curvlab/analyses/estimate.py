@@ -1,4 +1,5 @@
-"""What an analysis will take before it is done: sizes, memory and work of every block, and what must be left out to fit a budget."""
+"""What an analysis will take before it is done: sizes, memory and work of every block, and what must be left out to
+fit a budget."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _FLOAT64 = 8
 
 @dataclass(frozen=True)
 class BlockEstimate:
-    """One block: i inputs (with the bias's 1), o outputs, T positions; bytes held until the end; multiplications for all examples."""
+    """One block: i inputs (with the bias's 1), o outputs, T positions; bytes held until the end; multiplications for
+    all examples."""
 
     name: str
     kind: str
@@ -26,7 +28,8 @@ class BlockEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The answer to `--dry-run`: nothing has been computed. `memory` is the sum over blocks plus activations of one batch, in bytes."""
+    """The answer to `--dry-run`: nothing has been computed. `memory` is the sum over blocks plus activations of one
+    batch, in bytes."""
 
     blocks: tuple[BlockEstimate, ...]
     memory: int
@@ -57,7 +60,8 @@ def statistic_bytes(block: Block, plan: Plan) -> dict[str, int]:
 
 
 def leave_out(survey: Survey, plan: Plan, budget: int | None) -> tuple[Plan, dict[str, str]]:
-    """The plan without the statistics that do not fit into `budget` bytes, largest first; and the reason for each block.
+    """The plan without the statistics that do not fit into `budget` bytes, largest first; and the reason for each
+    block.
 
     A table factor of (vocabulary)² entries is left out even without a budget once it passes 2 GiB.
     """
@@ -91,4 +95,6 @@ def _block(block: Block, plan: Plan, examples: int) -> BlockEstimate:
         work += examples * sum(prod(shape) * sum(shape) for shape in shapes if positions > 1)
         work += rows * (width * width + height * height)
     memory = sum(statistic_bytes(block, plan).values())
-    return BlockEstimate(block.name, layer.kind, width * layer.groups, height * layer.groups, positions, memory, float(work))
+    return BlockEstimate(
+        block.name, layer.kind, width * layer.groups, height * layer.groups, positions, memory, float(work)
+    )

@@ -1,4 +1,5 @@
-"""Spectra of a layer's K-FAC factors A and G and of the block A ⊗ G, with split-half errors (methods.md sections 3 and 5)."""
+"""Spectra of a layer's K-FAC factors A and G and of the block A ⊗ G, with split-half errors (methods.md sections 3
+and 5)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from curvlab.analyses.results import QUANTILE_LEVELS, KfacResult, Spectrum
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
 from curvlab.capture.survey import Block
-from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.operators.matrix import matrix
+from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.operators.spectrum import spectrum
 from curvlab.statistics.plan import Collected, Plan
 
@@ -38,7 +39,8 @@ def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Col
 
 
 def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
-    """A and G of one block in the form they were stored in; G is the identity for "forward-only", None where no gradient came."""
+    """A and G of one block in the form they were stored in; G is the identity for "forward-only", None where no
+    gradient came."""
     name, layer = block.name, block.layer
     if plan.kfac_approx == "reduce" and plan.signals:
         if name not in part.reduced:
@@ -60,7 +62,9 @@ def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
     return a, part.signals[name].second.operator(part.rows[name])
 
 
-def _spectra(factors: Factors, count: int, levels: Sequence[float] = QUANTILE_LEVELS) -> tuple[Spectrum, Spectrum, Spectrum]:
+def _spectra(
+    factors: Factors, count: int, levels: Sequence[float] = QUANTILE_LEVELS
+) -> tuple[Spectrum, Spectrum, Spectrum]:
     a, g = factors
     if isinstance(a, Grouped) and isinstance(g, Grouped):
         both: Operator = GroupedKronecker((a, g))

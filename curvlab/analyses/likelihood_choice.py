@@ -1,4 +1,5 @@
-"""Which likelihood an analysis uses: what the user says, what the file recorded, or what targets and outputs look like."""
+"""Which likelihood an analysis uses: what the user says, what the file recorded, or what targets and outputs look
+like."""
 
 from __future__ import annotations
 
@@ -24,7 +25,13 @@ def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | No
     if loss == "auto":
         name, note = (recorded, None) if recorded else _guess(z, y)
     chosen = likelihood(name)
-    if isinstance(chosen, Categorical) and z.ndim > 2 and y is not None and y.shape[1:] != z.shape[2:] and y.shape[1:] == z.shape[1:-1]:
+    if (
+        isinstance(chosen, Categorical)
+        and z.ndim > 2
+        and y is not None
+        and y.shape[1:] != z.shape[2:]
+        and y.shape[1:] == z.shape[1:-1]
+    ):
         chosen = Categorical(class_axis=-1)  # (examples, positions, classes), as language models answer
     return chosen, note
 
@@ -37,7 +44,12 @@ def _guess(z: Tensor, y: Tensor | None) -> tuple[str, str]:
     if y is not None:
         return "mse", "loss: mse (½‖z − y‖²), since the targets are real numbers (--loss sets it)"
     if z.ndim == 2 and z.shape[1] > 1:
-        return "cross-entropy", f"loss: cross-entropy is assumed for {z.shape[1]} outputs without targets (--loss sets it)"
+        return (
+            "cross-entropy",
+            f"loss: cross-entropy is assumed for {z.shape[1]} outputs without targets (--loss sets it)",
+        )
     raise DataError(
-        f"the model's output has shape {tuple(z.shape)} and there are no targets", "the loss cannot be guessed", "give --loss"
+        f"the model's output has shape {tuple(z.shape)} and there are no targets",
+        "the loss cannot be guessed",
+        "give --loss",
     )

@@ -1,4 +1,5 @@
-"""Feature moments of a layer as a result: spectrum of M, the whitening table, dead and duplicated features (lnb 3.3–3.5)."""
+"""Feature moments of a layer as a result: spectrum of M, the whitening table, dead and duplicated features (lnb
+3.3–3.5)."""
 
 from __future__ import annotations
 

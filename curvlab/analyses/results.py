@@ -18,8 +18,8 @@ class Spectrum:
     """Eigenvalue summary of a symmetric positive semi-definite matrix (methods: section 3).
 
     `rank` counts eigenvalues above max(d, count)·eps·λ_max; a singular matrix has `condition_number` None and
-    `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the numbers
-    to split-half standard errors.
+    `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the
+    numbers to split-half standard errors.
     """
 
     size: int
@@ -36,7 +36,8 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class WeightsResult:
-    """Singular-value summary of a weight as a matrix (out, everything else); the tail is a power law of the eigenvalues σ²."""
+    """Singular-value summary of a weight as a matrix (out, everything else); the tail is a power law of the
+    eigenvalues σ²."""
 
     spectral_norm: float | None
     frobenius_norm: float | None
@@ -96,7 +97,8 @@ class KfacResult:
 
 @dataclass(frozen=True)
 class TensorNormalResult:
-    """Spectra of the tensor-normal factors Ũ_i (ren eq. 4.10) of one parameter tensor and of their Kronecker product."""
+    """Spectra of the tensor-normal factors Ũ_i (ren eq. 4.10) of one parameter tensor and of their Kronecker
+    product."""
 
     statistic: str
     modes: tuple[Spectrum | None, ...]

@@ -23,7 +23,8 @@ class Source:
     """Batches of (inputs, targets) and where they come from.
 
     Attributes:
-        batches: `batches(size)` starts a pass over the data in batches of at most that many examples (loaders keep their own).
+        batches: `batches(size)` starts a pass over the data in batches of at most that many examples (loaders keep
+            their own).
         first: a few inputs, to look at the model with.
         targets: the first targets, or None.
         samples: number of examples, or None for a loader of unknown length.
@@ -39,7 +40,9 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def open_source(data: Any, module: nn.Module, *, samples: int | None, seed: int, max_memory: int | None = None) -> Source:
+def open_source(
+    data: Any, module: nn.Module, *, samples: int | None, seed: int, max_memory: int | None = None
+) -> Source:
     """A source from a dataset's name or path, a Dataset, tensors, an (x, y) pair, or a loader.
 
     Raises:
@@ -59,7 +62,9 @@ def open_source(data: Any, module: nn.Module, *, samples: int | None, seed: int,
     if isinstance(data, Iterable):
         return _loader(data)
     raise DataError(
-        f"data of type {type(data).__name__} cannot be used", "", "give a dataset's name, a path, (x, y) tensors or a loader"
+        f"data of type {type(data).__name__} cannot be used",
+        "",
+        "give a dataset's name, a path, (x, y) tensors or a loader",
     )
 
 
@@ -92,11 +97,17 @@ def _loader(loader: Iterable[Any]) -> Source:
     def batches(size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         return batches_of(loader, None)
 
-    return Source(batches, first_examples(head[0], 2), head[1], count, _info("a loader given in Python", count, head[0]))
+    return Source(
+        batches, first_examples(head[0], 2), head[1], count, _info("a loader given in Python", count, head[0])
+    )
 
 
 def _info(source: str, count: int | None, x: Inputs) -> dict[str, Any]:
-    first = x if isinstance(x, Tensor) else next(p for p in (x.values() if isinstance(x, Mapping) else x) if isinstance(p, Tensor))
+    first = (
+        x
+        if isinstance(x, Tensor)
+        else next(p for p in (x.values() if isinstance(x, Mapping) else x) if isinstance(p, Tensor))
+    )
     return {"source": source, "samples": count, "synthetic": False, "input_shape": list(first.shape[1:])}
 
 
@@ -109,7 +120,9 @@ def _slice(x: Inputs, start: int, stop: int, count: int) -> Inputs:
     return {k: cut(p) for k, p in x.items()} if isinstance(x, Mapping) else tuple(cut(p) for p in x)
 
 
-def moved(batch: tuple[Inputs, Tensor | None], device: torch.device, dtype: torch.dtype) -> tuple[Inputs, Tensor | None]:
+def moved(
+    batch: tuple[Inputs, Tensor | None], device: torch.device, dtype: torch.dtype
+) -> tuple[Inputs, Tensor | None]:
     """The batch on a device, its floating-point inputs in `dtype`; targets keep their type."""
 
     def move(part: Any) -> Any:
@@ -118,5 +131,11 @@ def moved(batch: tuple[Inputs, Tensor | None], device: torch.device, dtype: torc
         return part.to(device, dtype) if part.is_floating_point() else part.to(device)
 
     x, y = batch
-    inputs = move(x) if isinstance(x, Tensor) else {k: move(p) for k, p in x.items()} if isinstance(x, Mapping) else tuple(map(move, x))
+    inputs = (
+        move(x)
+        if isinstance(x, Tensor)
+        else {k: move(p) for k, p in x.items()}
+        if isinstance(x, Mapping)
+        else tuple(map(move, x))
+    )
     return inputs, None if y is None else y.to(device)

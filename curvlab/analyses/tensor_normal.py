@@ -1,4 +1,5 @@
-"""Spectra of the tensor-normal factors Ũ_i of a parameter and of their Kronecker product (ren eq. 4.10), with split-half errors."""
+"""Spectra of the tensor-normal factors Ũ_i of a parameter and of their Kronecker product (ren eq. 4.10), with
+split-half errors."""
 
 from __future__ import annotations
 

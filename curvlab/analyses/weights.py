@@ -87,9 +87,10 @@ def _blocks(weight: Num[Tensor, "*shape"], groups: int, transposed: bool) -> Num
     rows = weight.shape[0] if weight.ndim else 1
     if rows % groups:
         raise ValueError(f"a weight of {rows} rows cannot be {groups} groups")
-    blocks = weight.reshape(groups, rows // groups, -1)
     if transposed and weight.ndim > 1:
-        blocks = blocks.unflatten(2, (weight.shape[1], -1)).transpose(1, 2).flatten(2)
+        blocks = weight.reshape(groups, rows // groups, weight.shape[1], -1).transpose(1, 2).flatten(2)
+    else:
+        blocks = weight.reshape(groups, rows // groups, -1)
     return blocks if blocks.shape[1] >= blocks.shape[2] else blocks.mT
 
 

@@ -1,0 +1,1 @@
+"""Capture: what a model does on data, shown map by map."""

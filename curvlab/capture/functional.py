@@ -1,4 +1,5 @@
-"""Parameters used outside a layer module: `x + self.bias`, `x * self.scale`, `F.linear(h, self.embedding.weight)` become layers too.
+"""Parameters used outside a layer module: `x + self.bias`, `x * self.scale`, `F.linear(h, self.embedding.weight)`
+become layers too.
 
 A parameter that is used by an operation no adapter knows must not be counted wrongly: it is reported by name instead.
 """
@@ -25,9 +26,10 @@ Watcher = Callable[[Use, Tensor], Tensor]
 
 
 class Bare(Elementwise):
-    """s = p ⊙ f, broadcast: a parameter multiplied (f = the other operand) or added (f = 1) by hand; one group per entry of p."""
+    """s = p ⊙ f, broadcast: a parameter multiplied (f = the other operand) or added (f = 1) by hand; one group per
+    entry of p."""
 
-    def __init__(self, kind: str, parameter: nn.Parameter) -> None:
+    def __init__(self, kind: str, parameter: Tensor) -> None:
         super().__init__(kind, parameter, None, axis=0)
 
     def _channels(self, x: Tensor) -> Tensor:
@@ -38,7 +40,8 @@ class Bare(Elementwise):
         return x.permute(0, *position, *channel).reshape(x.shape[0], -1, self.groups)
 
     def fits(self, output: Tensor) -> bool:
-        """Whether the parameter was broadcast over the examples axis of `output`, so that per-example gradients exist."""
+        """Whether the parameter was broadcast over the examples axis of `output`, so that per-example gradients
+        exist."""
         parameter = self.parameters["weight"].shape
         if output.ndim == 0 or output.ndim < len(parameter):
             return False
@@ -59,7 +62,8 @@ class FunctionalUses(TorchFunctionMode):
 
     Args:
         names: id of a parameter -> its name in the model.
-        layers: layers found so far, by (operation, parameter ids); shared between batches so that a use keeps its layer.
+        layers: layers found so far, by (operation, parameter ids); shared between batches so that a use keeps its
+            layer.
         watch: gets each recognised use and its output.
         refuse: gets (parameter name, operation name) of each use that no adapter knows.
     """
@@ -91,7 +95,8 @@ class FunctionalUses(TorchFunctionMode):
             if layer.fits(output):
                 return self.watch((self.names[id(own[0])], layer, torch.broadcast_to(x, output.shape)), output)
         name = _operation(func)
-        if isinstance(output, Tensor) and name not in _LOOKS:
+        parts = output if isinstance(output, tuple | list) else (output,)
+        if name not in _LOOKS and any(isinstance(part, Tensor) for part in parts):
             for parameter in own:
                 self.refuse(self.names[id(parameter)], name)
         return output
@@ -116,7 +121,7 @@ class FunctionalUses(TorchFunctionMode):
                 return self._layer("scale", Bare, p), torch.as_tensor(other, dtype=p.dtype, device=p.device).detach()
         return None
 
-    def _layer(self, operation: str, make: Any, *parameters: nn.Parameter | None) -> Layer:
+    def _layer(self, operation: str, make: Any, *parameters: Tensor | None) -> Layer:
         key = (operation, *map(id, parameters))
         if key not in self.layers:
             first = (f"Parameter ({operation})",) if make is Bare else ()

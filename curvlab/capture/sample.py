@@ -18,8 +18,9 @@ from curvlab.shapes import Float
 class Call:
     """One application of a layer: its prepared input x, and later the gradient g of the summed loss at its output.
 
-    `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call; `version` is
-    x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody needs it any more.
+    `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call;
+    `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody
+    needs it any more.
     """
 
     layer: Layer
@@ -42,8 +43,8 @@ class Call:
 class Sample:
     """The calls of one block in one batch, seen as one map with all their positions side by side.
 
-    A module that runs several times, and modules that share all their parameters, are one affine map at more positions: their
-    per-example gradient is Σ over calls and positions of g āᵀ, exactly.
+    A module that runs several times, and modules that share all their parameters, are one affine map at more
+    positions: their per-example gradient is Σ over calls and positions of g āᵀ, exactly.
 
     Args:
         calls: in the order they ran.
@@ -145,7 +146,7 @@ def _half(call: Call, first: int, examples: int) -> Call:
             return None
         if t.shape[call.axis] == examples:
             return t[first::2] if call.axis == 0 else t[:, first::2]
-        return t.unflatten(0, (examples, -1))[first::2].flatten(0, 1)
+        return t.reshape(examples, -1, *t.shape[1:])[first::2].flatten(0, 1)
 
     rows = call.rows // examples * len(range(first, examples, 2))
     return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g))

@@ -1,4 +1,5 @@
-"""Survey: one small forward of the model that finds its blocks, what shares parameters with what, and what cannot be analysed and why."""
+"""Survey: one small forward of the model that finds its blocks, what shares parameters with what, and what cannot be
+analysed and why."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ class Survey:
 
 
 def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Survey:
-    """Find the blocks of `model` by one forward on `inputs` (a few examples), without gradients and leaving buffers as they were.
+    """Find the blocks of `model` by one forward on `inputs` (a few examples), without gradients and leaving buffers
+    as they were.
 
     Args:
         model: the network, in the mode it is to be analysed in.
@@ -70,7 +72,9 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     modules, refused = adapters(model)
     found: dict[str, list[Call]] = {}
     refusals: dict[str, str] = {}
-    with Tape(model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault) as tape:
+    with Tape(
+        model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault
+    ) as tape:
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         state = torch.random.get_rng_state()
         with torch.no_grad():
@@ -86,6 +90,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         if name not in found and not any(use.startswith(f"{name}.") for use in found):
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
+    for name, why in _without_adapter(model, blocks).items():
+        refused.setdefault(name, why)
     if layers:
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
         block_of = {use: name for use, name in block_of.items() if name in blocks}
@@ -93,7 +99,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
 
 
 def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, str]]:
-    """Module name -> adapter for every module of a registered type that has parameters; and the reasons of those refused."""
+    """Module name -> adapter for every module of a registered type that has parameters; and the reasons of those
+    refused."""
     load_layers()
     modules: dict[str, Layer | Unrolled] = {}
     refused: dict[str, str] = {}
@@ -111,7 +118,9 @@ def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, s
     return modules, refused
 
 
-def _blocks(model: nn.Module, found: Mapping[str, list[Call]], examples: int) -> tuple[dict[str, Block], dict[str, str]]:
+def _blocks(
+    model: nn.Module, found: Mapping[str, list[Call]], examples: int
+) -> tuple[dict[str, Block], dict[str, str]]:
     names = {id(p): name for name, p in model.named_parameters()}
     order = {name: i for i, name in enumerate(names.values())}
     blocks: dict[tuple[object, ...], Block] = {}
@@ -145,7 +154,8 @@ def _tie(blocks: Mapping[str, Block]) -> None:
 
 
 def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, Block], refusals: dict[str, str]) -> None:
-    """A block whose parameter is also used in an unknown way would be silently wrong: it leaves the table with that reason."""
+    """A block whose parameter is also used in an unknown way would be silently wrong: it leaves the table with that
+    reason."""
     for name in [n for n, b in blocks.items() if any(p in refusals for p in b.parameters.values())]:
         parameter = next(p for p in blocks[name].parameters.values() if p in refusals)
         refusals.setdefault(name, f"its parameter {parameter} is also {refusals[parameter]}")
@@ -153,6 +163,20 @@ def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, Block], refusals: di
     uncovered = {n for n, _ in model.named_parameters()} - {p for b in blocks.values() for p in b.parameters.values()}
     for name in [n for n in refusals if n in dict(model.named_parameters()) and n not in uncovered]:
         del refusals[name]
+
+
+def _without_adapter(model: nn.Module, blocks: Mapping[str, Block]) -> dict[str, str]:
+    """Modules of unknown types that hold parameters of no block, and the sentence that says so."""
+    covered = {parameter for block in blocks.values() for parameter in block.parameters.values()}
+    reasons: dict[str, str] = {}
+    for name, module in model.named_modules():
+        own = [f"{name}.{p}" if name else p for p, _ in module.named_parameters(recurse=False)]
+        if not adapted(module) and any(parameter not in covered for parameter in own):
+            try:
+                adapt(module)
+            except UnsupportedLayer as reason:
+                reasons[name] = str(reason)
+    return reasons
 
 
 def first_examples(inputs: Inputs, count: int) -> Inputs:

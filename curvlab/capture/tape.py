@@ -1,7 +1,8 @@
 """Tape: runs a model so that every affine map shows its input going forward and the gradient at its output coming back.
 
-One autograd node after each map (an in-place identity tied to a scalar anchor) hands the gradient over and lets it pass. Asking autograd
-for the anchor's gradient then visits what the signals need and nothing else: no weight gradient is computed.
+One autograd node after each map (an in-place identity tied to a scalar anchor) hands the gradient over and lets it
+pass. Asking autograd for the anchor's gradient then visits what the signals need and nothing else: no weight gradient
+is computed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Tape:
         modules: module name -> what `adapt` made of it.
         on_call: gets (name, call) as soon as a map has run.
         on_signal: gets (name, call, gradient) as soon as the gradient at its output is known; None records no graph.
-        on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown way.
+        on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown
+            way.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Tape:
         modules: Mapping[str, Layer | Unrolled],
         on_call: Callable[[str, Call], None],
         on_signal: Callable[[str, Call, Tensor], None] | None,
-        on_refusal: Callable[[str, str], None],
+        on_refusal: Callable[[str, str], object],
     ) -> None:
         self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
         self.examples = 0
@@ -87,7 +89,9 @@ class Tape:
     def __enter__(self) -> Tape:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _attach(self, name: str, module: nn.Module, adapted: Layer | Unrolled) -> None:
@@ -116,14 +120,16 @@ class Tape:
 
                 return adapted.forward(tap, *args, **kwargs)
 
-            module.forward = unrolled  # type: ignore[method-assign]
+            module.forward = unrolled
             self._replaced.append(module)
         self._handles.append(module.register_forward_hook(leave, always_call=True))
 
     def _record(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
         try:
             if not isinstance(output, Tensor):
-                raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
+                raise UnsupportedLayer(
+                    f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor"
+                )
             x = layer.prepare(*args, **kwargs).detach()
             axis = example_axis(x.shape, self.examples, layer.kind)
             call = Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
@@ -135,7 +141,8 @@ class Tape:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
             output = output.clone()
-        return _Signal.apply(output, self.anchor, lambda g: self.on_signal(name, call, g))  # type: ignore[no-untyped-call,misc]
+        on_signal = self.on_signal
+        return _Signal.apply(output, self.anchor, lambda g: on_signal(name, call, g))  # type: ignore[no-untyped-call]
 
     def _watch(self, use: Use, output: Tensor) -> Tensor:
         parameter, layer, x = use
@@ -160,7 +167,7 @@ class _Signal(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
         ctx.sink(g)
         return (g if ctx.needs_input_grad[0] else None), None, None
 

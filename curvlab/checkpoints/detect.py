@@ -1,7 +1,7 @@
 """Which format a path holds, told by its bytes; the extension never decides (`.pt` alone is four formats).
 
-The order matters: texts that stand in for a model first (a git-lfs pointer, an error page), then formats with a mark at their
-beginning, then those recognised by structure, and last an error that says what the bytes look like.
+The order matters: texts that stand in for a model first (a git-lfs pointer, an error page), then formats with a mark at
+their beginning, then those recognised by structure, and last an error that says what the bytes look like.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from curvlab.errors import CheckpointError
 HEAD_BYTES = 512
 # torch's legacy files begin with the number 0x1950a86a20f9469cfc6c, pickled.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-zip", b"\x28\xb5\x2f\xfd": "zstandard"}
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7-zip",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+}
 _AGAIN = "download the file itself again"
 
 
@@ -75,7 +81,9 @@ def _json(path: Path, head: bytes) -> str | None:
     if not head.lstrip().startswith(b"{") or 0 in head:
         return None
     if path.stat().st_size > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{quoted(path)} is text beginning with '{{'", "it is far too long for an index of shards")
+        raise CheckpointError(
+            f"{quoted(path)} is text beginning with '{{'", "it is far too long for an index of shards"
+        )
     try:
         table = strict_json.parse(path.read_bytes())
     except ValueError as error:
@@ -84,7 +92,9 @@ def _json(path: Path, head: bytes) -> str | None:
         return "safetensors-sharded"
     said = next((table[key] for key in ("error", "message", "detail", "errors") if key in table), None)
     if said is not None:
-        raise CheckpointError(f"{quoted(path)} is an error message of a server ({quoted(said)}), not a model", do=_AGAIN)
+        raise CheckpointError(
+            f"{quoted(path)} is an error message of a server ({quoted(said)}), not a model", do=_AGAIN
+        )
     if {"model_type", "architectures", "architecture", "config"} & table.keys():
         raise CheckpointError(
             f"{quoted(path)} is a model's configuration", "it holds no weights", "give the weights file beside it"
@@ -100,7 +110,9 @@ def _zip(path: Path, head: bytes) -> str | None:
     kind = zip_format(names)
     if kind is None:
         inside = f"it holds {listed(names, 3)}" if names else "it is empty"
-        raise CheckpointError(f"{quoted(path)} is a zip archive without a model", inside, "unpack it and give the model")
+        raise CheckpointError(
+            f"{quoted(path)} is a zip archive without a model", inside, "unpack it and give the model"
+        )
     return kind
 
 
@@ -156,7 +168,15 @@ def _text_pickle(path: Path, head: bytes) -> str | None:
     return "pickle" if ends and re.match(rb"[(\]}cNIFVSJKMGXlpq]", head) and re.search(rb"\n|q\x00", head) else None
 
 
-_TESTS: tuple[Callable[[Path, bytes], str | None], ...] = (_json, _zip, _marked, _safetensors, _onnx, _tar, _text_pickle)
+_TESTS: tuple[Callable[[Path, bytes], str | None], ...] = (
+    _json,
+    _zip,
+    _marked,
+    _safetensors,
+    _onnx,
+    _tar,
+    _text_pickle,
+)
 
 
 def _is_tar(head: bytes) -> bool:

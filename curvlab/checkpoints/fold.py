@@ -1,7 +1,7 @@
-"""Weights stored in parts (weight norm, spectral norm, masks, low-rank updates, scaled integers), put together when read.
+"""Weights stored in parts (weight norm, spectral norm, masks, low-rank updates, scaled integers), rebuilt when read.
 
-A finder looks at names and shapes and yields a `Fold` for each weight it can rebuild without guessing. The result appears in
-the checkpoint's tensors beside its parts, under the name that the plain weight would have.
+A finder looks at names and shapes and yields a `Fold` for each weight it can rebuild without guessing. The result
+appears in the checkpoint's tensors beside its parts, under the name that the plain weight would have.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from curvlab.checkpoints.dtypes import TensorSpec
@@ -41,33 +42,12 @@ class Fold:
         return f"{plain}.folded" if plain in specs else plain
 
 
+# (specs, tensors) -> folds; tensors are read only where a convention shows in values alone.
 Finder = Callable[[Specs, Mapping[str, Tensor]], Iterator[Fold]]
-
-
-def find_folds(specs: Specs, tensors: Mapping[str, Tensor]) -> list[Fold]:
-    """Every weight stored in parts; each stored tensor is a part of at most one.
-
-    Args:
-        specs: name -> shape and type of all stored tensors.
-        tensors: the same tensors, read only where a convention shows in values alone (the zero points of packed integers).
-    """
-    from curvlab.checkpoints import fold_low_rank, fold_quantised, fold_reparametrised
-
-    finders: tuple[Finder, ...] = (*fold_reparametrised.FINDERS, *fold_low_rank.FINDERS, *fold_quantised.FINDERS)
-    folds: list[Fold] = []
-    taken: set[str] = set()
-    for finder in finders:
-        for fold in finder(specs, tensors):
-            if taken.isdisjoint(fold.sources):
-                taken.update(fold.sources)
-                folds.append(fold)
-    return folds
 
 
 def working(tensor: Tensor) -> Tensor:
     """The tensor in float32, or float64 if it is stored so: sums over half-precision numbers lose what they measure."""
-    import torch
-
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 

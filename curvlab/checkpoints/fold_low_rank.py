@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA): the update B·A, added to its base weight where the file also holds the scale.
 
-The update is scaled by α/r. PEFT keeps α in a configuration file beside the weights, so in its files the scale is unknown:
-there the base weight stays as it is and the update is shown as a layer of its own, correct up to that scale. Files of other
-writers store `alpha` as a tensor, and then the sum is exact.
+The update is scaled by α/r. PEFT keeps α in a configuration file beside the weights, so in its files the scale is
+unknown: there the base weight stays as it is and the update is shown as a layer of its own, correct up to that scale.
+Files of other writers store `alpha` as a tensor, and then the sum is exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DOWN = re.compile(r"(?P<layer>.+)\.lora_(?P<down>A|down)(?P<rest>(?:\.[^.]+)?(?
 
 
 def low_rank_product(down: Tensor, up: Tensor, alpha: Tensor | None = None) -> Tensor:
-    """ΔW = (α/r) B A, with A = `down` (r, i, …) and B = `up` (o, r, …); without α the factor is left out (Hu et al. 2021)."""
+    """ΔW = (α/r) B A with A = `down` (r, i, …), B = `up` (o, r, …); B A where α is unknown (Hu et al. 2021)."""
     down, up = working(down), working(up)
     rank = down.shape[0]
     product = (up.reshape(up.shape[0], rank) @ down.reshape(rank, -1)).reshape(up.shape[0], *down.shape[1:])

@@ -47,7 +47,8 @@ def unpacked_gptq(qweight: Tensor, scales: Tensor, groups: Tensor, *, bits: int,
     shifts = torch.arange(0, 32, bits, dtype=torch.int32)
     values = (qweight[:, None, :] >> shifts[None, :, None]) & (2**bits - 1)
     q = values.reshape(-1, qweight.shape[1]).float() - zero
-    return (q * scales.float()[groups.long()]).T.contiguous()
+    weight: Tensor = q * scales.float()[groups.long()]
+    return weight.T.contiguous()
 
 
 def _per_row(scale: Tensor, ndim: int) -> Tensor:
@@ -61,7 +62,9 @@ def _with_scale(specs: Specs, tensors: Mapping[str, Tensor]) -> Iterator[Fold]:
             continue
         if role == "_data" and f"{layer}._scale" in specs:  # quanto: X.weight._data, X.weight._scale
             scale, unit, target = f"{layer}._scale", 1.0, split(layer)
-        elif f"{layer}.SCB" in specs and role == "weight":  # bitsandbytes: the absolute maximum of each row stands for 127
+        elif (
+            f"{layer}.SCB" in specs and role == "weight"
+        ):  # bitsandbytes: the absolute maximum of each row stands for 127
             scale, unit, target = f"{layer}.SCB", 127.0, (layer, role)
         else:
             scale, unit, target = f"{name}_scale", 1.0, (layer, role)
@@ -86,7 +89,9 @@ def _with_block_scale(specs: Specs, tensors: Mapping[str, Tensor]) -> Iterator[F
         if scale.elements == 1:
             yield Fold(*split(name), result, parts, scaled, evidence)
         elif scale.shape == tuple(-(-size // BLOCK) for size in spec.shape):
-            yield Fold(*split(name), result, parts, block_scaled, f"{evidence}, one for each block of {BLOCK} × {BLOCK}")
+            yield Fold(
+                *split(name), result, parts, block_scaled, f"{evidence}, one for each block of {BLOCK} × {BLOCK}"
+            )
 
 
 def _gptq(specs: Specs, tensors: Mapping[str, Tensor]) -> Iterator[Fold]:

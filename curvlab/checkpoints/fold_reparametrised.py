@@ -23,14 +23,15 @@ def norm_times_direction(g: Tensor, v: Tensor) -> Tensor:
     """
     g, v = working(g), working(v)
     axes = [axis for axis in range(v.ndim) if g.ndim == 0 or g.shape[axis] == 1]
-    return g * (v / v.norm(dim=axes, keepdim=True)) if axes else g * v.sign()
+    weight: Tensor = g * v / torch.linalg.vector_norm(v, dim=axes, keepdim=True)
+    return weight
 
 
 def over_spectral_norm(w: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """W = w / (uᵀ w v), with the stored singular vectors u (o,) and v (i,) (Miyato et al. 2018, eq. 8).
 
-    A convolution is unrolled along its outputs, a transposed one along its second axis. Where both fit, the right unrolling
-    is the one for which u and v are singular vectors, and so gives the larger value.
+    A convolution is unrolled along its outputs, a transposed one along its second axis. Where both fit, the right
+    unrolling is the one for which u and v are singular vectors, and so gives the larger value.
     """
     w, u, v = working(w), working(u), working(v)
     unrolled = [w.movedim(axis, 0).reshape(w.shape[axis], -1) for axis in _axes(w.shape, u.shape[0])]
@@ -80,7 +81,7 @@ def _pruned(specs: Specs, tensors: Mapping[str, Tensor]) -> Iterator[Fold]:
 
 
 def _fits_norm(g: tuple[int, ...], v: tuple[int, ...]) -> bool:
-    return not g or (len(g) == len(v) and all(a in (1, b) for a, b in zip(g, v, strict=True)))
+    return not g or (len(g) == len(v) and 1 in g and all(a in (1, b) for a, b in zip(g, v, strict=True)))
 
 
 def _axes(shape: tuple[int, ...], size: int) -> list[int]:

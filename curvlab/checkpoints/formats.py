@@ -13,8 +13,8 @@ class Format(NamedTuple):
     Attributes:
         name: as in `Checkpoint.format`.
         what: what the format is, in words that complete "is …".
-        support: "runnable" when the file alone gives a network; "weights-only" when it gives named tensors and layers, and a
-            network with `--architecture`; "recognised only" when curvlab knows what it is and says so.
+        support: "runnable" when the file alone gives a network; "weights-only" when it gives named tensors and layers,
+            and a network with `--architecture`; "recognised only" when curvlab knows what it is and says so.
         needs: what gives more than the file alone (or, for a format only recognised, what to do instead).
     """
 
@@ -33,9 +33,14 @@ FORMATS: dict[str, Format] = {
         Format("curvlab", "a curvlab model (safetensors with its architecture)", "runnable", ""),
         Format("safetensors", "a safetensors file", "weights-only", "--architecture to run it"),
         Format(
-            "safetensors-sharded", "a sharded safetensors model (*.index.json)", "weights-only", "--architecture to run it"
+            "safetensors-sharded",
+            "a sharded safetensors model (*.index.json)",
+            "weights-only",
+            "--architecture to run it",
         ),
-        Format("torch-zip", "a PyTorch checkpoint (.pt, .pth, .bin, .ckpt)", "weights-only", "--architecture to run it"),
+        Format(
+            "torch-zip", "a PyTorch checkpoint (.pt, .pth, .bin, .ckpt)", "weights-only", "--architecture to run it"
+        ),
         Format(
             "torch-legacy", "a PyTorch checkpoint of before version 1.6", "weights-only", "--architecture to run it"
         ),

@@ -1,9 +1,9 @@
-"""A pickle read as data: its instructions are followed with inert stand-ins, so nothing is imported, looked up or called.
+"""A pickle read as data: its instructions are followed with inert stand-ins; nothing is imported, looked up or called.
 
-`pickletools.genops` splits the stream into instructions; the machine below keeps the same stack and memo as an unpickler, but
-a class is only its name (`Global`), a call only a record of what would be called with what (`Call`), and a dictionary only a
-list of pairs. What comes out says everything about a file that one wants to know before letting torch read it.
-Instruction set: Python's `Lib/pickletools.py`.
+`pickletools.genops` splits the stream into instructions; the machine below keeps the same stack and memo as an
+unpickler, but a class is only its name (`Global`), a call only a record of what would be called with what (`Call`), and
+a dictionary only a list of pairs. What comes out says everything about a file that one wants to know before letting
+torch read it. Instruction set: Python's `Lib/pickletools.py`.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
             raise NotAPickle(f"it has more than {MAX_INSTRUCTIONS} instructions")
         match opcode.name:
             case "BINPUT" | "LONG_BINPUT" | "PUT":
-                memo[argument] = stack[-1]
+                memo[_number(argument)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(memo[argument])
+                stack.append(memo[_number(argument)])
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":
@@ -148,12 +148,12 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
                 items = [stack.pop()] if opcode.name == "APPEND" else above_mark()
                 (stack[-1] if isinstance(stack[-1], list) else stack[-1].items).extend(items)
             case "GLOBAL":
-                stack.append(named(*argument.split(" ", 1)))
+                stack.append(named(*str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(named(module, name))
             case "INST":
-                stack.append(called(named(*argument.split(" ", 1)), tuple(above_mark())))
+                stack.append(called(named(*str(argument).split(" ", 1)), tuple(above_mark())))
             case "OBJ":
                 function, *arguments = above_mark()
                 stack.append(called(function, tuple(arguments)))
@@ -186,6 +186,10 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
                 raise NotAPickle(f"it uses {opcode.name}, which refers to something outside the file")
             case _:  # the rest push their own argument: numbers, text, bytes
                 stack.append(argument)
+
+
+def _number(argument: Any) -> int:
+    return int(argument)
 
 
 def _paired(items: list[Any]) -> list[tuple[Any, Any]]:

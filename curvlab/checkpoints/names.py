@@ -1,4 +1,4 @@
-"""Tensor names: how they are ordered, split into layer and role, and freed of the wrappers that training left on them."""
+"""Tensor names: their order, their split into layer and role, and the wrappers that training left on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BESIDE_THE_WRAPPER = frozenset({"n_averaged"})
 
 
 def natural_key(name: str) -> tuple[str | tuple[int, str], ...]:
-    """Sort key under which `"layer.2"` comes before `"layer.10"`; numbers of any length compare without being parsed."""
+    """Sort key that puts `"layer.2"` before `"layer.10"`; numbers of any length compare without being parsed."""
     pieces = _DIGITS.split(name)
     return tuple(
         (len(digits := piece.lstrip("0")), digits) if index % 2 else piece for index, piece in enumerate(pieces)
@@ -19,7 +19,7 @@ def natural_key(name: str) -> tuple[str | tuple[int, str], ...]:
 
 
 def split(name: str) -> tuple[str, str]:
-    """`"encoder.0.weight"` → (`"encoder.0"`, `"weight"`): the layer and the role of the tensor in it; no dot, no layer."""
+    """`"encoder.0.weight"` → (`"encoder.0"`, `"weight"`): the layer and the tensor's role in it; no dot, no layer."""
     layer, _, role = name.rpartition(".")
     return layer, role
 
@@ -31,20 +31,20 @@ def last_word(layer: str) -> str:
 
 
 def words(layer: str) -> set[str]:
-    """Lower-case words of the last component, cut at `_`, `-`, digits and camel case: `"LayerNorm_1"` → {"layer", "norm"}."""
+    """Lower-case words of the last component, cut at `_`, digits and capitals: `"LayerNorm_1"` → {"layer", "norm"}."""
     word = re.sub(r"([a-z])([A-Z])", r"\1_\2", last_word(layer))
     return {part.lower() for part in re.split(r"[^A-Za-z]+", word) if part}
 
 
 def without_wrappers(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Names without `module.` (DataParallel, AveragedModel) and `_orig_mod.` (torch.compile), taken off again and again.
+    """Names without `module.` (DataParallel, AveragedModel) and `_orig_mod.` (torch.compile), as often as they stand.
 
-    `module.` goes only when every name carries it, since a network may have a part of that name; `_orig_mod` is torch's own
-    word and goes wherever it stands.
+    `module.` goes only when every name carries it, since a network may have a part of that name; `_orig_mod` is torch's
+    own word and goes wherever it stands.
 
     Returns:
-        plain name -> name in the file, in the file's order; and what was taken off, for the user's notes. Nothing is taken
-        off when two names would become one.
+        plain name -> name in the file, in the file's order; and what was taken off, for the user's notes. Nothing is
+        taken off when two names would become one.
     """
     plain = {name: name for name in names}
     removed: list[str] = []

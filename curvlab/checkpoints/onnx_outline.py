@@ -1,7 +1,7 @@
 """Whether a file has the outline of an ONNX model, told from field numbers alone: nothing is parsed into memory.
 
-ONNX is a protocol-buffers message without a mark of its own. Its outermost fields are few (`ModelProto` in onnx.proto), and
-one of them, `graph`, must hold at least one `node`: an empty file parses as a model too, and is none.
+ONNX is a protocol-buffers message without a mark of its own. Its outermost fields are few (`ModelProto` in onnx.proto),
+and one of them, `graph`, must hold at least one `node`: an empty file parses as a model too, and is none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def _find(file: BinaryIO, wanted: int, allowed: frozenset[int], end: int) -> int | None:
-    """Moves into the first field `wanted` and returns where it ends; None when it is absent or the fields make no sense."""
+    """Moves into the first field `wanted` and returns where it ends; None if it is absent or no field fits."""
     for _ in range(_MOST_FIELDS):
         key = _number(file)
         if key is None or key >> 3 not in allowed or key & 7 not in (0, 2):

@@ -32,7 +32,9 @@ def existing(path: Path) -> Path:
         raise CheckpointError(_missing(path, error.errno), do="check the path") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
-        raise CheckpointError(f"{quoted(path)} is {kind}, not a regular file", do="save the model to a file and give that")
+        raise CheckpointError(
+            f"{quoted(path)} is {kind}, not a regular file", do="save the model to a file and give that"
+        )
     return path
 
 

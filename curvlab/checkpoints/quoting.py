@@ -1,7 +1,7 @@
 """Text from a file made safe to print: control characters escaped, long text cut, long lists shortened.
 
-A model file chooses its own tensor names, and a name may hold terminal escape sequences, line breaks or right-to-left marks.
-Nothing read from a file, nor a file's own name, enters a message without passing through here.
+A model file chooses its own tensor names, and a name may hold terminal escape sequences, line breaks or right-to-left
+marks. Nothing read from a file, nor a file's own name, enters a message without passing through here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Safetensors files: the header once, then each tensor's bytes by seek, when asked.
 
 Why not `safe_open` for the tensors: it maps the whole file, and the pages of every tensor read stay resident while the
-handle lives (measured: reading ten tensors of 64 MB one after the other grows resident memory by 644 MB; by seek 67 MB).
-A handle per tensor would be as small but parses the header each time, which 100,000 tensors cannot afford. The library is
-still asked once, after our own checks, so that no file is accepted that its other users could not open.
+handle lives (measured: reading ten tensors of 64 MB one after the other grows resident memory by 644 MB; by seek 67
+MB). A handle per tensor would be as small but parses the header each time, which 100,000 tensors cannot afford. The
+library is still asked once, after our own checks, so that no file is accepted that its other users could not open.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_tensor(path: Path, entry: Entry, file_bytes: int) -> Tensor:
     with path.open("rb", buffering=0) as file:
         changed = path.stat().st_size != file_bytes
         file.seek(entry.begin)
-        view, filled = memoryview(raw.numpy()), 0
+        view, filled = memoryview(raw.numpy().data), 0
         while not changed and filled < stored_bytes:
             count = file.readinto(view[filled:])  # one call reads at most 2 GiB
             changed, filled = not count, filled + (count or 0)

@@ -1,8 +1,8 @@
 """The header of a safetensors file, checked strictly before anything is read or allocated.
 
-The file is `u64 n`, n bytes of JSON, then the tensors' bytes: every tensor's `data_offsets` must tile the rest of the file
-exactly, in any order, without overlap or hole. The reference reader accepts duplicate keys, files without tensors and empty
-tensors of absurd dimensions; here these are errors too, because what follows would believe the numbers.
+The file is `u64 n`, n bytes of JSON, then the tensors' bytes: every tensor's `data_offsets` must tile the rest of the
+file exactly, in any order, without overlap or hole. The reference reader accepts duplicate keys, files without tensors
+and empty tensors of absurd dimensions; here these are errors too, because what follows would believe the numbers.
 Format: https://huggingface.co/docs/safetensors/index#format
 """
 
@@ -16,7 +16,8 @@ from curvlab.checkpoints.dtypes import ITEM_BYTES, SAFETENSORS, TensorSpec
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
 
-# A description of one tensor takes about 100 bytes: room for 300,000 of them, and at most about half a gigabyte while parsed.
+# A description of one tensor takes about 100 bytes: room for 300,000 of them, and at most about half a gigabyte while
+# parsed.
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 250_000
 MAX_DIMENSIONS = 64

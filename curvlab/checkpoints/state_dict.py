@@ -1,8 +1,8 @@
 """The weights inside whatever a training script saved: wrappers taken off, optimizer state left out, nesting made flat.
 
-Steps, each of which leaves a note for the user: unwrap the well-known keys (`state_dict`, `model`, …) as often as they occur,
-then a lone dictionary; flatten with dots, leaving out the trees of optimizers and schedulers; keep one name of each tied
-tensor and remember the others as aliases.
+Steps, each of which leaves a note for the user: unwrap the well-known keys (`state_dict`, `model`, …) as often as they
+occur, then a lone dictionary; flatten with dots, leaving out the trees of optimizers and schedulers; keep one name of
+each tied tensor and remember the others as aliases.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def state_dict_of(path: Path, tree: Any) -> StateDict:
     first_name: dict[tuple[Any, ...], str] = {}
     for name, tensor in _flat(path, tree, left_out):
         if name in found.specs or name in found.aliases:
-            raise CheckpointError(f"{quoted(path)} holds two tensors named {quoted(name)}", do="save it with unique names")
+            raise CheckpointError(
+                f"{quoted(path)} holds two tensors named {quoted(name)}", do="save it with unique names"
+            )
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
             left_out.append(name)
             continue
@@ -98,7 +100,7 @@ def _unwrapped(tree: Any, notes: list[str]) -> Any:
             if direct or len(candidates) != 1:
                 break
             key = candidates[0]
-        beside = [other for other, value in tree.items() if other is not key and (_is_tensor(value) or other in inner)]
+        beside = [other for other, value in tree.items() if other != key and (_is_tensor(value) or other in inner)]
         notes.append(f"weights taken from {quoted(key)}" + (f", beside it are {listed(beside)}" if beside else ""))
         tree = tree[key]
     return tree

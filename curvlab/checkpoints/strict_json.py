@@ -11,8 +11,8 @@ from curvlab.checkpoints.quoting import quoted, reason
 def parse(text: bytes | str) -> Any:
     """The value of `text`, refusing what readers understand differently.
 
-    Python's own reader keeps the last of two equal keys and accepts NaN; here both are errors, so that what is checked is
-    what every other reader sees.
+    Python's own reader keeps the last of two equal keys and accepts NaN; here both are errors, so that what is checked
+    is what every other reader sees.
 
     Raises:
         ValueError: one sentence: not UTF-8, not JSON, a key twice, NaN or infinity, nested too deep.

@@ -1,7 +1,8 @@
 """PyTorch checkpoints (.pt, .pth, .bin, .ckpt), of today (zip) and of before version 1.6 (pickles one after the other).
 
-Three steps for both: the pickle is read inertly and vetted, the storages it declares are compared with the bytes of the file,
-and only then `torch.load(weights_only=True)` builds the tensors; those of a zip are mapped from the file, not copied.
+Three steps for both: the pickle is read inertly and vetted, the storages it declares are compared with the bytes of the
+file, and only then `torch.load(weights_only=True)` builds the tensors; those of a zip are mapped from the file, not
+copied.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _check_records(path: Path, archive: zipfile.ZipFile, folder: str, storages: 
 
 
 def _check_layout(path: Path, storages: list[Storage], keys: Any, position: int) -> None:
-    """After the pickles every storage follows in the order of `keys`: its element count in eight bytes, then its elements."""
+    """After the pickles the storages follow in the order of `keys`: eight bytes of count, then the elements."""
     declared = {storage.key: storage for storage in storages}
     if not isinstance(keys, list) or any(str(key) not in declared for key in keys) or len(keys) != len(declared):
         raise _damaged(path, "its list of storages does not match the tensors")

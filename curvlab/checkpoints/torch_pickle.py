@@ -1,9 +1,9 @@
-"""What a pickle written by torch may do: name the storages of the file and lay tensors over them. Everything else is refused.
+"""What a pickle written by torch may do: name the storages of the file and lay tensors over them, and nothing else.
 
-torch's own `weights_only` reader already runs no code of the file. It still believes its numbers: a tensor may claim more
-elements than its storage holds (torch then grows the storage), `torch.Tensor(10**12)` is an allowed call, a stride of zero
-makes a petabyte of four bytes. So the pickle is read inertly first, and torch reads it only when every call is one of a few
-that cannot allocate, with numbers that fit the file.
+torch's own `weights_only` reader already runs no code of the file. It still believes its numbers: a tensor may claim
+more elements than its storage holds (torch then grows the storage), `torch.Tensor(10**12)` is an allowed call, a stride
+of zero makes a petabyte of four bytes. So the pickle is read inertly first, and torch reads it only when every call is
+one of a few that cannot allocate, with numbers that fit the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from curvlab.checkpoints.inert_pickle import Call, Contents, Global, Persistent
 from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.errors import CheckpointError
 
-# Calls that lay a tensor over a storage: name -> where its dtype stands among the arguments, None when the storage has it.
+# Calls that lay a tensor over a storage: name -> where its dtype stands among the arguments, None when the storage has
+# it.
 _TENSORS = {
     "torch._utils._rebuild_tensor": None,
     "torch._utils._rebuild_tensor_v2": None,
@@ -61,7 +62,7 @@ _TEXT_CODECS = frozenset({"latin1", "latin-1", "utf-8", "utf8", "ascii"})
 
 
 class Storage(NamedTuple):
-    """A storage as the pickle declares it: the key of its bytes in the file, the element type, the number of elements."""
+    """A storage as the pickle declares it: the key of its bytes in the file, the element type, the element count."""
 
     key: str
     dtype: str
@@ -119,7 +120,12 @@ def _is_allowed(name: Global) -> bool:
 def _is_module_source(reference: Persistent) -> bool:
     """Files of before 0.4 refer to the source code of the pickled modules beside the storages."""
     identifier = reference.identifier
-    return isinstance(identifier, tuple) and len(identifier) > 1 and identifier[0] == "module" and _is_global(identifier[1])
+    return (
+        isinstance(identifier, tuple)
+        and len(identifier) > 1
+        and identifier[0] == "module"
+        and _is_global(identifier[1])
+    )
 
 
 def _is_global(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ ENCRYPTED = 0x1
 
 
 def open_archive(path: Path, max_memory: int | None = None) -> zipfile.ZipFile:
-    """The archive, its entries checked: plain unique names, not encrypted, not overlapping, not inflating without measure.
+    """The archive, once its entries are known to have plain unique names, no encryption, no overlap and honest sizes.
 
     Args:
         path: a file that begins like a zip.
@@ -53,7 +54,7 @@ def read_entry(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> b
     try:
         with archive.open(name) as entry:
             return entry.read(limit + 1)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error) as error:
         raise _refused(path, f"its entry {quoted(name)} cannot be read ({reason(error)})") from None
 
 
@@ -99,4 +100,6 @@ def _directory_bytes(file: BinaryIO, file_bytes: int) -> int:
 
 
 def _refused(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{quoted(path)} is a zip archive that is not safe to read", why, "get the model from its author again")
+    return CheckpointError(
+        f"{quoted(path)} is a zip archive that is not safe to read", why, "get the model from its author again"
+    )

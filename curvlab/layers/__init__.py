@@ -1,0 +1,1 @@
+"""Layers: the affine maps that modules are made of."""

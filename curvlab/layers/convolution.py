@@ -15,9 +15,10 @@ from curvlab.shapes import Float
 
 
 class ConvolutionLayer(Layer):
-    """W̄_g = [W_g b_g] of shape (out/g, in/g·K + 1) for each of g groups; K = kernel positions, the fastest-running index."""
+    """W̄_g = [W_g b_g] of shape (out/g, in/g·K + 1) for each of g groups; K = kernel positions, the fastest-running
+    index."""
 
-    def __init__(self, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    def __init__(self, module: nn.modules.conv._ConvNd) -> None:
         self.kind = type(module).__name__
         self.parameters = named(weight=module.weight, bias=module.bias)
         self.geometry = Geometry.of(module)
@@ -40,7 +41,7 @@ class ConvolutionLayer(Layer):
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """Rows as kernels."""
         weight, bias = split_bias(matrix, self)
-        return {"weight": weight.reshape(*matrix.shape[:-3], *self.parameters["weight"].shape), **bias}
+        return {"weight": weight.reshape((*matrix.shape[:-3], *self.parameters["weight"].shape)), **bias}
 
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Without unfolding where shifted channel products are cheaper."""

@@ -1,7 +1,8 @@
-"""Elementwise affine maps: s_c = γ_c x̂_c + β_c, a grouped map with one group per channel, one output and one feature each.
+"""Elementwise affine maps: s_c = γ_c x̂_c + β_c, a grouped map with one group per channel, one output and one feature
+each.
 
-The affine part of LayerNorm, RMSNorm, GroupNorm, InstanceNorm and BatchNorm (x̂ is the normalised input), PReLU (x̂ = min(x, 0)), and
-parameters that a network multiplies or adds by hand (x̂ is the other operand, or 1).
+The affine part of LayerNorm, RMSNorm, GroupNorm, InstanceNorm and BatchNorm (x̂ is the normalised input), PReLU (x̂ =
+min(x, 0)), and parameters that a network multiplies or adds by hand (x̂ is the other operand, or 1).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from curvlab.shapes import Float
 
 
 class Elementwise(Layer):
-    """s_c = γ_c x̂_c + β_c; `axis` is the first channel axis of x and the parameters' shape says how many axes are channels.
+    """s_c = γ_c x̂_c + β_c; `axis` is the first channel axis of x and the parameters' shape says how many axes are
+    channels.
 
     Args:
         kind: what a person calls it.
@@ -30,7 +32,7 @@ class Elementwise(Layer):
 
     height = 1
 
-    def __init__(self, kind: str, scale: nn.Parameter | None, bias: nn.Parameter | None, axis: int) -> None:
+    def __init__(self, kind: str, scale: Tensor | None, bias: Tensor | None, axis: int) -> None:
         self.kind, self.axis = kind, axis
         self.parameters = named(weight=scale, bias=bias)
         shape = next(iter(self.parameters.values())).shape
@@ -62,7 +64,7 @@ class Elementwise(Layer):
         weight, bias = split_bias(matrix, self)
         if self.width == 0:
             return bias
-        return {"weight": weight.reshape(*matrix.shape[:-3], *self.parameters["weight"].shape), **bias}
+        return {"weight": weight.reshape((*matrix.shape[:-3], *self.parameters["weight"].shape)), **bias}
 
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Σ x̂_c and Σ x̂_c², without moving the channels."""
@@ -76,7 +78,8 @@ class Elementwise(Layer):
 
 
 class Normalised(Elementwise):
-    """The affine part of a norm layer: `normalise` repeats the layer without γ and β, in the mode (train or eval) it ran in."""
+    """The affine part of a norm layer: `normalise` repeats the layer without γ and β, in the mode (train or eval) it
+    ran in."""
 
     def __init__(self, kind: str, module: nn.Module, axis: int) -> None:
         self.module = module

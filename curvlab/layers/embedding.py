@@ -19,7 +19,7 @@ class EmbeddingLayer(Layer):
     kind = "Embedding"
     by_rows = False
 
-    def __init__(self, weight: nn.Parameter, padding: int | None = None) -> None:
+    def __init__(self, weight: Tensor, padding: int | None = None) -> None:
         self.parameters = named(weight=weight)
         self.padding = padding
         self.width, self.height = weight.shape

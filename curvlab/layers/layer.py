@@ -1,8 +1,10 @@
-"""Layer: one affine map s[g,n,t] = W̄_g ā[g,n,t], whatever module it hides in, and `adapt`, which finds it (methods.md, section 1).
+"""Layer: one affine map s[g,n,t] = W̄_g ā[g,n,t], whatever module it hides in, and `adapt`, which finds it
+(methods.md, section 1).
 
-Every supported module becomes `[groups, examples, positions, features]`: g = 1 unless the map is grouped (convolution groups,
-the gates of a recurrent cell, the channels of a norm's scale), n examples, t positions that share the weights. ā is the input with a 1
-appended when there is a bias; features are stored *without* that 1, which the statistics add for free.
+Every supported module becomes `[groups, examples, positions, features]`: g = 1 unless the map is grouped (convolution
+groups, the gates of a recurrent cell, the channels of a norm's scale), n examples, t positions that share the
+weights. ā is the input with a 1 appended when there is a bias; features are stored *without* that 1, which the
+statistics add for free.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from curvlab.shapes import Float
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows a of features: Σ a `[g, i]`, Σ aaᵀ `[g, i, i]` (or its diagonal `[g, i]` where the rest is zero), and their number."""
+    """Sums over rows a of features: Σ a `[g, i]`, Σ aaᵀ `[g, i, i]` (or its diagonal `[g, i]` where the rest is
+    zero), and their number."""
 
     total: Tensor
     second: Tensor
@@ -40,16 +43,18 @@ class Layer(ABC):
 
     Attributes:
         kind: the name a person knows it by ("Linear", "Conv2d", ...).
-        parameters: role -> parameter, in the order `split` returns them ("weight" first, "bias" last when there is one).
+        parameters: role -> parameter, in the order `split` returns them ("weight" first, "bias" last when there is
+            one).
         groups: number of independent maps g.
         width: features of one group, i, without the bias's 1.
         height: outputs of one group, o.
-        by_rows: the weight is stored as W̄'s rows (out, in, ...), so that its modes can be read off W̄ without rearranging.
+        by_rows: the weight is stored as W̄'s rows (out, in, ...), so that its modes can be read off W̄ without
+            rearranging.
         biased: whether a 1 is appended to the features.
     """
 
     kind: str
-    parameters: dict[str, nn.Parameter]
+    parameters: dict[str, Tensor]
     groups: int = 1
     width: int
     height: int
@@ -61,7 +66,8 @@ class Layer(ABC):
         return "bias" in self.parameters
 
     def prepare(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The tensor the affine map sees, from the module's arguments (norm layers normalise here, on the whole batch)."""
+        """The tensor the affine map sees, from the module's arguments (norm layers normalise here, on the whole
+        batch)."""
         x = args[0] if args else next(iter(kwargs.values()))
         if not isinstance(x, Tensor):
             raise UnsupportedLayer(f"{self.kind} was called with a {type(x).__name__}", "its input must be a tensor")
@@ -94,7 +100,7 @@ class Layer(ABC):
 
     def modes(self, role: str) -> tuple[int, ...]:
         """Shape of the parameter as a tensor with modes (ren 4.7.2): a convolution weight is (out, in, kh·kw)."""
-        return tuple(self.parameters[role].shape)
+        return tuple(self.parameters[role].shape) or (1,)
 
 
 Tap = Callable[[str, Tensor, Tensor], Tensor]
@@ -102,7 +108,8 @@ Tap = Callable[[str, Tensor, Tensor], Tensor]
 
 
 class Unrolled(ABC):
-    """A module whose affine maps are hidden inside one kernel (nn.LSTM): its forward, written out so that they can be seen.
+    """A module whose affine maps are hidden inside one kernel (nn.LSTM): its forward, written out so that they can be
+    seen.
 
     Attributes:
         layers: name of the map within the module ("ih_l0") -> Layer.
@@ -142,13 +149,14 @@ def join_bias(weight: Float[Tensor, "g o i"], tensors: Mapping[str, Tensor]) -> 
 
 
 def split_bias(matrix: Float[Tensor, "*n g o j"], layer: Layer) -> tuple[Tensor, dict[str, Tensor]]:
-    """The inverse of `join_bias`: the weight columns, and {"bias": last column with the bias's shape} if there is one."""
+    """The inverse of `join_bias`: the weight columns, and {"bias": last column with the bias's shape} if there is
+    one."""
     if not layer.biased:
         return matrix, {}
-    bias = matrix[..., -1].reshape(*matrix.shape[:-3], *layer.parameters["bias"].shape)
+    bias = matrix[..., -1].reshape((*matrix.shape[:-3], *layer.parameters["bias"].shape))
     return matrix[..., :-1], {"bias": bias}
 
 
-def named(**parameters: nn.Parameter | None) -> dict[str, nn.Parameter]:
+def named(**parameters: Tensor | None) -> dict[str, Tensor]:
     """The parameters that exist, by role."""
     return {role: p for role, p in parameters.items() if p is not None}

@@ -13,7 +13,7 @@ from curvlab.shapes import Float
 class LinearLayer(Layer):
     """s = W̄ ā with W̄ = [W b] of shape (out, in + 1)."""
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, kind: str = "Linear") -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: str = "Linear") -> None:
         self.kind = kind
         self.parameters = named(weight=weight, bias=bias)
         self.height, self.width = weight.shape
@@ -41,7 +41,7 @@ class TransposedLinearLayer(LinearLayer):
 
     by_rows = False
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, kind: str = "Linear (in, out)") -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: str = "Linear (in, out)") -> None:
         super().__init__(weight, bias, kind)
         self.width, self.height = weight.shape
 

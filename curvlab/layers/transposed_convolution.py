@@ -1,4 +1,5 @@
-"""nn.ConvTranspose1d/2d/3d: a convolution over the input spread by the stride; the weight is stored (in, out/groups, kernel)."""
+"""nn.ConvTranspose1d/2d/3d: a convolution over the input spread by the stride; the weight is stored (in, out/groups,
+kernel)."""
 
 from __future__ import annotations
 

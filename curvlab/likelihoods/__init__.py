@@ -27,4 +27,14 @@ def likelihood(name: str | Likelihood) -> Likelihood:
     return LIKELIHOODS[key]()
 
 
-__all__ = ["FISHER_TYPES", "LIKELIHOODS", "LOSSES", "Bernoulli", "Categorical", "FisherType", "Gaussian", "Likelihood", "likelihood"]
+__all__ = [
+    "FISHER_TYPES",
+    "LIKELIHOODS",
+    "LOSSES",
+    "Bernoulli",
+    "Categorical",
+    "FisherType",
+    "Gaussian",
+    "Likelihood",
+    "likelihood",
+]

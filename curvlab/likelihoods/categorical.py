@@ -29,7 +29,8 @@ class Categorical(Likelihood):
         super().check(z)
         if z.ndim < 2 or z.shape[self.class_axis] < 2:
             raise CurvlabError(
-                f"the model's output has shape {tuple(z.shape)}", "cross entropy needs at least two class scores per example"
+                f"the model's output has shape {tuple(z.shape)}",
+                "cross entropy needs at least two class scores per example",
             )
 
     def loss(self, z: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Gaussian: ℓ = ½‖z − y‖², Hessian I: y ~ N(z, I) (methods.md section 2; for ‖z − y‖² the noise would have variance ½)."""
+"""Gaussian: ℓ = ½‖z − y‖², Hessian I: y ~ N(z, I) (methods.md section 2; for ‖z − y‖² the noise would have variance
+½)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Gaussian(Likelihood):
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """z + Φ⁻¹(u)."""
-        return z + torch.special.ndtri(uniforms.clamp(1e-300)).to(z.dtype)
+        noise: Tensor = torch.special.ndtri(uniforms.clamp(1e-300))
+        return z + noise.to(z.dtype)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:
         """One uniform per output."""

@@ -1,7 +1,9 @@
-"""Likelihood: p(y | z) at the model's output z, the loss ℓ = −log p, and the seeds that turn backward passes into Fisher factors.
+"""Likelihood: p(y | z) at the model's output z, the loss ℓ = −log p, and the seeds that turn backward passes into
+Fisher factors.
 
-A *seed* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target ("mc"), at the data's
-target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact). Table: methods.md section 2; ren 1.2.2.
+A *seed* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target ("mc"),
+at the data's target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact). Table:
+methods.md section 2; ren 1.2.2.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Likelihood(ABC):
 
     @abstractmethod
     def draws(self, z: Tensor) -> tuple[int, ...]:
-        """Shape of the uniforms that `sample` needs; examples first, so that drawing is independent of the batch split."""
+        """Shape of the uniforms that `sample` needs; examples first, so that drawing is independent of the batch
+        split."""
 
     @abstractmethod
     def hessian_root(self, z: Tensor) -> Iterator[Tensor]:
@@ -63,7 +66,8 @@ class Likelihood(ABC):
             yield from self.hessian_root(z)
         elif fisher_type == "mc":
             shape = self.draws(z)
-            # One row of uniforms per example and sample, in the order of the examples: the same numbers however the data is split.
+            # One row of uniforms per example and sample, in the order of the examples: the same numbers however the
+            # data is split.
             u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=torch.float64).to(z.device)
             for k in range(mc_samples):
                 yield self.residual(z, self.sample(z, u[:, k])) / mc_samples**0.5

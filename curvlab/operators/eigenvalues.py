@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import reduce, singledispatch
 
 import torch
@@ -92,12 +93,16 @@ def _(operator: GroupedKronecker) -> Factored:
 
 @factored_eigenvalues.register
 def _(operator: Kronecker) -> Factored:
-    lists: Factored = ()
-    for factor in operator.factors:
-        parts = factored_eigenvalues(factor)
-        # Every eigenvalue of this factor meets every one of the others, so its groups become one list.
-        lists += parts if parts[0].shape[0] == 1 else (products(parts)[None],)
-    return lists
+    return kronecker_lists([factored_eigenvalues(factor) for factor in operator.factors])
+
+
+def kronecker_lists(factors: Sequence[Factored]) -> Factored:
+    """The lists of a Kronecker product from those of its factors.
+
+    Every eigenvalue of a factor meets every one of the others, so the groups of a factor become one list.
+    """
+    ungrouped = (lists if lists[0].shape[0] == 1 else (products(lists)[None],) for lists in factors)
+    return tuple(values for lists in ungrouped for values in lists)
 
 
 def products(lists: Factored) -> Float[Tensor, " d"]:

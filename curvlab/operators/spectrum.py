@@ -11,8 +11,8 @@ from torch import Tensor
 
 from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum
 from curvlab.errors import NumericalError
-from curvlab.operators.eigenvalues import Factored, factored_eigenvalues
-from curvlab.operators.operator import Operator
+from curvlab.operators.eigenvalues import Factored, factored_eigenvalues, kronecker_lists
+from curvlab.operators.operator import Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.quantiles import quantiles
 from curvlab.operators.trace import trace
 from curvlab.shapes import Float
@@ -51,8 +51,28 @@ def spectrum(
     Raises:
         NumericalError: non-finite numbers, or a clearly negative eigenvalue.
     """
-    raw = factored_eigenvalues(operator)
-    size, total = operator.size, trace(operator)
+    return _summary(factored_eigenvalues(operator), trace(operator), count, levels, resolution)
+
+
+def kronecker_spectra(
+    factors: Sequence[Operator], count: int = 0, levels: Sequence[float] = QUANTILE_LEVELS, resolution: float = 0.0
+) -> tuple[Spectrum, ...]:
+    """The spectrum of every factor and, last, of their Kronecker product, with each factor's eigenvalues found once.
+
+    Factors that are all `Grouped` are multiplied group by group. Other arguments and errors as in `spectrum`.
+    """
+    grouped = [factor for factor in factors if isinstance(factor, Grouped)]
+    together = len(grouped) == len(factors)
+    product = GroupedKronecker(tuple(grouped)) if together else Kronecker(tuple(factors))
+    lists = [factored_eigenvalues(factor) for factor in factors]
+    each = (_summary(one, trace(factor), count, levels, resolution) for one, factor in zip(lists, factors, strict=True))
+    joined = sum(lists, ()) if together else kronecker_lists(lists)
+    return (*each, _summary(joined, trace(product), count, levels, resolution))
+
+
+def _summary(raw: Factored, total: float, count: int, levels: Sequence[float], resolution: float) -> Spectrum:
+    """The spectrum of a matrix of trace `total` from its eigenvalues."""
+    size = raw[0].shape[0] * math.prod(values.shape[1] for values in raw)
     if size == 0:
         return Spectrum(0, 0.0, None, None, 0, None, None, None, None)
     tops = [values.max().item() for values in raw]

@@ -94,7 +94,7 @@ MOMENTS = Group(
         Column("diagonal", _of("moments", _whitened("diagonal"))),
         Column("lnb", _of("moments", _whitened("lnb"))),
     ),
-    "mean: share of energy in the mean; dead: features that are always 0; twins: features that copy another; "
+    "mean: share of energy in the mean; dead: features that never vary; twins: features that copy another; "
     "κ(M) = λmax/λmin of what a plain gradient sees, then after removing the mean, after scaling each feature, "
     "after LNB's incomplete Cholesky.",
 )

@@ -14,7 +14,7 @@ from curvlab.reports.numbers import count, operations, size
 from curvlab.reports.tables import GAP, shortened
 
 if TYPE_CHECKING:
-    from curvlab.analyses.analyze import Estimate
+    from curvlab.analyses.estimate import Estimate
 
 SCHEMA = "curvlab.estimate/1"
 NAME = 40
@@ -22,7 +22,7 @@ NAME = 40
 
 
 def estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
-    """The contract `curvlab.estimate/1`: {"schema", "blocks": [...], "memory": bytes, "work": flop, "notes"}."""
+    """The contract `curvlab.estimate/1`: the fields of `Estimate`, memory in bytes, work in multiply-adds."""
     return {"schema": SCHEMA, **plain(estimate)}
 
 
@@ -32,14 +32,15 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     table = Table(title=title, title_justify="left", box=None, padding=(0, GAP, 0, 0), pad_edge=False)
     for heading in ("layer", "kind"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("inputs", "outputs", "positions", "memory", "work"):
+    for heading in ("inputs", "outputs", "positions", "memory", "products"):
         table.add_column(heading, justify="right", no_wrap=True)
     for block in estimate.blocks:
         sizes = (count(block.input_size), count(block.output_size), count(block.positions))
         cells = (block.kind, *sizes, size(block.memory), operations(block.work))
         table.add_row(Text(shortened(escape(block.name), NAME)), *(Text(escape(cell)) for cell in cells))
-    console.print(table)
-    console.print()
-    console.print(Text(f"at once: {size(estimate.memory)} of memory; in all: {operations(estimate.work)}"))
+    if estimate.blocks:
+        console.print(table)
+        console.print()
+    console.print(Text(f"held at once: {size(estimate.memory)}; products (multiply-adds): {operations(estimate.work)}"))
     for note in estimate.notes:
         console.print(Text.assemble(("note: ", "bold"), escape(note)))

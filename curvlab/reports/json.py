@@ -18,15 +18,12 @@ SCHEMA = "curvlab.analysis/1"
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
     """An analysis as the contract `curvlab.analysis/1`: nothing but what JSON has a form for."""
-    from curvlab.analyses.results import QUANTILE_LEVELS
-
     content = plain(analysis)
     return {
         "schema": SCHEMA,
         "curvlab": importlib.metadata.version("curvlab"),
         **{key: content[key] for key in ("command", "seed", "environment", "model", "data")},
-        "settings": {**content["settings"], "quantile_levels": list(QUANTILE_LEVELS)},
-        **{key: content[key] for key in ("coverage", "layers", "fop", "hessian", "notes")},
+        **{key: content[key] for key in ("settings", "coverage", "layers", "fop", "hessian", "notes")},
     }
 
 

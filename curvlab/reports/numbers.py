@@ -53,12 +53,12 @@ def size(value: float) -> str:
 
 
 def operations(value: float) -> str:
-    """Floating-point operations with a decimal prefix."""
-    for prefix in ("", "k", "M", "G", "T"):
+    """A number of operations with a decimal prefix."""
+    for prefix in ("", " k", " M", " G", " T"):
         if value < 1000:
-            return f"{value:.3g} {prefix}flop"
+            return f"{value:.3g}{prefix}"
         value /= 1000
-    return f"{value:,.3g} Pflop"
+    return f"{value:,.3g} P"
 
 
 def shape(sides: tuple[int, ...]) -> str:

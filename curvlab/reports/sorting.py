@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from curvlab.analyses.results import LayerResult, Spectrum
+if TYPE_CHECKING:
+    from curvlab.analyses.results import LayerResult, Spectrum
 
 Sort = Literal[
     "model",

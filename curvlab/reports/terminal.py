@@ -43,7 +43,7 @@ def print_analysis(console: Console, analysis: Analysis, sort: Sort = "model") -
 def _model(analysis: Analysis) -> Text:
     model = analysis.model
     facts = [str(model.get("format")), f"{count(analysis.coverage.parameters)} parameters"]
-    facts.append(f"runs as {model['architecture']}" if model.get("architecture") else "weights only, no graph to run")
+    facts.append(f"network: {model['architecture']}" if model.get("architecture") else "no network to run")
     return _labelled("model", f"{model.get('path') or 'in memory'} ({', '.join(facts)})")
 
 
@@ -69,12 +69,12 @@ def _coverage(analysis: Analysis) -> Iterator[Text]:
     gathered: dict[tuple[str, str], list[BlockCoverage]] = {}
     for block in analysis.coverage.blocks:
         if block.status != "analyzed":
-            gathered.setdefault((block.status, block.reason or "no reason given"), []).append(block)
+            gathered.setdefault((block.status, block.reason or ""), []).append(block)
     for (status, reason), blocks in gathered.items():
         names = ", ".join(block.name for block in blocks[:MOST_NAMES])
         rest = f" and {len(blocks) - MOST_NAMES} more" if len(blocks) > MOST_NAMES else ""
         parameters = count(sum(block.parameters for block in blocks))
-        yield _labelled(f"  {status}", f"{names}{rest} ({parameters} parameters): {reason}")
+        yield _labelled(f"  {status}", f"{names}{rest} ({parameters} parameters)" + (f": {reason}" if reason else ""))
 
 
 def _groups(analysis: Analysis) -> tuple[Group, ...]:

@@ -36,7 +36,8 @@ class BlockFisher:
 
 
 def jacobian(block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, Block]) -> Float[Tensor, "n p"]:
-    """Rows vec(DW_n): the gradient with respect to the block's own parameters, through every use of them in the network."""
+    """Rows vec(DW_n): the gradient with respect to the block's own parameters, through every use of them in the
+    network."""
     sample = samples[block.name]
     own = per_example_gradients(sample.layer, sample.features, sample.signals)
     if not block.tied:

@@ -1,7 +1,8 @@
 """One pass over the data feeds all statistics: one forward per batch, and the backward passes the Fisher type needs.
 
-Feature statistics are taken while the forward runs and gradient statistics while the backward runs, so that no activation or gradient is
-held longer than autograd holds it. Only where a block runs several times, or shares parameters, are its gradients kept until all are there.
+Feature statistics are taken while the forward runs and gradient statistics while the backward runs, so that no
+activation or gradient is held longer than autograd holds it. Only where a block runs several times, or shares
+parameters, are its gradients kept until all are there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def collect(
     generator: torch.Generator | None = None,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> tuple[tuple[Collected, ...], dict[str, str]]:
-    """The statistics of all batches (one part, or two halves), and the names that could not be recorded with their reasons.
+    """The statistics of all batches (one part, or two halves), and the names that could not be recorded with their
+    reasons.
 
     `on_batch` gets the number of examples seen so far after each batch.
     """
@@ -54,7 +56,12 @@ class Collector:
     """
 
     def __init__(
-        self, model: nn.Module, survey: Survey, likelihood: Likelihood, plan: Plan, generator: torch.Generator | None = None
+        self,
+        model: nn.Module,
+        survey: Survey,
+        likelihood: Likelihood,
+        plan: Plan,
+        generator: torch.Generator | None = None,
     ) -> None:
         self.model, self.survey, self.likelihood, self.plan, self.generator = model, survey, likelihood, plan, generator
         self.parts = (Collected(), Collected()) if plan.halves else (Collected(),)
@@ -108,11 +115,15 @@ class Collector:
                 "its first axis must be the examples",
             )
         plan = self.plan
-        for seed, last in _marked(self.likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)):
+        for seed, last in _marked(
+            self.likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
+        ):
             self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in self._group.values()}
             self._tape.pull(output, seed.to(output.dtype), retain_graph=not last)
             for group in [g for g, count in self._waiting.items() if count > 0]:
-                self._complete(group)  # some of its outputs had no influence on the loss: zero gradients, nothing to add
+                self._complete(
+                    group
+                )  # some of its outputs had no influence on the loss: zero gradients, nothing to add
 
     def _on_signal(self, use: str, call: Call, gradient: Tensor) -> None:
         name = self.survey.block_of.get(use_key(use, call.layer))
@@ -166,7 +177,8 @@ class Collector:
         return Sample(calls, self._examples, self._dtype)
 
     def _half(self, half: int) -> range:
-        """Which examples of this batch go to part `half`: by parity over the whole data, however it is cut into batches."""
+        """Which examples of this batch go to part `half`: by parity over the whole data, however it is cut into
+        batches."""
         if len(self.parts) == 1:
             return range(self._examples)
         return range((half + self.seen) % 2, self._examples, 2)
@@ -182,7 +194,9 @@ class Collector:
     def __enter__(self) -> Collector:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._tape.close()
 
 
@@ -200,7 +214,9 @@ def output_tensor(output: Any) -> Tensor:
         return output_tensor(output[0])
     if hasattr(output, "logits"):
         return output_tensor(output.logits)
-    raise CurvlabError(f"the model returned a {type(output).__name__}", "a tensor, or a tuple or mapping of tensors, is needed")
+    raise CurvlabError(
+        f"the model returned a {type(output).__name__}", "a tensor, or a tuple or mapping of tensors, is needed"
+    )
 
 
 def _marked(seeds: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:

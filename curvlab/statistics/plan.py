@@ -31,7 +31,8 @@ class Plan:
         dtype: of the products; None is the model's own. Sums over batches are float64 always.
         halves: keep two sums, of every second example each, for standard errors.
         keep_rows: keep feature rows while they are fewer than the features.
-        skip: statistic ("features", "signals", "tensors", "exact") -> names of the blocks (tensors: parameters) it leaves out.
+        skip: statistic ("features", "signals", "tensors", "exact") -> names of the blocks (tensors: parameters) it
+            leaves out.
     """
 
     features: bool = True
@@ -63,7 +64,8 @@ class Plan:
 
 @dataclass
 class Collected:
-    """One part of the data's statistics, by block name (tensor-normal: by parameter name); `rows` is N·T of each block."""
+    """One part of the data's statistics, by block name (tensor-normal: by parameter name); `rows` is N·T of each
+    block."""
 
     examples: int = 0
     batches: int = 0

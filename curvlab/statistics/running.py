@@ -1,6 +1,7 @@
 """Running sums over batches in float64: the same however the data was split (up to float64 rounding).
 
-RunningSum: Σ x.  RunningGram: Σ r rᵀ over rows r, kept as the rows themselves while those are fewer than the matrix has columns.
+RunningSum: Σ x.  RunningGram: Σ r rᵀ over rows r, kept as the rows themselves while those are fewer than the matrix
+    has columns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from curvlab.shapes import Float
 
 
 class RunningSum:
-    """Σ x over batches. The first batch is kept as it came, uncopied and unchanged; from the second on the sum is an own float64."""
+    """Σ x over batches. The first batch is kept as it came, uncopied and unchanged; from the second on the sum is an
+    own float64."""
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
@@ -48,7 +50,8 @@ class RunningGram:
     """Σ r rᵀ `[g, d, d]` over rows `[g, r, d]`.
 
     Args:
-        keep_rows: keep the rows while they are fewer than d: they need less memory, and their Gram matrix has the same eigenvalues.
+        keep_rows: keep the rows while they are fewer than d: they need less memory, and their Gram matrix has the
+            same eigenvalues.
 
     Attributes:
         rows: the rows kept so far, while there is no matrix.

@@ -1,8 +1,9 @@
-"""Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (ren Alg. 13–15, eq. 4.10).
+"""Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (ren Alg.
+13–15, eq. 4.10).
 
-Two statistics (methods.md section 3): "batch" contracts the mean gradient of each batch, "per-example" every example's own
-gradient. Per example, a plain linear layer needs no gradients: D_n = g_n a_nᵀ gives Σ ‖a_n‖² g gᵀ and Σ ‖g_n‖² a aᵀ; with positions
-the T×T Gram matrices do the same, where they are cheaper than D_n.
+Two statistics (methods.md section 3): "batch" contracts the mean gradient of each batch, "per-example" every
+example's own gradient. Per example, a plain linear layer needs no gradients: D_n = g_n a_nᵀ gives Σ ‖a_n‖² g gᵀ and Σ
+‖g_n‖² a aᵀ; with positions the T×T Gram matrices do the same, where they are cheaper than D_n.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class TensorNormal:
 
         Args:
             parts: (sample, role) of every block that uses the parameter; their gradients add up.
-            exact: the pass is one column of an exact expectation over targets ("type-2"): then E[D̄D̄ᵀ] = 1/N² Σ_n E[D_n D_nᵀ].
+            exact: the pass is one column of an exact expectation over targets ("type-2"): then E[D̄D̄ᵀ] = 1/N² Σ_n
+                E[D_n D_nᵀ].
         """
         if self.statistic == "batch" and not exact:
             mean = sum(_mean_gradient(sample, role) for sample, role in parts)
@@ -70,13 +72,13 @@ class TensorNormal:
         count = batches if self.statistic == "batch" else examples
         return tensor_normal_factors([running.mean(count) for running in self.sums], self.shape)
 
-    def _contract(self, gradients: Float[Tensor, "n *modes"], scale: float) -> None:
+    def _contract(self, gradients: Float[Tensor, n ...], scale: float) -> None:
         for mode, running in enumerate(self.sums):
             # Rows: every entry of the other modes (and every example); columns: this mode.
             rows = gradients.movedim(mode + 1, -1).reshape(-1, self.shape[mode])
             running.add(gram(rows) * scale if scale != 1.0 else gram(rows))
 
-    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, "n *modes"]:
+    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, n ...]:
         total: Tensor | None = None
         for sample, role in parts:
             if role == "bias":
@@ -90,8 +92,9 @@ class TensorNormal:
         return total
 
 
-def tensor_normal_factors(contractions: Sequence[Float[Tensor, "..."]], shape: tuple[int, ...]) -> list[Tensor]:
-    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (ren eq. 4.10); zero for a zero gradient."""
+def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (ren eq. 4.10); zero for a zero
+    gradient."""
     size = 1
     for d in shape:
         size *= d

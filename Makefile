@@ -1,0 +1,60 @@
+# Everything a person or CI runs. 'make' alone lists the targets.
+PYTHON ?= python3
+# Processes that the tests are spread over, each with one computing thread.
+WORKERS ?= auto
+EXAMPLE ?= examples/digits-cnn.safetensors
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.core ## profile the network in examples/: a full report from one file
+	$(BIN)/curvlab analyze $(EXAMPLE)
+
+test: $(VENV)/.dev ## run every test, those of the plugins included
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+
+check: $(VENV)/.dev ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy curvlab cli
+	@for package in $(PACKAGES); do echo "$(BIN)/mypy $$package" && $(BIN)/mypy "$$package" || exit 1; done
+
+format: $(VENV)/.dev ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure against peers and print ratios
+	$(BIN)/python -m benchmarks
+
+clean: ## remove caches and builds
+	rm -rf build dist *.egg-info plugins/*/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)
+
+# The environment, and in it a stamp for each set of packages: they are installed again when what asks for them changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "curvlab needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing curvlab into $(VENV)"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	@echo "installing curvlab, its plugins and the tools of its developers into $(VENV)"
+	@$(PIP) install -c constraints.txt -e '.[dev]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+	@touch $@ $(VENV)/.core

@@ -1,0 +1,188 @@
+"""Job: everything an analysis decides before the pass over the data: network, data, likelihood, blocks, plan, rows of
+the report."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
+from curvlab.analyses.environment import pick_device
+from curvlab.analyses.estimate import leave_out
+from curvlab.analyses.likelihood_choice import choose_likelihood
+from curvlab.analyses.settings import Settings
+from curvlab.analyses.source import Source, moved, open_source
+from curvlab.capture.survey import Survey, survey
+from curvlab.capture.tape import Inputs, batch_size, call_model
+from curvlab.checkpoints.checkpoint import Checkpoint
+from curvlab.checkpoints.load import load
+from curvlab.errors import CurvlabError
+from curvlab.likelihoods import Likelihood
+from curvlab.statistics.collect import output_tensor
+from curvlab.statistics.plan import Plan
+from curvlab.statistics.tensor_normal import TensorStatistic
+
+DATA_ANALYSES = ("moments", "kfac", "tnt")
+"""Analyses that need a network that runs, and data."""
+
+BATCH_SIZE = 256
+
+Model = Checkpoint | nn.Module | str | Path
+
+
+@dataclass
+class Pass:
+    """The pass over the data: a copy of the network in eval mode, and what is collected from it."""
+
+    module: nn.Module
+    source: Source
+    found: Survey
+    likelihood: Likelihood
+    plan: Plan
+    batch_size: int
+    activations: int
+
+
+@dataclass
+class Job:
+    """What will be done. `data_pass` is None where there is no network or no data: then it is weights only."""
+
+    checkpoint: Checkpoint
+    settings: Settings
+    device: torch.device
+    entries: list[Entry]
+    notes: list[str]
+    data_pass: Pass | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def wants(self, analysis: str) -> bool:
+        """Whether the analysis was asked for, by name or by asking for all."""
+        return self.settings.analyses is None or analysis in self.settings.analyses
+
+
+def prepare(given: Model, data: Any, settings: Settings | None, options: dict[str, Any]) -> Job:
+    """Decide everything; runs the network on two examples.
+
+    Raises:
+        CurvlabError: an analysis was asked for that the inputs do not allow, or the network cannot run on the data.
+    """
+    settings = replace(settings or Settings(), **options)
+    checkpoint = as_checkpoint(given)
+    device = pick_device(settings.device)
+    notes, module = list(checkpoint.notes), checkpoint.module
+    data = checkpoint.data if data is None else data
+    _refuse_impossible(settings, runnable=module is not None, data=data is not None)
+    if module is None:
+        more = "--architecture package.module:callable with --data gives the full profile"
+        entries = entries_of_file(checkpoint)
+        return Job(checkpoint, settings, device, _named(entries, settings), [*notes, f"weights only: {more}"])
+    if data is None:
+        more = "weights only: --data gives moments and curvature factors too"
+        return Job(checkpoint, settings, device, _named(entries_of_module(module, None), settings), [*notes, more])
+    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+    module = copy.deepcopy(module).to(device, dtype).eval()
+    source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
+    first, _ = moved((source.first, None), device, dtype)
+    z, activations = _try(module, first, source)
+    likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets)
+    found = survey(module, first, settings.layers)
+    plan, left_out = leave_out(found, _plan(settings, source), settings.max_memory)
+    size = settings.batch_size or _batch_size(activations, settings.max_memory)
+    return Job(
+        checkpoint,
+        settings,
+        device,
+        _named(entries_of_module(module, found), settings),
+        [*notes, *source.notes, *([guess] if guess else [])],
+        Pass(module, source, found, likelihood, plan, size, activations),
+        left_out,
+    )
+
+
+def as_checkpoint(given: Model) -> Checkpoint:
+    """A checkpoint from a path, or from a network in memory."""
+    if isinstance(given, Checkpoint):
+        return given
+    if isinstance(given, nn.Module):
+        tensors = {name: p.detach() for name, p in given.state_dict().items()}
+        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+        return Checkpoint(None, "module", tensors, shapes, (), given, type(given).__qualname__)
+    return load(given)
+
+
+def _named(entries: list[Entry], settings: Settings) -> list[Entry]:
+    if not settings.layers:
+        return entries
+    chosen = [e for e in entries if any(fnmatch.fnmatchcase(e.name, glob) for glob in settings.layers)]
+    if not chosen:
+        names = ", ".join(e.name for e in entries[:8])
+        raise CurvlabError(f"no layer is called {' or '.join(settings.layers)}", f"there are {names}, …")
+    return chosen
+
+
+def _plan(settings: Settings, source: Source) -> Plan:
+    def wanted(name: str) -> bool:
+        return settings.analyses is None or name in settings.analyses
+
+    gradients = settings.fisher_type != "forward-only"
+    return Plan(
+        features=wanted("moments") or (wanted("kfac") and settings.kfac_approx == "expand"),
+        signals=wanted("kfac"),
+        kfac_approx=settings.kfac_approx,
+        tensors=cast(TensorStatistic, settings.statistic) if wanted("tnt") and gradients else None,
+        fisher_type=settings.fisher_type,
+        mc_samples=settings.mc_samples,
+        dtype=torch.float64,  # ranks, and condition numbers beyond 1e7, are not in a float32 product
+        halves=source.samples is None or source.samples > 1,
+        keep_rows=True,
+    )
+
+
+def _try(module: nn.Module, first: Inputs, source: Source) -> tuple[Tensor, int]:
+    """The output for a few examples, and the bytes of activations per example."""
+    held = 0
+
+    def count(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal held
+        if isinstance(output, Tensor):
+            held += output.numel() * output.element_size()
+
+    handles = [m.register_forward_hook(count) for m in module.modules() if next(m.children(), None) is None]
+    try:
+        with torch.no_grad():
+            z = output_tensor(call_model(module, first))
+    except CurvlabError:
+        raise
+    except Exception as error:  # the model is not ours: whatever it raises about this data is the answer
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        raise CurvlabError(
+            f"the model cannot run on {source.info['source']} (inputs of shape {tuple(source.info['input_shape'])})",
+            f"{type(error).__name__}: {said}",
+            "give data of the shape the model was trained on",
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return z, held // max(1, batch_size(first))
+
+
+def _batch_size(activations: int, max_memory: int | None) -> int:
+    if max_memory is None:
+        return BATCH_SIZE
+    return max(1, min(BATCH_SIZE, max_memory // (8 * max(1, activations))))
+
+
+def _refuse_impossible(settings: Settings, *, runnable: bool, data: bool) -> None:
+    asked = [name for name in settings.analyses or () if name in DATA_ANALYSES]
+    if asked and not runnable:
+        raise CurvlabError(
+            f"'{asked[0]}' needs a network that runs", "the file holds weights only", "give --architecture"
+        )
+    if asked and not data:
+        raise CurvlabError(f"'{asked[0]}' needs data", "none was given and the file records none", "give --data")

@@ -1,0 +1,204 @@
+"""curvlab's own files: safetensors whose metadata says how to make the network, as data and never as code.
+
+| metadata key | holds |
+|---|---|
+| `curvlab.format` | `"1"` |
+| `curvlab.architecture` | JSON: a description (see `describe`), the name of a registered builder, or of a callable |
+| `curvlab.data` | the dataset the network was trained on |
+| `curvlab.likelihood` | `"categorical"`, `"bernoulli"` or `"gaussian"` |
+| name of a tensor left out | name of the stored tensor with the same weights (tied weights) |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from curvlab.checkpoints import strict_json
+from curvlab.checkpoints.builders import UnknownBuilder
+from curvlab.checkpoints.describe import VERSION, Description, build, describe
+from curvlab.checkpoints.quoting import listed, quoted, reason
+from curvlab.checkpoints.stored import Stored
+from curvlab.errors import CheckpointError, MemoryBudgetError
+
+FORMAT, ARCHITECTURE, DATA, LIKELIHOOD = "curvlab.format", "curvlab.architecture", "curvlab.data", "curvlab.likelihood"
+LIKELIHOODS = frozenset({"categorical", "bernoulli", "gaussian"})
+
+
+class Recorded(NamedTuple):
+    """What a file says of its network: the module, or the callable that would make it, or a note why neither."""
+
+    module: nn.Module | None = None
+    callable: str | None = None
+    note: str | None = None
+
+
+def save(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    *,
+    architecture: str | Description | None = None,
+    data: str | None = None,
+    likelihood: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a network so that `load(path)` gives it back, weights, ties and structure, with no further options.
+
+    The file appears complete or not at all: it is written beside `path`, flushed to disk, then renamed.
+
+    Args:
+        path: the file to write; `.safetensors` by custom.
+        module: its parameters and buffers are stored as they are, whatever their device.
+        architecture: None describes `module` itself; `{"builder": name, "arguments": {...}}` names a registered
+            builder; `"package.module:callable"` names code, which loading runs only when the user asks for it.
+        data: name of the dataset.
+        likelihood: "categorical", "bernoulli" or "gaussian".
+        metadata: further strings, under names that do not begin with "curvlab.".
+
+    Raises:
+        CheckpointError: the module cannot be described, or the file cannot be written.
+    """
+    path = Path(path)
+    if likelihood is not None and likelihood not in LIKELIHOODS:
+        raise CheckpointError(f"{quoted(likelihood)} is no likelihood", f"known are {listed(sorted(LIKELIHOODS))}")
+    reserved = [key for key in metadata or {} if key.startswith("curvlab.")]
+    if reserved:
+        raise CheckpointError(f"metadata may not be named {listed(reserved)}", "those names are curvlab's own")
+    description = _description(module, architecture)
+    tensors, tied = _untied(module)
+    header = {**(metadata or {}), **tied, FORMAT: "1", ARCHITECTURE: json.dumps(description, allow_nan=False)}
+    header |= {key: value for key, value in ((DATA, data), (LIKELIHOOD, likelihood)) if value is not None}
+    _write(path, tensors, header)
+
+
+def recorded_module(path: Path, stored: Stored, max_memory: int | None) -> Recorded:
+    """The network that the file describes, filled and in eval mode; code it names is reported, not run.
+
+    Nothing is allocated before the description's shapes are known to be exactly those of the stored tensors.
+
+    Raises:
+        CheckpointError: the description is not valid or does not match the tensors.
+        MemoryBudgetError: the weights need more than `max_memory`.
+    """
+    if ARCHITECTURE not in stored.metadata:
+        return Recorded(note="the file records no architecture")
+    try:
+        description = strict_json.parse(stored.metadata[ARCHITECTURE])
+    except ValueError as error:
+        raise CheckpointError(f"{quoted(path)} records an architecture that cannot be read", str(error)) from None
+    if isinstance(description, dict) and isinstance(description.get("callable"), str):
+        return Recorded(callable=description["callable"])
+    needed = sum(spec.stored_bytes for spec in stored.specs.values())
+    if max_memory is not None and needed > max_memory:
+        raise MemoryBudgetError(
+            f"the network in {quoted(path)} needs {needed} bytes", f"--max-memory allows {max_memory}"
+        )
+    try:
+        with torch.device("meta"):
+            module = build(description)
+    except UnknownBuilder as error:
+        return Recorded(note=str(error))
+    _check_matches(path, module, stored)
+    module.load_state_dict(
+        {name: stored.tensors[stored.aliases.get(name, name)] for name in module.state_dict()}, assign=True
+    )
+    for name, kept in stored.aliases.items():
+        _tie(module, name, kept)
+    return Recorded(module=module.eval())
+
+
+def _description(module: nn.Module, architecture: str | Description | None) -> Description:
+    if isinstance(architecture, str):
+        return {"version": VERSION, "callable": architecture}
+    description = describe(module) if architecture is None else {"version": VERSION, **architecture}
+    # Parametrisations, pruning and the like change a module's tensors behind its constructor.
+    with torch.device("meta"):
+        again = build(description)
+    ours, theirs = _shapes(module), _shapes(again)
+    if ours != theirs:
+        different = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+        raise CheckpointError(
+            f"the tensors {listed(sorted(different))} are not those that the recorded architecture makes",
+            "a parametrised or altered layer cannot be recorded",
+            'remove the parametrisation, or give architecture="package.module:callable"',
+        )
+    return description
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _untied(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors to store, one name for each, and second name -> stored name."""
+    tensors: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        kept = first.setdefault(id(tensor), name)
+        if kept != name:
+            tied[name] = kept
+        else:
+            # Views of one storage are legal in a module but not in the file: each becomes a tensor of its own.
+            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensors, tied
+
+
+def _check_matches(path: Path, module: nn.Module, stored: Stored) -> None:
+    known = {**stored.specs, **{alias: stored.specs[kept] for alias, kept in stored.aliases.items()}}
+    shapes = _shapes(module)
+    different = [
+        name for name in shapes.keys() | known.keys() if name not in known or shapes.get(name) != known[name].shape
+    ]
+    if different:
+        raise CheckpointError(
+            f"{quoted(path)} records an architecture that does not fit its tensors",
+            f"they differ in {listed(sorted(different))}",
+            "write the file again with curvlab",
+        )
+
+
+def _tie(module: nn.Module, name: str, kept: str) -> None:
+    """Makes `name` the same parameter as `kept` again."""
+    (owner, role), (other, source) = (_owner(module, path) for path in (name, kept))
+    setattr(owner, role, getattr(other, source))
+
+
+def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    layer, _, role = path.rpartition(".")
+    return module.get_submodule(layer), role
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, beside, header)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)  # noqa: PTH105 - the atomic one, on every system
+        _flush_directory(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"{quoted(path)} cannot be written", reason(error)) from error
+    except Exception as error:
+        if type(error).__module__.startswith("safetensors"):
+            raise CheckpointError(f"{quoted(path)} cannot be written", reason(error)) from error
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush_directory(directory: Path) -> None:
+    """Makes the rename last through a power failure, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,30 @@
+"""Shapes in the annotations become run-time checks for the numerical rooms, before any of them is imported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+_CHECKED = ["layers", "capture", "statistics", "operators", "likelihoods", "curvature", "analyses"]
+install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
+
+import torch  # noqa: E402 - after the hook, so that nothing of curvlab is imported before it
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64() -> object:
+    """Double precision by default, for comparisons with dense oracles."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(previous)

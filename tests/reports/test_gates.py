@@ -1,0 +1,157 @@
+"""The language of --fail-if: what it says, what null means in it, what it refuses."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reports.analysis_fixture import analysis, layer
+
+from curvlab.errors import CommandError
+from curvlab.gates import parse
+
+DOCUMENT = analysis(
+    extra=(
+        layer("encoder.0.fc", "Linear", (4, 4), 2.0),
+        layer("conv-1", "Conv2d", (4, 4), 2.0),
+        layer("any", "Linear", (4, 4), 2.0),
+    )
+).to_dict()
+
+
+def holds(text):
+    return parse(text).check(DOCUMENT).holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "coverage.analyzed < 0.99 * coverage.parameters",
+        "seed == 7",
+        "data.samples>1e3",
+        "data.synthetic == 0",
+        "conv1.weights.rank == 20",
+        "encoder.0.fc.moments.condition_number.identity == 2",
+        "conv1.tnt.modes.1.size == 64",
+        "conv1.moments.eigenvalues.quantiles.6 > 31",
+        '"conv-1".weights.rank >= 2e1',
+        "'any'.weights.rank != 21",
+        "-conv1.weights.rank <= -20",
+        "(conv1.weights.rank + 1) * 2 / 3 - 4 == 10",
+        "1 < conv1.weights.rank < 30",
+        "not seed == 8",
+        "seed == 8 or seed == 7 and not (seed == 9)",
+        "any.weights.nonfinite > 0",
+        "all.weights.rank == 20",
+        "not all.moments.dead == 0",
+        "any.moments.dead > any.moments.duplicated",
+        "any.moments.size > conv1.weights.rank",
+    ],
+)
+def test_what_holds_and_its_denial(text):
+    assert holds(text)
+    assert not holds(f"not ({text})")
+
+
+def test_an_infinite_condition_number_is_above_every_limit():
+    assert DOCUMENT["layers"][1]["kfac"]["kronecker"]["condition_number"] is None
+    assert holds("fc1.kfac.kronecker.condition_number > 1e300")
+    assert holds("fc1.moments.condition_number.identity == inf")
+    assert not holds("fc1.kfac.kronecker.condition_number < inf")
+    assert holds("any.kfac.kronecker.condition_number > 1e12")
+    assert not holds("all.kfac.kronecker.condition_number > 1e12")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("fc1.moments.stderr.condition_number.identity > 1", "null"),
+        ("head.kfac.pi > 1", "was not computed"),
+        ("fc1.wieghts.rank > 1", "did you mean 'weights'"),
+        ("fc2.weights.rank > 1", "did you mean 'fc1'"),
+        ("any.weights.rnk > 1", "did you mean 'rank'"),
+        ("model.path == 1", "not a number"),
+        ("conv1.tnt.modes.9.rank > 1", "there is no '9'"),
+        ("conv1.weights.rank.x > 1", "there is no 'x'"),
+        ("1 / 0 > 1", "division by zero"),
+        ("inf - inf > 1", "no number"),
+    ],
+)
+def test_what_cannot_be_decided_is_said_and_not_passed(text, sentence):
+    with pytest.raises(CommandError, match=sentence) as error:
+        holds(text)
+    assert error.value.exit_code == 2
+
+
+def test_layers_without_the_number_are_left_out_unless_none_has_it():
+    assert holds("all.kfac.pi == 1.75")  # head has none
+    assert holds("any.tnt.modes.1.size == 64")
+    with pytest.raises(CommandError, match="cannot be decided"):
+        holds("any.hessian.trace > 1")
+    with pytest.raises(CommandError, match="no layer"):
+        parse("any.weights.rank > 1").check({**DOCUMENT, "layers": []})
+
+
+REFUSED = """
+1
+conv1.weights.rank
+1 >
+> 1
+1 > 2 >
+(1 > 2
+1 > 2)
+1 >> 2
+a = 1
+1 > 2 # x
+f(1) > 2
+x[0] > 1
+lambda: 1
+1 if 1 > 0 else 2
+[1] > 2
+'a' 'b' > 1
+'' > 1
+2 ** 9 > 1
+2 // 1 > 1
+1 in x
+x is 1
+(1 > 2) + 1 > 0
+not 1
+1 and 2
++1 > 0
+~1 > 0
+{1} > 0
+f'{x}' > 1
+x := 1
+any.weights.rank > all.weights.rank
+1 > 2; 3 > 4
+__import__('os').x > 1
+yield
+await x
+""".strip().splitlines()
+LONG = ["(" * 240 + "1" + ")" * 240 + " > 0", "-" * 499 + "1", "not " * 120 + "1 > 2 or", "1 > 0" + " or 1 > 0" * 100]
+
+
+@pytest.mark.parametrize("text", [*REFUSED, *LONG, "", " ", "1 > \x00", "1 > 2\n3 > 4"])
+def test_what_is_not_a_gate_is_refused(text):
+    with pytest.raises(CommandError) as error:
+        parse(text)
+    assert error.value.exit_code == 2
+
+
+@given(st.text(max_size=60))
+def test_no_text_does_anything_but_parse_or_be_refused(text):
+    with suppress(CommandError):
+        parse(text).check(DOCUMENT)
+
+
+@given(st.text(alphabet="any.all01 <>=()+-*/notrdkfc'\"", max_size=40))
+def test_nothing_near_the_language_crashes(text):
+    with suppress(CommandError):
+        parse(text).check(DOCUMENT)
+
+
+def test_the_evidence_names_layers_and_values():
+    assert parse("any.weights.nonfinite > 0").check(DOCUMENT).evidence == ("head: 2 > 0",)
+    assert "fc1: inf > 1e+12" in parse("any.kfac.kronecker.condition_number > 1e12").check(DOCUMENT).evidence
