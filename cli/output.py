@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -60,11 +61,12 @@ def show(render: Callable[[Console], None]) -> None:
     """What `render` prints, to stdout: with colours on a terminal (unless NO_COLOR is set), plain elsewhere."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(NARROWEST, min(WIDEST, console.width)) if console.is_terminal else WIDEST
-    with console.capture() as captured:
-        render(console)
-    deliver(captured.get())
+    text = io.StringIO()  # rich ends the process when a pipe breaks, so it never gets to write to one
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(file=text, force_terminal=terminal, highlight=False, markup=False, emoji=False)
+    console.width = max(NARROWEST, min(WIDEST, console.width)) if terminal else WIDEST
+    render(console)
+    deliver(text.getvalue())
 
 
 def say(sentence: str) -> None:

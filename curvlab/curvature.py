@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ from curvlab.statistics.collect import collect, output_tensor
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.tensor_normal import TensorStatistic
 
-Loader = Iterable[tuple[Inputs, Tensor | None]]
+Loader = Iterable[Any]
+"""Batches (inputs, targets), or bare inputs."""
 Data = Inputs | Loader
 
 

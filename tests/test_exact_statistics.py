@@ -153,8 +153,13 @@ def test_gradient_factor_is_the_mean_over_rows(case: Case) -> None:
     found = survey(model, x)
     for name, block in found.blocks.items():
         seen: list[Tensor] = []
-        modules = [dict(model.named_modules())[use] for use in block.uses]
-        handles = [m.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o) or o.clone()) for m in dict.fromkeys(modules)]
+        modules = dict.fromkeys(dict(model.named_modules())[use] for use in block.uses)
+
+        def keep(_: nn.Module, __: object, output: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(output)
+            return output.clone()
+
+        handles = [module.register_forward_hook(keep) for module in modules]
         loss = nn.functional.cross_entropy(model(x), y, reduction="sum")
         signals = torch.autograd.grad(loss, seen)
         for handle in handles:

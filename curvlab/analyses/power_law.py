@@ -65,7 +65,7 @@ def _distances(logs: Float[Tensor, " n"], starts: Tensor, decay: Float[Tensor, "
     """sup |F_empirical − F_fit| of the tail from each start; F_fit = 1 − (x/x_min)^−decay, decay = α − 1."""
     first = int(starts[0])
     tail = logs[first:]
-    order = torch.arange(first, logs.numel(), device=logs.device) - starts[:, None]
+    order = (torch.arange(first, logs.numel(), device=logs.device) - starts[:, None]).double()
     fit = -torch.expm1(-decay[:, None] * (tail - logs[starts][:, None]))
     counts = (logs.numel() - starts)[:, None]
     # The empirical distribution jumps at each number: the fit is compared with the foot and the top of the jump.

@@ -53,7 +53,7 @@ def weight_statistics(
         return replace(known, note=f"{entries.nonfinite} of {weight.numel()} entries are not finite")
     if entries.largest == 0:
         return replace(known, spectral_norm=0.0, frobenius_norm=0.0, rank=0, note="all entries are zero")
-    scale = math.ldexp(1.0, max(math.frexp(entries.largest)[1], -1000))
+    scale = math.ldexp(1.0, max(math.frexp(entries.largest)[1] - 1, -1000))
     needed, allowed = 16 * tall.shape[2] ** 2, 2 * weight.nbytes + _ROOM if memory is None else memory
     if needed > allowed:
         top = spectral_norm(tall, scale)
@@ -63,12 +63,12 @@ def weight_statistics(
 
     found = singular_values(tall, scale)
     top, least = found.values[-1].item(), found.values[0].item()
-    shares = (found.values / top).square()
+    shares = (found.values / top).square()  # of the largest λ
     tail = power_law(shares)
     return WeightsResult(
-        spectral_norm=top,
-        frobenius_norm=entries.norm,
-        stable_rank=(entries.norm / top) ** 2,
+        spectral_norm=_finite(top),
+        frobenius_norm=_finite(entries.norm),
+        stable_rank=shares.sum().item(),
         effective_rank=math.exp(torch.special.entr(shares / shares.sum()).sum().item()),
         condition_number=top / least if least > 0 else None,
         rank=int((found.values > 0).sum()),
@@ -76,7 +76,7 @@ def weight_statistics(
         zeros=entries.zeros,
         tail_exponent=tail.exponent if tail else None,
         tail_distance=tail.distance if tail else None,
-        tail_start=tail.start * top**2 if tail else None,
+        tail_start=_finite(tail.start * top * top) if tail else None,
         tail_count=tail.count if tail else None,
         note=found.note,
     )
@@ -92,6 +92,10 @@ def _blocks(weight: Num[Tensor, "*shape"], groups: int, transposed: bool) -> Num
     else:
         blocks = weight.reshape(groups, rows // groups, -1)
     return blocks if blocks.shape[1] >= blocks.shape[2] else blocks.mT
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)

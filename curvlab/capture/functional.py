@@ -21,7 +21,7 @@ from curvlab.layers.linear import LinearLayer, TransposedLinearLayer
 Use = tuple[str, Layer, Tensor]
 """Name of the parameter, the layer it forms there, and the layer's input."""
 
-Watcher = Callable[[Use, Tensor], Tensor]
+Watcher = Callable[[Use, Tensor], Any]
 """`y = watch(use, y)`: called for each use; returns the output to go on with."""
 
 

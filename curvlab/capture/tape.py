@@ -116,7 +116,8 @@ class Tape:
                     return own(*args, **kwargs)
 
                 def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
-                    return self._record(f"{name}.{part}", adapted.layers[part], (x,), {}, y)
+                    recorded: Tensor = self._record(f"{name}.{part}", adapted.layers[part], (x,), {}, y)
+                    return recorded
 
                 return adapted.forward(tap, *args, **kwargs)
 
@@ -125,6 +126,11 @@ class Tape:
         self._handles.append(module.register_forward_hook(leave, always_call=True))
 
     def _record(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
+        # What recording computes is not the model's doing: the watcher of parameters need not see it.
+        with torch._C.DisableTorchFunction():
+            return self._recorded(name, layer, args, kwargs, output)
+
+    def _recorded(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
         try:
             if not isinstance(output, Tensor):
                 raise UnsupportedLayer(
@@ -144,14 +150,9 @@ class Tape:
         on_signal = self.on_signal
         return _Signal.apply(output, self.anchor, lambda g: on_signal(name, call, g))  # type: ignore[no-untyped-call]
 
-    def _watch(self, use: Use, output: Tensor) -> Tensor:
+    def _watch(self, use: Use, output: Tensor) -> Any:
         parameter, layer, x = use
-        self._watcher.inside += 1  # what recording does with the parameter is not a use of the model's
-        try:
-            recorded: Tensor = self._record(parameter, layer, (x,), {}, output)
-        finally:
-            self._watcher.inside -= 1
-        return recorded
+        return self._record(parameter, layer, (x,), {}, output)
 
     def _refuse_parameter(self, parameter: str, operation: str) -> None:
         self.on_refusal(parameter, f"used by the operation {operation!r}, which no adapter knows")

@@ -20,6 +20,14 @@ MAX_BYTES = 64 * 2**20
 MAX_INSTRUCTIONS = 8_000_000
 
 
+# Instructions that push their own argument: numbers, text, bytes.
+_PUSHES = frozenset(
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}
+    | {"SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
+    | {"BINBYTES8", "BYTEARRAY8"}
+)
+
+
 class Global(NamedTuple):
     """A class or function that the pickle names: never imported."""
 
@@ -56,9 +64,10 @@ class Call:
 
 @dataclass(slots=True)
 class Contents:
-    """What a pickle holds: its value in stand-ins, and every class, call and outside reference met on the way."""
+    """What a pickle holds: its value in stand-ins, its protocol, and every class, call and reference met on the way."""
 
     value: Any = None
+    protocol: int = 0
     globals: dict[Global, None] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     persistent: list[Persistent] = field(default_factory=list)
@@ -110,6 +119,9 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count >= MAX_INSTRUCTIONS:
             raise NotAPickle(f"it has more than {MAX_INSTRUCTIONS} instructions")
+        if opcode.name in _PUSHES:
+            stack.append(argument)
+            continue
         match opcode.name:
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[_number(argument)] = stack[-1]
@@ -180,12 +192,14 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
                 stack.append(stack[-1])
             case "STOP":
                 contents.value = stack.pop()
-            case "PROTO" | "FRAME":
+            case "PROTO":
+                contents.protocol = _number(argument)
+            case "FRAME":
                 pass
             case "EXT1" | "EXT2" | "EXT4" | "NEXT_BUFFER" | "READONLY_BUFFER":
                 raise NotAPickle(f"it uses {opcode.name}, which refers to something outside the file")
-            case _:  # the rest push their own argument: numbers, text, bytes
-                stack.append(argument)
+            case _:
+                raise NotAPickle(f"it uses {opcode.name}, which nothing here knows")
 
 
 def _number(argument: Any) -> int:

@@ -14,6 +14,8 @@ _ROLE = re.compile(r"(weight|bias)_(ih|hh|hr)(?P<layer>_l(?P<depth>[0-9]+)(?P<re
 def recurrent(group: Group) -> InferredLayer | None:
     """`weight_ih` and `weight_hh`: their rows are the gates times the hidden size; a cell has no `_l0`."""
     for suffix, cell in (("_l0", ""), ("", "Cell")):
+        if f"weight_ih{suffix}" not in group.specs:
+            continue
         ih, hh, hr = (group.shape(f"weight_{part}{suffix}") for part in ("ih", "hh", "hr"))
         if ih is None or hh is None or len(ih) != 2 or len(hh) != 2:
             continue
@@ -23,7 +25,7 @@ def recurrent(group: Group) -> InferredLayer | None:
             continue
         found = [match for role in group.specs if (match := _ROLE.fullmatch(role))]
         depths = {match["depth"] for match in found if match["depth"]}
-        parts = [f"{int(gates)} gates of hidden size {hidden} ({ih[0]} rows)"]
+        parts = [f"{int(gates)} gate{'s' if gates > 1 else ''} of hidden size {hidden} ({ih[0]} rows)"]
         parts += [f"{len(depths)} layers"] if len(depths) > 1 else []
         parts += ["both directions"] if any(match["reverse"] for match in found) else []
         parts += [f"projected to {hr[0]}"] if hr is not None and not cell else []

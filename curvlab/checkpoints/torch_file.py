@@ -24,6 +24,8 @@ from curvlab.checkpoints.torch_pickle import Storage, refused_classes, vetted_st
 from curvlab.checkpoints.zip_archive import open_archive, read_entry
 from curvlab.errors import CheckpointError, MemoryBudgetError
 
+NEWEST_PROTOCOL = 3
+
 
 def read_torch_zip(path: Path, max_memory: int | None = None) -> Stored:
     """A checkpoint in torch's zip format.
@@ -68,15 +70,22 @@ def foreign_classes(path: Path) -> CheckpointError:
     """The answer for a bare pickle: it is never opened, but the classes it names are told."""
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(MAX_BYTES))
-    named = [str(name) for name in _inert(path, stream).globals]
+    named = [str(name) for name in _inert(path, stream, is_bare=True).globals]
     return refused_classes(path, named or ["plain Python values"])
 
 
-def _inert(path: Path, stream: io.BytesIO) -> Contents:
+def _inert(path: Path, stream: io.BytesIO, is_bare: bool = False) -> Contents:
     try:
-        return read_pickle(stream)
+        contents = read_pickle(stream)
     except NotAPickle as error:
         raise _damaged(path, f"its pickle cannot be followed ({error})") from None
+    if contents.protocol > NEWEST_PROTOCOL and not is_bare:
+        raise CheckpointError(
+            f"{quoted(path)} was saved with pickle protocol {contents.protocol}",
+            f"torch's safe reader knows protocols up to {NEWEST_PROTOCOL}",
+            "save it again with torch.save(..., pickle_protocol=2)",
+        )
+    return contents
 
 
 def _check_records(path: Path, archive: zipfile.ZipFile, folder: str, storages: list[Storage]) -> bool:

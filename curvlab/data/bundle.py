@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 EMBEDDED = Path(__file__).with_name("embedded.npz")
 
 
 def bundle(path: Path = EMBEDDED) -> None:
     """Write every embedded dataset to `path` as `NAME.x` and `NAME.y`."""
+    import numpy as np
     from sklearn import datasets
 
     digits, diabetes = datasets.load_digits(), datasets.load_diabetes(scaled=False)

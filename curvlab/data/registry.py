@@ -78,7 +78,7 @@ ENTRIES = (
         None,
         "gaussian:3x32x32",
         None,
-        "a random number generator, no measurement",
+        "standard normal",
     ),
 )
 

@@ -41,7 +41,7 @@ def shifted_products(
 
     Returns:
         The sum per group, in the feature order of `patches`, symmetric bit for bit. Besides it, memory holds a copy of
-        x and the blocks that differ: for a 3×3 kernel with padding 25 of its 81.
+        x and the blocks that differ: for a 3×3 kernel with padding 29 of its 81.
     """
     if geometry.padding_mode != "zeros":  # zeros need not be stored, other values must
         x = geometry.pad(x)

@@ -9,8 +9,8 @@ from torch import Tensor
 from curvlab.operators.gram import gram
 from curvlab.shapes import Float
 
-CHUNK = 2**22
-"""Numbers converted at once: 32 MiB of float64."""
+CHUNK = 2**21
+"""Numbers converted at once: 16 MiB of float64."""
 
 
 def double(x: Tensor) -> Float[Tensor, "*shape"]:
@@ -36,6 +36,7 @@ def pieces(x: Tensor, limit: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
 def double_gram(x: Tensor, scale: float = 1.0) -> Float[Tensor, "g m m"]:
     """scale² xᵀx of every group of x `[g, n, m]`, in float64, without a float64 copy of x."""
     total = double(x[:, :0]).new_zeros(x.shape[0], x.shape[2], x.shape[2])
-    for groups, rows in pieces(x):
+    # At least an eighth of a product at a time, or adding up the products takes as long as making them.
+    for groups, rows in pieces(x, max(CHUNK, x.shape[2] ** 2 // 8)):
         total[groups] += gram(rows if scale == 1.0 else rows * scale)
     return total

@@ -17,8 +17,9 @@ __all__ = ["gram", "symmetric"]
 LEAF = 192
 
 
+@torch.no_grad()
 def gram(x: Float[Tensor, "*g rows d"]) -> Float[Tensor, "*g d d"]:
-    """gram(x) = xᵀx, exactly symmetric, in the dtype of x.
+    """gram(x) = xᵀx, exactly symmetric, in the dtype of x, without a graph.
 
     Args:
         x: rows to multiply with themselves; any number of leading batch axes. Views whose rows or columns are strided

@@ -52,9 +52,10 @@ def _data(analysis: Analysis) -> Text:
     if data is None:
         return _labelled("data", "none: only what the weights themselves say")
     size = shape(tuple(data.get("input_shape") or ()))
-    known = [str(settings[key]) for key in ("loss", "fisher_type", "kfac_approx", "dtype") if settings.get(key)]
+    keys = ("likelihood" if settings.get("likelihood") else "loss", "fisher_type", "kfac_approx", "dtype")
+    known = [str(settings[key]) for key in keys if settings.get(key)]
     choices = ", ".join([*known, f"seed {analysis.seed}"])
-    text = f"{data['source']}, {count(data['samples'])} examples of {size} ({choices})"
+    text = f"{data['source']}, {count(data['samples'])} examples of shape {size} ({choices})"
     line = _labelled("data", "")
     if data.get("synthetic"):
         line.append("SYNTHETIC, not measurements: ", "bold yellow")

@@ -72,13 +72,13 @@ class TensorNormal:
         count = batches if self.statistic == "batch" else examples
         return tensor_normal_factors([running.mean(count) for running in self.sums], self.shape)
 
-    def _contract(self, gradients: Float[Tensor, n ...], scale: float) -> None:
+    def _contract(self, gradients: Float[Tensor, "n ..."], scale: float) -> None:
         for mode, running in enumerate(self.sums):
             # Rows: every entry of the other modes (and every example); columns: this mode.
             rows = gradients.movedim(mode + 1, -1).reshape(-1, self.shape[mode])
             running.add(gram(rows) * scale if scale != 1.0 else gram(rows))
 
-    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, n ...]:
+    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, "n ..."]:
         total: Tensor | None = None
         for sample, role in parts:
             if role == "bias":

@@ -86,7 +86,7 @@ def test_one_hot_features_of_a_vocabulary() -> None:
 
 def test_energy_of_the_mean() -> None:
     x = torch.randn(50, 6) + 2
-    expected = np.square(x.double().mean(0)).sum() / np.square(x.double()).sum(1).mean()
+    expected = np.square(x.double().numpy().mean(0)).sum() / np.square(x.double().numpy()).sum(1).mean()
     for second, mean in forms(x):
         assert mean_energy(second, mean) == pytest.approx(float(expected), rel=1e-12)
     assert mean_energy(Dense(torch.ones(2, 2)), torch.ones(2)) == 1.0

@@ -45,7 +45,8 @@ def literal(x: torch.Tensor, biased: bool) -> Whitening:
 
 def assert_close(found: Whitening, expected: Whitening, rel: float = 1e-8) -> None:
     for name in ("identity", "centered", "diagonal", "lnb", "whitened"):
-        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=rel), name
+        number = getattr(expected, name)
+        assert getattr(found, name) == (None if number is None else pytest.approx(number, rel=rel)), name
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -175,7 +176,7 @@ def test_one_hot_features_of_a_vocabulary() -> None:
     counts = torch.arange(1, 30_523, dtype=torch.float64)
     frequencies = counts / counts.sum()
     found, summary = whitening(Diagonal(frequencies), frequencies, False, int(counts.sum()))
-    assert found == Whitening(pytest.approx(30_522), None, 1.0, 1.0, 1.0)
+    assert_close(found, Whitening(30_522.0, None, 1.0, 1.0, 1.0))
     assert summary.rank == 30_522
     frequencies[3] = 0.0  # a token that never came
     found, summary = whitening(Diagonal(frequencies), frequencies, False, int(counts.sum()))

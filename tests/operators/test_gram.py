@@ -54,3 +54,7 @@ def test_symmetric_where_blas_is_not() -> None:
     for rows in range(1, 100):
         product = gram(torch.randn(3, rows).mT)
         assert torch.equal(product, product.mT)
+
+
+def test_needs_no_graph() -> None:
+    assert not gram(torch.randn(4, 300, requires_grad=True)).requires_grad

@@ -95,7 +95,7 @@ def test_low_rank_has_exact_zeros_and_the_dense_spectrum() -> None:
 
 
 def test_gram_in_pieces_is_the_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curvlab.operators.double.pieces.__defaults__", (50,))
+    monkeypatch.setattr("curvlab.operators.double.CHUNK", 50)
     for x in (torch.randn(1, 33, 7), torch.randn(20, 3, 2), torch.randn(2, 5, 60), torch.randn(4, 6, 0)):
         expected = x.double().mT @ x.double()
         assert torch.allclose(double_gram(x), expected, rtol=1e-13, atol=1e-13)

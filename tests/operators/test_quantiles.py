@@ -36,7 +36,7 @@ def factor_lists(draw: st.DrawFn) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("cheap", [0, 2**16])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(lists=factor_lists())
 def test_counting_gives_numpys_quantiles(cheap: int, lists: tuple[torch.Tensor, ...]) -> None:
     saved = counting._CHEAP

@@ -56,7 +56,7 @@ def test_every_number_of_interest_is_there():
 def test_the_head_tells_model_data_and_coverage():
     text = shown(analysis())
     assert "model: model.safetensors (curvlab, 1,674 parameters, network: curvlab metadata)" in text
-    assert "data: digits, 1,797 examples of 1x8x8 (cross-entropy, mc, expand, float32, seed 7)" in text
+    assert "data: digits, 1,797 examples of shape 1x8x8 (cross-entropy, mc, expand, float32, seed 7)" in text
     assert "coverage: 1,424 of 1,674 parameters analysed (85.1%)" in text
     assert "weights-only: head (210 parameters): its weight is not finite" in text
     assert "skipped: norm.weight, norm.bias (40 parameters): no adapter for WeirdNorm" in text

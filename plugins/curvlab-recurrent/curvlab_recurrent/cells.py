@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from curvlab.layers.layer import Tap, Unrolled, adapt
 from curvlab_recurrent.gates import Gates
 from curvlab_recurrent.maps import check_forward, parameters_of, show
-from curvlab_recurrent.steps import GRU, LSTM, RNN, State, Step
+from curvlab_recurrent.steps import GRU, LSTM, RNN, State, Step, unpack
 
 
 class Cell(Unrolled):
@@ -31,9 +31,9 @@ class Cell(Unrolled):
         if hx is None:
             state: State = (x.new_zeros(x.shape[0], self.hidden),) * self.step.parts
         else:
-            state = tuple(part[None] if single else part for part in self.step.states(hx))
+            state = tuple(part[None] if single else part for part in unpack(hx))
         state = self.step.advance(show(tap, self.layers, "ih", x), show(tap, self.layers, "hh", state[0]), state)
-        return self.step.returned(tuple(part[0] for part in state) if single else state)
+        return self.step.pack(tuple(part[0] for part in state) if single else state)
 
 
 @adapt.register

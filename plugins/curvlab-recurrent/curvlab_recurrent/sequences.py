@@ -15,7 +15,7 @@ from curvlab.layers.layer import Layer, Tap, Unrolled, adapt
 from curvlab.layers.linear import LinearLayer
 from curvlab_recurrent.gates import Gates
 from curvlab_recurrent.maps import check_forward, parameters_of, show
-from curvlab_recurrent.steps import GRU, LSTM, RNN, State, Step
+from curvlab_recurrent.steps import GRU, LSTM, RNN, State, Step, unpack
 
 
 class Sequence(Unrolled):
@@ -60,7 +60,7 @@ class Sequence(Unrolled):
         single, batch_axis = input.ndim == 2, 0 if module.batch_first else 1
         x = input.unsqueeze(batch_axis) if single else input
         states = self._states(hx, x, x.shape[batch_axis], single)
-        module.check_forward_args(x, self.step.returned(states), None)  # type: ignore[arg-type]
+        module.check_forward_args(x, self.step.pack(states), None)  # type: ignore[arg-type]
         x = x.transpose(0, 1) if module.batch_first else x
         last: list[State] = []
         for k in range(module.num_layers):
@@ -76,11 +76,11 @@ class Sequence(Unrolled):
         x = x.transpose(0, 1) if module.batch_first else x
         if single:
             x, final = x.squeeze(batch_axis), tuple(part.squeeze(1) for part in final)
-        return x, self.step.returned(final)
+        return x, self.step.pack(final)
 
     def _states(self, hx: Tensor | State | None, x: Tensor, examples: int, single: bool) -> State:
         if hx is not None:
-            return tuple(part.unsqueeze(1) if single else part for part in self.step.states(hx))
+            return tuple(part.unsqueeze(1) if single else part for part in unpack(hx))
         count = self.module.num_layers * len(self.directions)
         sizes = (self.module.proj_size or self.module.hidden_size, self.module.hidden_size)
         return tuple(x.new_zeros(count, examples, size) for size in sizes[: self.step.parts])

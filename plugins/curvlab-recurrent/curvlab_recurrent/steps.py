@@ -19,13 +19,14 @@ class Step:
     parts: int
     advance: Callable[[Tensor, Tensor, State], State]
 
-    def states(self, hx: Tensor | State) -> State:
-        """The state in the form torch's modules take and return it: a tensor, or a tuple for an LSTM."""
-        return (hx,) if isinstance(hx, Tensor) else tuple(hx)
-
-    def returned(self, state: State) -> Tensor | State:
-        """The inverse of `states`."""
+    def pack(self, state: State) -> Tensor | State:
+        """The state as torch's modules take and return it: h alone where there is nothing else."""
         return state if self.parts > 1 else state[0]
+
+
+def unpack(hx: Tensor | State) -> State:
+    """The inverse of `Step.pack`."""
+    return (hx,) if isinstance(hx, Tensor) else tuple(hx)
 
 
 def _lstm(a: Tensor, b: Tensor, state: State) -> State:

@@ -1,0 +1,31 @@
+"""`python -m benchmarks [--rounds N]`: every benchmark, printed as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+import torch
+
+from benchmarks import factors, memory, spectra
+from benchmarks.networks import mlp, resnet18
+
+parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
+parser.add_argument("--only", choices=["mlp", "resnet", "spectra", "memory"], action="append", help="repeatable")
+parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+arguments = parser.parse_args()
+
+warnings.filterwarnings("ignore")  # the peers' own deprecations
+torch.set_num_threads(arguments.threads)
+wanted = arguments.only or ["mlp", "resnet", "spectra", "memory"]
+print(f"torch {torch.__version__}, {arguments.threads} threads, medians of {arguments.rounds} alternating rounds")
+if "mlp" in wanted:
+    factors.measure("MLP 784-1024-512-256-128-64-10", mlp(), arguments.rounds)
+if "resnet" in wanted:
+    factors.measure("ResNet-18, 7×7 stem, 32×32", resnet18(7), max(3, arguments.rounds // 3))
+    factors.measure("ResNet-18, 3×3 stem, 32×32", resnet18(3), max(3, arguments.rounds // 5))
+if "spectra" in wanted:
+    spectra.measure(max(3, arguments.rounds // 3))
+if "memory" in wanted:
+    memory.measure()

@@ -1,0 +1,46 @@
+"""Peak resident memory of a gradient and of the factors of ResNet-18, each in a fresh process."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.networks import resnet18
+from curvlab.capture.survey import survey
+from curvlab.likelihoods import likelihood
+from curvlab.statistics.collect import collect
+from curvlab.statistics.plan import Plan
+
+
+def peak_mebibytes() -> float:
+    """Highest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def work(what: str, stem: int) -> None:
+    """Do one thing and print how far the peak rose above a forward of two examples."""
+    model, x, y = resnet18(stem)
+    found = survey(model, x[:2])
+    torch.autograd.grad(torch.nn.functional.cross_entropy(model(x[:2]), y[:2]), list(model.parameters()))
+    before = peak_mebibytes()
+    if what == "gradient":
+        torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+    else:
+        collect(model, found, [(x, y)], likelihood("categorical"), Plan(signals=True), torch.Generator().manual_seed(0))
+    print(peak_mebibytes() - before, peak_mebibytes())
+
+
+def measure() -> None:
+    """Print the table."""
+    print("\n### Peak memory of ResNet-18, batch 64, MiB (fresh processes)\n\n| stem | what | above start | whole process | ratio |")
+    print("|---|---|---|---|---|")
+    for stem in (7, 3):
+        base = 0.0
+        for what in ("gradient", "moments + A + G (mc)"):
+            command = [sys.executable, "-c", f"from benchmarks.memory import work; work({what!r}, {stem})"]
+            rise, whole = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+            base = base or whole
+            print(f"| {stem}×{stem} | {what} | {rise:.0f} | {whole:.0f} | {whole / base:.2f} |")
