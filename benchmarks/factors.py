@@ -1,4 +1,5 @@
-"""Feature moments, K-FAC factors and tensor-normal factors of one batch, against curvlinops, relative to one gradient."""
+"""Feature moments, K-FAC factors and tensor-normal factors of one batch, against curvlinops, relative to one
+gradient."""
 
 from __future__ import annotations
 

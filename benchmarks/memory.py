@@ -35,12 +35,13 @@ def work(what: str, stem: int) -> None:
 
 def measure() -> None:
     """Print the table."""
-    print("\n### Peak memory of ResNet-18, batch 64, MiB (fresh processes)\n\n| stem | what | above start | whole process | ratio |")
-    print("|---|---|---|---|---|")
+    print("\n### Peak memory of ResNet-18, batch 64, MiB (fresh processes)\n")
+    print("| stem | what | above start | whole process | ratio |\n|---|---|---|---|---|")
     for stem in (7, 3):
         base = 0.0
         for what in ("gradient", "moments + A + G (mc)"):
             command = [sys.executable, "-c", f"from benchmarks.memory import work; work({what!r}, {stem})"]
-            rise, whole = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            rise, whole = map(float, printed.split())
             base = base or whole
             print(f"| {stem}×{stem} | {what} | {rise:.0f} | {whole:.0f} | {whole / base:.2f} |")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.networks import mlp
 from benchmarks.factors import gradient
+from benchmarks.networks import mlp
 from benchmarks.timing import alternate, show
 from curvlab.analyses.kfac import kfac_operators
 from curvlab.capture.survey import survey

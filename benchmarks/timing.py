@@ -19,7 +19,8 @@ class Row:
 
 
 def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int) -> list[Row]:
-    """Run all contenders in turn, `rounds` times after one round of warm-up; the first is the reference of the ratios."""
+    """Run all contenders in turn, `rounds` times after one round of warm-up; the first is the reference of the
+    ratios."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, run in contenders.items():

@@ -27,7 +27,7 @@ def load(group: str) -> tuple[Plugin, ...]:
         error = None
         try:
             point.load()
-        except Exception as failure:  # whatever a stranger's module raises must not end a run
+        except (Exception, SystemExit) as failure:  # whatever a stranger's module raises must not end a run
             error = f"{type(failure).__name__}: {failure}"
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
         loaded.append(Plugin(point.name, point.value, distribution, error))

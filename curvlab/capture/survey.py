@@ -27,6 +27,7 @@ class Block:
         parameters: role -> the parameter's name in the model.
         uses: names of all modules that share these parameters; the first is `name`.
         positions: T, positions per example in the surveyed input, over all uses.
+        calls: how often it ran in one forward.
         tied: names of other blocks that share some parameter with this one.
     """
 
@@ -35,6 +36,7 @@ class Block:
     parameters: dict[str, str]
     uses: list[str] = field(default_factory=list)
     positions: int = 0
+    calls: int = 0
     tied: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +89,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     _tie(blocks)
     _refuse_hidden_uses(model, blocks, refusals)
     for name in modules:
-        if name not in found and not any(use.startswith(f"{name}.") for use in found):
+        prefix = f"{name}." if name else ""
+        if name not in found and not any(use.startswith(prefix) for use in (*found, *refusals)):
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
     for name, why in _without_adapter(model, blocks).items():
@@ -112,10 +115,30 @@ def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, s
             continue
         owners.append(name)
         try:
-            modules[name] = adapt(module)
+            modules[name] = _checked(adapt(module), module)
         except UnsupportedLayer as reason:
             refused[name] = str(reason)
     return modules, refused
+
+
+def _checked(made: Layer | Unrolled, module: nn.Module) -> Layer | Unrolled:
+    """The adapter, if it speaks for this module: its forward is that of the registered type, its parameters its own."""
+    registered: type[nn.Module] = next(base for base in type(module).__mro__ if base in adapt.registry)
+    if type(module).forward is not registered.forward:
+        raise UnsupportedLayer(
+            f"{type(module).__name__} has a forward of its own",
+            f"it need not compute what {registered.__name__} does",
+            "register an adapter for it",
+        )
+    own = {id(p) for p in module.parameters()}
+    for layer in [made] if isinstance(made, Layer) else made.layers.values():
+        computed = [role for role, p in layer.parameters.items() if id(p) not in own]
+        if computed:
+            raise UnsupportedLayer(
+                f"the {computed[0]} of {type(module).__name__} is computed from other parameters",
+                "its curvature with respect to them is not that of an affine map",
+            )
+    return made
 
 
 def _blocks(
@@ -135,8 +158,10 @@ def _blocks(
                 parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
                 blocks[key] = Block(name, layer, parameters)
             block = blocks[key]
+            own = [call for call in calls if call.layer is layer]
             block.uses.append(use)
-            block.positions += sum(call.rows for call in calls if call.layer is layer) // examples
+            block.calls += len(own)
+            block.positions += sum(call.rows for call in own) // examples
             block_of[use_key(use, layer)] = block.name
     ordered = sorted(blocks.values(), key=lambda b: min(order[name] for name in b.parameters.values()))
     return {block.name: block for block in ordered}, block_of
@@ -184,9 +209,12 @@ def first_examples(inputs: Inputs, count: int) -> Inputs:
     if isinstance(inputs, Tensor):
         return inputs[:count]
     size = batch_size(inputs)
+    parts = list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    if any(isinstance(p, Tensor) and p.ndim and p.shape[0] != size for p in parts):
+        return inputs  # some part has its examples elsewhere (a recurrent state): better a large look than a wrong cut
 
     def cut(part: object) -> object:
-        return part[:count] if isinstance(part, Tensor) and part.ndim and part.shape[0] == size else part
+        return part[:count] if isinstance(part, Tensor) and part.ndim else part
 
     if isinstance(inputs, Mapping):
         return {key: cut(part) for key, part in inputs.items()}

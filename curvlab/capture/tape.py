@@ -52,7 +52,7 @@ class Tape:
         names = {id(p): name for name, p in model.named_parameters()}
         self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
         self._handles: list[Any] = []
-        self._replaced: list[nn.Module] = []
+        self._replaced: list[tuple[nn.Module, Any]] = []
         self._running = False
         lookup = dict(model.named_modules())
         for name, adapted in modules.items():
@@ -82,8 +82,10 @@ class Tape:
         """Take all hooks off."""
         for handle in self._handles:
             handle.remove()
-        for module in self._replaced:
+        for module, before in reversed(self._replaced):
             vars(module).pop("forward", None)
+            if before is not None:
+                vars(module)["forward"] = before
         self._handles, self._replaced = [], []
 
     def __enter__(self) -> Tape:
@@ -109,46 +111,55 @@ class Tape:
 
             self._handles.append(module.register_forward_hook(record, with_kwargs=True))
         else:
-            own = module.forward
+            own, before = module.forward, vars(module).get("forward")
 
             def unrolled(*args: Any, **kwargs: Any) -> Any:
                 if not self._running:
                     return own(*args, **kwargs)
 
                 def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
-                    recorded: Tensor = self._record(f"{name}.{part}", adapted.layers[part], (x,), {}, y)
+                    use = f"{name}.{part}" if name else part
+                    recorded: Tensor = self._record(use, adapted.layers[part], (x,), {}, y, examples_first=True)
                     return recorded
 
-                return adapted.forward(tap, *args, **kwargs)
+                try:
+                    return adapted.forward(tap, *args, **kwargs)
+                except UnsupportedLayer as reason:
+                    self.on_refusal(name, str(reason))
+                    return own(*args, **kwargs)
 
-            module.forward = unrolled
-            self._replaced.append(module)
+            vars(module)["forward"] = unrolled
+            self._replaced.append((module, before))
         self._handles.append(module.register_forward_hook(leave, always_call=True))
 
-    def _record(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
+    def _record(
+        self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool = False
+    ) -> Any:
         # What recording computes is not the model's doing: the watcher of parameters need not see it.
         with torch._C.DisableTorchFunction():
-            return self._recorded(name, layer, args, kwargs, output)
+            try:
+                call = self._call(layer, args, kwargs, output, examples_first)
+            except UnsupportedLayer as reason:
+                self.on_refusal(name, str(reason))
+                return output
+            return self._tap(name, call, output)
 
-    def _recorded(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any) -> Any:
-        try:
-            if not isinstance(output, Tensor):
-                raise UnsupportedLayer(
-                    f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor"
-                )
-            x = layer.prepare(*args, **kwargs).detach()
-            axis = example_axis(x.shape, self.examples, layer.kind)
-            call = Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
-        except UnsupportedLayer as reason:
-            self.on_refusal(name, str(reason))
-            return output
+    def _call(self, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
+        if not isinstance(output, Tensor):
+            raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
+        x = layer.prepare(*args, **kwargs).detach()
+        axis = example_axis(x.shape[:1] if examples_first else x.shape, self.examples, layer.kind)
+        return Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
+
+    def _tap(self, name: str, call: Call, output: Tensor) -> Tensor:
         self.on_call(name, call)
         if self.on_signal is None or self.anchor is None:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
             output = output.clone()
         on_signal = self.on_signal
-        return _Signal.apply(output, self.anchor, lambda g: on_signal(name, call, g))  # type: ignore[no-untyped-call]
+        tapped: Tensor = _Signal.apply(output, self.anchor, lambda g: on_signal(name, call, g))  # type: ignore[no-untyped-call]
+        return tapped
 
     def _watch(self, use: Use, output: Tensor) -> Any:
         parameter, layer, x = use

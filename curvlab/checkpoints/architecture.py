@@ -121,8 +121,9 @@ def _imported(spec: str) -> Callable[[], nn.Module]:
         return CheckpointError(f"the architecture {quoted(spec)} cannot be used", why, do)
 
     module_name, colon, attribute = spec.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        hint = f", such as {Path(module_name).stem}:{attribute or 'build'}" if module_name.endswith(".py") else ""
+    is_file = module_name.endswith(".py")
+    if is_file or not colon or not all(p.isidentifier() for p in (*module_name.split("."), *attribute.split("."))):
+        hint = f", such as {Path(module_name).stem}:{attribute or 'build'}" if is_file else ""
         raise refused("it does not have the form package.module:callable", f"write it so{hint}")
     try:
         found = importlib.import_module(module_name)

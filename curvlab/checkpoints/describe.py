@@ -65,7 +65,9 @@ def _described(module: nn.Module, path: str, seen: dict[int, str]) -> Descriptio
         raise _not_describable(module, path)
     if type(module) is nn.Sequential:
         children = [
-            [name, _described(child, _join(path, name), seen)] for name, child in module._modules.items() if child
+            [name, _described(child, _join(path, name), seen)]
+            for name, child in module._modules.items()
+            if child is not None
         ]
         return {"type": kind, "children": children}
     if kind not in ARGUMENTS:
@@ -88,7 +90,7 @@ def _built(node: Any, path: str, made: dict[str, nn.Module]) -> nn.Module:
     if not isinstance(node, dict) or path.count(".") > MAX_DEPTH or len(made) > MAX_MODULES:
         raise _invalid(f"{quoted(path)} is no module, or lies too deep")
     if "same" in node:
-        if node["same"] not in made:
+        if not isinstance(node["same"], str) or node["same"] not in made:
             raise _invalid(f"{quoted(path)} refers to {quoted(node['same'])}, which is not before it")
         return made[node["same"]]
     kind = node.get("type")

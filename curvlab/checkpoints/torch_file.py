@@ -40,7 +40,8 @@ def read_torch_zip(path: Path, max_memory: int | None = None) -> Stored:
         contents = _inert(path, io.BytesIO(read_entry(path, archive, pickles[0], MAX_BYTES)))
         folder = pickles[0].removesuffix("data.pkl")
         mapped = _check_records(path, archive, f"{folder}data/", vetted_storages(path, contents))
-    return _stored(path, "torch-zip", _load(path, mmap=mapped))
+    # torch.load maps files by name only, and believes a name that ends in .safetensors.
+    return _stored(path, "torch-zip", _load(path, mmap=mapped and path.suffix != ".safetensors"))
 
 
 def read_torch_legacy(path: Path, max_memory: int | None = None) -> Stored:

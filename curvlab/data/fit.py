@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def fit(dataset: Dataset, module: nn.Module) -> Dataset:
-    """`dataset` as the first parametrised layer of `module` takes it; what does not need changing is left alone.
+    """`dataset` as the first layer of `module` takes it; what needs no change, or is not understood, stays.
 
-    Embedding first: whole numbers, checked against the number of rows. Any other: uint8 x becomes x/255, other whole
-    numbers become floats. Linear first: (n, ...) is flattened to (n, d) when that has `in_features` and the last axis
-    has not. Convolution first: a missing channel axis is added, channels-last is turned into channels-first.
+    Embedding first and x of shape (n,) or (n, s): whole numbers become token ids, checked against the rows there are.
+    Any
+    other: uint8 x becomes x/255, other whole numbers become floats. Linear first: (n, ...) is flattened to (n, d) when
+    that has `in_features` and the last axis has not. Convolution first: a missing channel axis is added,
+    channels-last is turned into channels-first.
 
     Raises:
-        DataError: when tokens are asked for and x has none, or x has a token the embedding has no row for.
+        DataError: x has a token that the embedding has no row for.
     """
     from torch import nn
 
@@ -45,26 +47,24 @@ def input_shape(module: nn.Module) -> tuple[int, ...] | None:
 
 
 def first_layer(module: nn.Module) -> nn.Module | None:
-    """The first module, in the order they were registered, that owns a parameter itself."""
-    return next((part for part in module.modules() if next(part.parameters(recurse=False), None) is not None), None)
+    """The first Linear, convolution or Embedding, in the order that modules were registered."""
+    from torch import nn
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+    return next((part for part in module.modules() if isinstance(part, kinds)), None)
 
 
 def _typed(x: Tensor, first: nn.Module | None) -> tuple[Tensor, list[str]]:
     import torch
     from torch import nn
 
-    if isinstance(first, nn.Embedding):
+    if isinstance(first, nn.Embedding) and x.ndim <= 2 and bool((x == x.to(torch.int64)).all()):
         tokens = x.to(torch.int64)
-        if x.is_floating_point() and not bool((tokens == x).all()):
-            raise DataError(
-                "the model begins with an embedding and the inputs are not whole numbers", "it takes token ids"
-            )
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= first.num_embeddings:
             found = f"the inputs hold token ids from {low} to {high}"
-            raise DataError(
-                found, f"the embedding has rows 0 to {first.num_embeddings - 1}", "use the model's own tokenizer"
-            )
+            why = f"the embedding has rows 0 to {first.num_embeddings - 1}"
+            raise DataError(found, why, "use the model's own tokenizer")
         return tokens, ["inputs turned into token ids"] if x.is_floating_point() else []
     if x.dtype == torch.uint8:
         return x.float() / 255, ["uint8 inputs scaled to [0, 1]"]

@@ -97,15 +97,15 @@ def _cut(pixels: Tensor, ranges: Sequence[slice]) -> Tensor:
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """out[g] = Σ_{p,n} a[p,g,n] b[p,g,n]ᵀ for views a and b `[*lead, g, last, n, c]`."""
     *lead, groups, width, n, channels = a.shape
-    if width * n < channels:  # a product of few rows is mostly result: bring the rows together
+    if 2 * width * n < channels:  # products of few rows are mostly result: bring the rows together
         left, right = (t.movedim(-4, 0).reshape(groups, -1, channels) for t in (a, b))
         return torch.bmm(left.mT, right)
-    if len(lead) > 1:
+    if len(lead) > 1 or (lead and width * n < channels):
         total = _product(a[0], b[0])
         for left, right in zip(a[1:], b[1:], strict=True):
             total += _product(left, right)
         return total
-    # A batch of products and a sum: BLAS runs small products side by side, and no row is copied.
+    # A batch of products and then a sum: BLAS does small products side by side, and no row is copied.
     left, right = (t.reshape(prod(lead) * groups, width * n, channels) for t in (a, b))
     return torch.bmm(left.mT, right).view(-1, groups, channels, channels).sum(0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from curvlab.operators.eigenvalues import PRODUCT_LIMIT, Factored, outer
 from curvlab.shapes import Float, Int
 
 _CHEAP = 2**16  # so few products are sorted sooner than searched
-_QUERIES = 2**22  # thresholds divided at once: 32 MiB
+_QUERIES = 2**21  # thresholds divided at once: 16 MiB
 
 
 def quantiles(lists: Factored, levels: Sequence[float]) -> Float[Tensor, " q"]:
@@ -27,35 +27,49 @@ def quantiles(lists: Factored, levels: Sequence[float]) -> Float[Tensor, " q"]:
             (`factored_eigenvalues`); N ≥ 1.
         levels: numbers in [0, 1].
     """
-    size = lists[0].shape[0] * math.prod(values.shape[1] for values in lists)
-    position = torch.tensor(levels, dtype=torch.float64, device=lists[0].device) * (size - 1)
-    lower = position.floor().long()
-    upper = (lower + 1).clamp(max=size - 1)
-    found = order_statistics(lists, torch.cat([lower, upper]))
-    return torch.lerp(found[: len(levels)], found[len(levels) :], position - lower)
+    position = torch.tensor(levels, dtype=torch.float64, device=lists[0].device) * (_length(lists) - 1)
+    ranks = position.floor().long()
+    return torch.lerp(*order_statistics(lists, ranks), position - ranks)
 
 
-def order_statistics(lists: Factored, ranks: Int[Tensor, " q"]) -> Float[Tensor, " q"]:
-    """x_rank of the ordered products x_0 ≤ x_1 ≤ … for every rank; arguments as in `quantiles`."""
-    lists = _fold(lists)
+def order_statistics(lists: Factored, ranks: Int[Tensor, " q"]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """x_k and x_{k+1} of the ordered products x_0 ≤ x_1 ≤ … for every rank k; x_k twice for the last.
+
+    Arguments as in `quantiles`.
+    """
+    last = _length(lists) - 1
+    # Entries that are 0 in every group make nothing but zeros, which need no search.
+    lists = _fold(tuple(values[:, (values > 0).any(0)] for values in lists))
+    zeros = last + 1 - _length(lists)
+    if zeros > last:
+        return (lists[0].new_zeros(ranks.shape),) * 2
     if len(lists) == 1:
-        return lists[0].flatten().sort().values[ranks]
-    least, most = 1.0, 1.0
-    for values in lists:
-        positive = values[values > 0]
-        if positive.numel() == 0:
-            return ranks.new_zeros(ranks.shape, dtype=torch.float64)
-        least, most = least * positive.min().item(), most * positive.max().item()
-    # The margins cover the rounding of the products: no positive one is at or under `low`, all are at or under
-    # `high`.
-    low = torch.full_like(ranks, _bits(least * (1 - 1e-12)))
-    high = torch.full_like(ranks, _bits(most * (1 + 1e-12)))
-    zeros = _count(lists, _numbers(low))
+        ordered = lists[0].flatten().sort().values
+        both = torch.stack([ranks, (ranks + 1).clamp(max=last)]) - zeros
+        first, second = torch.where(both < 0, 0.0, ordered[both.clamp(min=0)])
+        return first, second
+
+    def reached(bits: Int[Tensor, " q"]) -> Int[Tensor, " q"]:
+        return zeros + _count(lists, _numbers(bits, lists)).sum(0)
+
+    # The margins cover the rounding of products: no positive one is at or under `least`, all are at or under `most`.
+    least = torch.full_like(ranks, _bits(math.prod(values[values > 0].min().item() for values in lists) * (1 - 1e-12)))
+    most = torch.full_like(ranks, _bits(math.prod(values.max().item() for values in lists) * (1 + 1e-12)))
+    low, high = least, most
     while bool((high - low > 1).any()):
         middle = low + (high - low) // 2
-        above = _count(lists, _numbers(middle)) > ranks
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return torch.where(ranks < zeros, 0.0, _numbers(high))
+        enough = reached(middle) > ranks
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    # What is at or under `least` is 0, and what comes after the last 0 is the least product above it.
+    zero = reached(least) > ranks
+    bits = torch.where(zero, least, high)
+    found = torch.where(zero, 0.0, bits.view(torch.float64))
+    repeated = (reached(bits) > ranks + 1) | (ranks == last)
+    return found, torch.where(repeated, found, _next(lists, _numbers(bits, lists)).amin(0))
+
+
+def _length(lists: Factored) -> int:
+    return lists[0].shape[0] * math.prod(values.shape[1] for values in lists)
 
 
 def _fold(lists: Factored) -> Factored:
@@ -70,26 +84,42 @@ def _fold(lists: Factored) -> Factored:
     return (*ordered[:-1], ordered[-1].sort(dim=1).values)
 
 
-def _count(lists: Factored, thresholds: Float[Tensor, " q"]) -> Int[Tensor, " q"]:
-    """How many products are at or under each positive threshold."""
-    return _count_groups(lists, thresholds.expand(lists[0].shape[0], -1)).sum(0)
-
-
-def _count_groups(lists: Factored, thresholds: Float[Tensor, "g q"]) -> Int[Tensor, "g q"]:
+def _count(lists: Factored, thresholds: Float[Tensor, "g q"]) -> Int[Tensor, "g q"]:
+    """How many products of each group are at or under each positive threshold."""
     if len(lists) == 1:
-        return torch.searchsorted(lists[0], thresholds.contiguous(), right=True)
+        return torch.searchsorted(lists[0], thresholds, right=True)
     total = torch.zeros(thresholds.shape, dtype=torch.int64, device=thresholds.device)
-    step = max(1, _QUERIES // thresholds.numel())
-    for start in range(0, lists[0].shape[1], step):
-        # Infinite where the entry is 0: every product with it is under the threshold.
-        quotients = thresholds[:, :, None] / lists[0][:, None, start : start + step]
-        total += _count_groups(lists[1:], quotients.flatten(1)).view(*quotients.shape).sum(2)
+    for _, quotients in _quotients(lists[0], thresholds):
+        total += _count(lists[1:], quotients.flatten(1)).view(quotients.shape).sum(2)
     return total
+
+
+def _next(lists: Factored, thresholds: Float[Tensor, "g q"]) -> Float[Tensor, "g q"]:
+    """The least product of each group above each positive threshold, or infinity."""
+    if len(lists) == 1:
+        padded = torch.cat([lists[0], torch.full_like(lists[0][:, :1], math.inf)], dim=1)
+        return padded.gather(1, torch.searchsorted(lists[0], thresholds, right=True))
+    least = torch.full_like(thresholds, math.inf)
+    for entries, quotients in _quotients(lists[0], thresholds):
+        above = entries * _next(lists[1:], quotients.flatten(1)).view(quotients.shape)
+        least = torch.minimum(least, above.where(entries > 0, math.inf).amin(2))
+    return least
+
+
+def _quotients(
+    values: Float[Tensor, "g n"], thresholds: Float[Tensor, "g q"]
+) -> Iterator[tuple[Float[Tensor, "g 1 c"], Float[Tensor, "g q c"]]]:
+    """Some of the values and threshold/value for them; infinite for 0, whose products are under every threshold."""
+    step = max(1, _QUERIES // thresholds.numel())
+    for start in range(0, values.shape[1], step):
+        entries = values[:, None, start : start + step]
+        yield entries, thresholds[:, :, None] / entries
 
 
 def _bits(number: float) -> int:
     return int(torch.tensor(max(number, 5e-324), dtype=torch.float64).view(torch.int64))
 
 
-def _numbers(bits: Int[Tensor, " q"]) -> Float[Tensor, " q"]:
-    return bits.view(torch.float64)
+def _numbers(bits: Int[Tensor, " q"], lists: Factored) -> Float[Tensor, "g q"]:
+    """The doubles of these bits, as thresholds of every group."""
+    return bits.view(torch.float64).expand(lists[0].shape[0], -1).contiguous()

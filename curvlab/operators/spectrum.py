@@ -51,32 +51,49 @@ def spectrum(
     Raises:
         NumericalError: non-finite numbers, or a clearly negative eigenvalue.
     """
-    return _summary(factored_eigenvalues(operator), trace(operator), count, levels, resolution)
+    lists = factored_eigenvalues(operator)
+    return _summary(lists, trace(operator), [count] * len(lists), levels, resolution)
 
 
 def kronecker_spectra(
-    factors: Sequence[Operator], count: int = 0, levels: Sequence[float] = QUANTILE_LEVELS, resolution: float = 0.0
+    factors: Sequence[Operator],
+    count: int | Sequence[int] = 0,
+    levels: Sequence[float] = QUANTILE_LEVELS,
+    resolution: float = 0.0,
 ) -> tuple[Spectrum, ...]:
     """The spectrum of every factor and, last, of their Kronecker product, with each factor's eigenvalues found once.
 
-    Factors that are all `Grouped` are multiplied group by group. Other arguments and errors as in `spectrum`.
+    Factors that are all `Grouped` are multiplied group by group.
+
+    Args:
+        factors: one or more.
+        count: rows that the factors were estimated from, one number for all or one each.
+        levels, resolution: and errors, as in `spectrum`.
     """
     grouped = [factor for factor in factors if isinstance(factor, Grouped)]
     together = len(grouped) == len(factors)
     product = GroupedKronecker(tuple(grouped)) if together else Kronecker(tuple(factors))
     lists = [factored_eigenvalues(factor) for factor in factors]
-    each = (_summary(one, trace(factor), count, levels, resolution) for one, factor in zip(lists, factors, strict=True))
-    joined = sum(lists, ()) if together else kronecker_lists(lists)
-    return (*each, _summary(joined, trace(product), count, levels, resolution))
+    if not together:
+        lists = [kronecker_lists([one]) for one in lists]
+    rows = [count] * len(factors) if isinstance(count, int) else count
+    counts = [(number,) * len(one) for number, one in zip(rows, lists, strict=True)]
+    each = (
+        _summary(one, trace(factor), numbers, levels, resolution)
+        for one, factor, numbers in zip(lists, factors, counts, strict=True)
+    )
+    return (*each, _summary(sum(lists, ()), trace(product), sum(counts, ()), levels, resolution))
 
 
-def _summary(raw: Factored, total: float, count: int, levels: Sequence[float], resolution: float) -> Spectrum:
-    """The spectrum of a matrix of trace `total` from its eigenvalues."""
+def _summary(
+    raw: Factored, total: float, counts: Sequence[int], levels: Sequence[float], resolution: float
+) -> Spectrum:
+    """The spectrum of a matrix of trace `total` from the lists of its eigenvalues and the rows behind each list."""
     size = raw[0].shape[0] * math.prod(values.shape[1] for values in raw)
     if size == 0:
         return Spectrum(0, 0.0, None, None, 0, None, None, None, None)
     tops = [values.max().item() for values in raw]
-    lists = tuple(_resolved(values, top, count, resolution) for values, top in zip(raw, tops, strict=True))
+    lists = tuple(_resolved(*one, resolution) for one in zip(raw, tops, counts, strict=True))
     positive = torch.stack([(values > 0).sum(1) for values in lists]).prod(0)
     rank, largest = int(positive.sum()), math.prod(tops)
     if rank == 0:

@@ -82,6 +82,8 @@ class Collector:
             part.batches += 1
         with _frozen(self.model), torch.set_grad_enabled(self.plan.backward):
             output = output_tensor(self._tape.run(inputs))
+            for name in [n for n in self._calls if self.survey.blocks[n].calls != 1]:
+                self._update_features(name, self._calls[name])
             if self.plan.reduced:
                 self._reduce_features()
             if self.plan.backward:
@@ -93,15 +95,23 @@ class Collector:
         name = self.survey.block_of.get(use_key(use, call.layer))
         if name is None:
             return
+        self._calls.setdefault(name, []).append(call)
+        # A block that runs many times (a recurrent cell) is worth waiting for: one product instead of one per call.
+        if self.survey.blocks[name].calls == 1:
+            self._update_features(name, [call])
+
+    def _update_features(self, name: str, calls: list[Call]) -> None:
         plan = self.plan
-        for part, samples in self._split({name: self._sample([call])}):
+        for call in calls:
+            call.check()
+        for part, samples in self._split({name: self._sample(calls)}):
             sample = samples[name]
             part.rows[name] = part.rows.get(name, 0) + sample.examples * sample.positions
             if plan.features and plan.wants("features", name):
                 part.features.setdefault(name, FeatureMoments(plan.keep_rows)).update(sample)
         if plan.tensors is None and not plan.exact and not plan.reduced:
-            call.x = None  # the signals alone are needed from here on
-        self._calls.setdefault(name, []).append(call)
+            for call in calls:
+                call.x = None  # the signals alone are needed from here on
 
     def _reduce_features(self) -> None:
         for name in self._calls:

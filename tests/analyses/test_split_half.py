@@ -16,7 +16,7 @@ def test_half_the_difference() -> None:
 
 
 def test_it_is_the_standard_deviation_of_the_full_estimate() -> None:
-    """Root mean square of |a − b|/2 over 2000 experiments against the known standard deviation 1/√200 of a mean of 200."""
+    """Root mean square of |a − b|/2 over 2000 experiments; a mean of 200 has a standard deviation of 1/√200."""
     halves = torch.randn(2000, 2, 100, dtype=torch.float64).mean(2)
     squares = [standard_error(a, b) ** 2 for a, b in halves.tolist()]
     # 2000 squared normals: the mean of squares has a relative standard deviation of √(2/2000) = 3 %.

@@ -80,7 +80,9 @@ def test_groups_are_one_block_diagonal_matrix(biased: bool) -> None:
     x = torch.stack([features(100, 6, seed) * 3.0**seed for seed in range(4)])
     second, mean = moments(x)
     found, summary = whitening(Grouped(second), mean, biased, 100)
-    assert found.identity == pytest.approx(np.linalg.cond(matrix(metric(Grouped(second), mean, biased)).numpy()), rel=1e-8)
+    assert found.identity == pytest.approx(
+        np.linalg.cond(matrix(metric(Grouped(second), mean, biased)).numpy()), rel=1e-8
+    )
     assert summary.size == 4 * (6 + biased)
     if biased:
         correlations = [np.linalg.eigvalsh(np.corrcoef(group.T.numpy())) for group in x]

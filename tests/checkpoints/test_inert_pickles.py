@@ -40,11 +40,12 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("number", range(len(VALUES)))
+# Protocols before 4 write bytes and sets as calls of classes, which stand-ins do not make.
+READABLE = [(n, p) for n in range(len(VALUES)) for p in range(2, 6) if p >= 4 or n not in (5, 8)]
+
+
+@pytest.mark.parametrize(("number", "protocol"), READABLE)
 def test_plain_values(number: int, protocol: int) -> None:
-    if protocol < 4 and number in (5, 8):
-        pytest.skip("older protocols write bytes and sets as calls of classes")
     stream = io.BytesIO(pickle.dumps(VALUES[number], protocol) + b"rest")
     assert plain(read_pickle(stream).value) == VALUES[number]
     assert stream.read() == b"rest"
@@ -80,7 +81,7 @@ class Bomb:
         self.marker = marker
 
     def __reduce__(self) -> Any:
-        return exec, (f"open({str(self.marker)!r}, 'w').write('executed')",)
+        return exec, (f"__import__('pathlib').Path({str(self.marker)!r}).touch()",)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -43,7 +43,8 @@ def test_nothing_but_the_result_is_on_stdout(full_run):
     assert "\x1b" not in full_run.stdout + full_run.stderr
 
 
-def test_json_on_stdout_is_alone_there_and_repeats(process, folder):
+def test_json_on_stdout_is_alone_there_and_repeats(process, full_run, folder):
+    assert full_run.returncode == 3
     run = process(*FULL, "--json", "-")
     assert run.returncode == 0
     document, earlier = json.loads(run.stdout), json.loads((folder / "full.json").read_text())

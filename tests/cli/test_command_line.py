@@ -103,6 +103,15 @@ def test_a_bug_is_called_one():
     assert "CURVLAB_DEBUG=1" in run.stderr
 
 
+@pytest.mark.parametrize("error", ["MemoryError()", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")'])
+def test_memory_that_ran_out_is_no_bug(error):
+    code = f"import curvlab_cli.main as main\ndef app(): raise {error}\nmain.app = app\nmain.run()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "memory ran out" in run.stderr
+    assert "bug" not in run.stderr
+
+
 HOSTILE = ["\x1b]0;owned\x07", "\x1b[2Jgone", "a\u202eb", "[red]x[/red]", "line\nbreak"]
 
 

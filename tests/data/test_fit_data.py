@@ -60,17 +60,36 @@ def test_what_fits_or_cannot_fit_is_left_alone(model, x):
     assert fitted.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("x", "sentence"),
-    [
-        (torch.tensor([[0.5]]), "takes token ids"),
-        (torch.tensor([[10]]), "rows 0 to 9"),
-        (torch.tensor([[-1]]), "rows 0 to 9"),
-    ],
-)
-def test_tokens_that_an_embedding_does_not_have(x, sentence):
-    with pytest.raises(DataError, match=sentence):
-        fit(made(x), nn.Embedding(10, 4))
+@pytest.mark.parametrize("token", [10, -1])
+def test_tokens_that_an_embedding_does_not_have(token):
+    with pytest.raises(DataError, match="rows 0 to 9"):
+        fit(made(torch.tensor([[token]])), nn.Embedding(10, 4))
+
+
+class Patches(nn.Module):
+    """A parameter of its own and an embedding of positions stand before the layer that sees the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.norm = nn.LayerNorm(4)
+        self.patches = nn.Conv2d(1, 4, 2, 2)
+
+    def forward(self, x):
+        return self.norm(self.patches(x).flatten(2).mT + self.token)
+
+
+def test_parameters_before_the_first_layer_do_not_hide_it():
+    x = torch.randint(256, (5, 8, 8), dtype=torch.uint8)
+    assert Patches()(fit(made(x), Patches()).x).shape == (5, 16, 4)
+
+
+def test_images_are_no_tokens_whatever_stands_first():
+    model = nn.ModuleList([nn.Embedding(16, 4), nn.Conv2d(1, 4, 2)])
+    x = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
+    assert model[1](fit(made(x), model).x).shape == (5, 4, 7, 7)
+    real = torch.rand(5, 7)
+    assert fit(made(real), model).x is real
 
 
 def test_only_a_linear_first_layer_tells_the_shape():

@@ -27,7 +27,8 @@ def factor_lists(draw: st.DrawFn) -> tuple[torch.Tensor, ...]:
     entry = st.one_of(st.just(0.0), st.just(1.0), st.floats(1e-12, 1e3))
     return tuple(
         torch.tensor(
-            draw(st.lists(st.lists(entry, min_size=n, max_size=n), min_size=groups, max_size=groups)), dtype=torch.float64
+            draw(st.lists(st.lists(entry, min_size=n, max_size=n), min_size=groups, max_size=groups)),
+            dtype=torch.float64,
         )
         .sort(1)
         .values
@@ -44,11 +45,12 @@ def test_counting_gives_numpys_quantiles(cheap: int, lists: tuple[torch.Tensor, 
     try:
         found = quantiles(lists, LEVELS).numpy()
         products = all_products(lists)
-        ordered = order_statistics(lists, torch.arange(len(products))).numpy()
+        ordered, following = (x.numpy() for x in order_statistics(lists, torch.arange(len(products))))
     finally:
         counting._CHEAP = saved
     # Two roundings: of t/λ, and of products taken in another order.
     np.testing.assert_allclose(ordered, products, rtol=1e-15, atol=0)
+    np.testing.assert_allclose(following, [*products[1:], products[-1]], rtol=1e-15, atol=0)
     np.testing.assert_allclose(found, np.quantile(products, LEVELS), rtol=1e-12, atol=0)
 
 
@@ -74,7 +76,9 @@ def test_millions_of_products_with_a_known_order() -> None:
     coarse = 2.0 ** (15 * torch.arange(4, dtype=torch.float64))[None]
     flat = torch.ones(1, 20_000, dtype=torch.float64)
     ranks = torch.tensor([0, 19_999, 20_000, 59 * 20_000, 60 * 20_000 - 1])
-    assert order_statistics((powers, flat, coarse), ranks).tolist() == [1.0, 1.0, 2.0, 2.0**59, 2.0**59]
+    here, following = order_statistics((powers, flat, coarse), ranks)
+    assert here.tolist() == [1.0, 1.0, 2.0, 2.0**59, 2.0**59]
+    assert following.tolist() == [1.0, 2.0, 2.0, 2.0**59, 2.0**59]
     ones = (flat, flat)
     assert quantiles(ones, (0.0, 0.5, 1.0)).tolist() == [1.0, 1.0, 1.0]
 

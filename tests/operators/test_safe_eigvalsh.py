@@ -45,7 +45,7 @@ def test_a_shift_helps_convergence_and_is_taken_back(monkeypatch: pytest.MonkeyP
 
 def test_giving_up_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.linalg, "eigvalsh", failing(100))
-    with pytest.raises(NumericalError, match="6 × 6 matrix .* did not converge"):
+    with pytest.raises(NumericalError, match=r"6 × 6 matrix .* did not converge"):
         safe_eigvalsh(matrix())
 
 

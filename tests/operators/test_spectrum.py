@@ -103,6 +103,16 @@ def test_kronecker_summary_is_made_of_its_factors() -> None:
     assert both.condition_number is None
 
 
+def test_each_factor_has_its_own_count() -> None:
+    """Of 100,000 rows an eigenvalue of 1e-12 is rounding, of 10 it is not."""
+    a = Diagonal(torch.tensor([1e-12, 1.0], dtype=torch.float64))
+    stack = Grouped(torch.eye(2).expand(3, 2, 2).contiguous())
+    ranks = [found.rank for found in kronecker_spectra((a, a, stack), count=[10, 10**5, 10])]
+    assert ranks == [2, 1, 6, 12]
+    with pytest.raises(ValueError, match="zip"):
+        kronecker_spectra((a, a), count=[10])
+
+
 def test_grouped_factors_are_multiplied_group_by_group() -> None:
     a, g = Grouped(psd(3, 4)), Grouped(psd(3, 2))
     first, second, both = kronecker_spectra((a, g))
@@ -147,7 +157,9 @@ def test_a_rotation_changes_nothing(seed: int, size: int) -> None:
     rotation, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))
     plain, rotated = spectrum(Dense(matrix)), spectrum(Dense(rotation @ matrix @ rotation.T))
     # The smallest eigenvalue is known to eps·λ_max, so its relative error grows with the condition number.
-    assert rotated.condition_number == pytest.approx(plain.condition_number, rel=100 * EPS * plain.condition_number + 1e-12)
+    assert rotated.condition_number == pytest.approx(
+        plain.condition_number, rel=100 * EPS * plain.condition_number + 1e-12
+    )
     assert rotated.effective_rank == pytest.approx(plain.effective_rank, rel=1e-10)
     assert rotated.trace == pytest.approx(plain.trace, rel=1e-12)
 

@@ -1,0 +1,333 @@
+"""PyTorch checkpoints from an enemy: nothing executed, nothing allocated on the word of the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hostile.refusal import refusal
+
+from curvlab.checkpoints.detect import LEGACY_MAGIC
+from curvlab.checkpoints.load import load
+
+
+class Calls:
+    """Pickles as a call of `function` with `arguments`."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.function, self.arguments
+
+
+class Storage:
+    """Pickles as a reference to the bytes of the file, of any size one likes to claim."""
+
+    def __init__(self, elements: Any, key: Any = "0", kind: Any = torch.FloatStorage, *view: Any) -> None:
+        self.identifier = ("storage", kind, key, "cpu", elements, *view)
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        return value.identifier if isinstance(value, Storage) else None
+
+
+def pickled(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, 2).dump(value)
+    return buffer.getvalue()
+
+
+def tensor(size: Any, stride: Any = None, storage: Any = None, offset: Any = 0) -> Calls:
+    stride = tuple(1 for _ in size) if stride is None else stride
+    storage = Storage(4) if storage is None else storage
+    rebuild = torch._utils._rebuild_tensor_v2
+    return Calls(rebuild, storage, offset, size, stride, False, OrderedDict())
+
+
+def archive(value: Any, data: bytes = bytes(16), compress: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip as torch writes it, around any pickle."""
+    content = value if isinstance(value, bytes) else pickled(value)
+    entries = {"m/data.pkl": content, "m/byteorder": b"little", "m/data/0": data, "m/version": b"3\n"}
+    return zipped(entries, compress)
+
+
+def zipped(entries: dict[str, bytes], compress: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compress) as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def legacy(value: Any, keys: Any = ("0",), count: int = 4, data: bytes = bytes(16)) -> bytes:
+    """The old format around any pickle: five pickles, then the storages."""
+    content = value if isinstance(value, bytes) else pickled(value)
+    facts = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    parts = [pickled(0x1950A86A20F9469CFC6C), pickled(1001), pickled(facts), content, pickled(list(keys))]
+    return b"".join(parts) + struct.pack("<q", count) + data
+
+
+def weights(**changes: Any) -> dict[str, Any]:
+    return {"fc.weight": tensor((2, 2), (2, 1)), **changes}
+
+
+FRAMES: dict[str, Callable[[Any], bytes]] = {"zip": archive, "legacy": legacy}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_the_honest_frame_loads(frame: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(FRAMES[frame](weights()))
+    assert torch.equal(load(path).tensors["fc.weight"], torch.zeros(2, 2))
+
+
+def _laughs() -> Any:
+    value: Any = {"x": 1}
+    for _ in range(60):
+        value = {"a": value, "b": value}
+    return {"fc.weight": tensor((2, 2), (2, 1)), "x": value}
+
+
+def _deep() -> Any:
+    value: Any = {}
+    for _ in range(200):
+        value = {"a": value}
+    return {"fc.weight": tensor((2, 2), (2, 1)), "x": value}
+
+
+def _circle() -> dict[str, Any]:
+    value = weights()
+    value["self"] = [value]
+    return value
+
+
+# Values whose numbers or calls must be refused in both frames, and words of the sentence.
+VALUES: dict[str, tuple[Callable[[], Any], str]] = {
+    "larger than its storage": (lambda: {"w": tensor((2, 3), (3, 1))}, "does not fit its storage of 4 elements"),
+    "beyond its storage": (lambda: {"w": tensor((2, 2), (2, 1), offset=1)}, "does not fit its storage"),
+    "strides beyond its storage": (lambda: {"w": tensor((2, 2), (4, 1))}, "does not fit its storage"),
+    "a petabyte of one number": (lambda: {"w": tensor((2**25, 2**25), (0, 0))}, "repeats a storage of 4 elements"),
+    "no elements and 2^40": (lambda: {"w": tensor((0, 2**40), (1, 1))}, "no elements but a dimension"),
+    "negative sizes": (lambda: {"w": tensor((-2, -2), (1, 1))}, "no proper storage, offset, sizes and strides"),
+    "negative strides": (lambda: {"w": tensor((2,), (-1,), offset=1)}, "no proper storage"),
+    "sizes that are text": (lambda: {"w": tensor(("2", "2"), (1, 1))}, "no proper storage"),
+    "more strides than sizes": (lambda: {"w": tensor((2,), (1, 1))}, "1 dimensions has 2 strides"),
+    "a tensor without arguments": (lambda: {"w": Calls(torch._utils._rebuild_tensor_v2)}, "no proper storage"),
+    "a storage of 2^60 elements": (
+        lambda: {"w": tensor((2**60,), storage=Storage(2**60))},
+        "instead of",
+    ),
+    "a storage of negative size": (lambda: {"w": tensor((2,), storage=Storage(-1))}, "a storage that cannot be"),
+    "a storage of a network's class": (
+        lambda: {"w": tensor((2,), storage=Storage(4, kind=torch.nn.Linear))},
+        "torch.nn.modules.linear.Linear",
+    ),
+    "a storage that is not in the file": (lambda: {"w": tensor((2,), storage=Storage(4, "../0"))}, "storage"),
+    "a terabyte tensor": (lambda: weights(x=Calls(torch.Tensor, 10**12)), "calls for 'torch.Tensor'"),
+    "a terabyte of bytes": (lambda: weights(x=Calls(bytearray, 10**12)), "calls for '__builtin__.bytearray'"),
+    "a terabyte storage": (
+        lambda: weights(x=Calls(torch.UntypedStorage, 10**12)),
+        "calls for 'torch.storage.UntypedStorage'",
+    ),
+    "codecs that unpack": (
+        lambda: weights(x=Calls(__import__("_codecs").encode, b"x", "zlib_codec")),
+        "calls for '_codecs.encode'",
+    ),
+    "a billion laughs": (_laughs, "nests its values without end"),
+    "deep tables": (_deep, "nests its values without end"),
+    "a name of a megabyte": (lambda: {"x" * 10**6: tensor((2, 2), (2, 1))}, "a name of 1000000 characters"),
+    "two tensors of one name": (
+        lambda: {"a": {"b": tensor((2,))}, "a.b": tensor((2,), offset=1)},
+        "two tensors named 'a.b'",
+    ),
+    "nothing": (dict, "storages|no tensors"),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("name", VALUES)
+def test_dishonest_values(name: str, frame: str, tmp_path: Path) -> None:
+    make, words = VALUES[name]
+    path = tmp_path / "m.pt"
+    path.write_bytes(FRAMES[frame](make()))
+    sentence = refusal(path)
+    assert any(word in sentence for word in words.split("|")), sentence
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_table_inside_itself_is_walked_once(frame: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(FRAMES[frame](_circle()))
+    assert list(load(path).tensors) == ["fc.weight"]
+
+
+def _touch(marker: Path) -> Calls:
+    return Calls(os.mkdir, str(marker))
+
+
+EXECUTING: dict[str, Callable[[Any], bytes]] = {
+    "bare": lambda v: pickle.dumps(v, 2),
+    "bare, newest": lambda v: pickle.dumps(v, 5),
+    "bare, text": lambda v: pickle.dumps(v, 0),
+    "zip": archive,
+    "legacy": legacy,
+    "legacy, before the content": lambda v: LEGACY_MAGIC_PICKLE + pickle.dumps(v, 2),
+    "legacy, after the content": lambda v: legacy(weights())[:-24].rsplit(b"\x80\x02]", 1)[0] + pickle.dumps(v, 2),
+}
+LEGACY_MAGIC_PICKLE = b"\x80\x02" + LEGACY_MAGIC
+
+
+@pytest.mark.parametrize("where", EXECUTING)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_nothing_is_executed(where: str, suffix: str, tmp_path: Path) -> None:
+    marker, path = tmp_path / "executed", tmp_path / f"m.{suffix}"
+    path.write_bytes(EXECUTING[where]({"fc.weight": _touch(marker)}))
+    sentence = refusal(path)
+    assert "mkdir" in sentence or "legacy" in where
+    refusal(path, trust=True)
+    assert not marker.exists()
+
+
+def test_the_executing_pickle_does_execute_elsewhere(tmp_path: Path) -> None:
+    pickle.loads(EXECUTING["bare"](_touch(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+GOOD = archive(weights())
+_ENTRIES = {"m/data.pkl": pickled(weights()), "m/byteorder": b"little", "m/data/0": bytes(16), "m/version": b"3\n"}
+
+
+def _patched(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in content
+    return content.replace(old, new)
+
+
+def _with_entry(name: str) -> bytes:
+    return zipped({**_ENTRIES, name: b"x"})
+
+
+def _twice() -> bytes:
+    buffer = io.BytesIO(_with_entry("m/data/1"))
+    return _patched(buffer.getvalue(), b"m/data/1", b"m/data/0")
+
+
+ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "half": (lambda: GOOD[: len(GOOD) // 2], "is broken"),
+    "without its last byte": (lambda: GOOD[:-1], "is broken"),
+    "empty": (lambda: zipped({}), "it is empty"),
+    "without data.pkl": (lambda: zipped({"m/weights": b"x"}), "without a model"),
+    "with data.pkl alone": (lambda: zipped({"data.pkl": pickled({})}), "0 entries named data.pkl"),
+    "without its storage": (lambda: zipped({k: v for k, v in _ENTRIES.items() if k != "m/data/0"}), "has no bytes"),
+    "with half a storage": (lambda: archive(weights(), bytes(8)), "has 8 bytes instead of 16"),
+    "with half a pickle": (lambda: archive(pickled(weights())[:-10]), "pickle cannot be followed"),
+    "with no pickle": (lambda: archive(b""), "pickle cannot be followed"),
+    "with zeros for a pickle": (lambda: archive(bytes(100)), "pickle cannot be followed"),
+    "with an entry out of the archive": (lambda: _with_entry("../../x"), "points out of the archive"),
+    "with an absolute entry": (lambda: _with_entry("/etc/x"), "points out of the archive"),
+    "with an entry twice": (_twice, "stands in it twice"),
+    "bomb of data": (
+        lambda: archive(
+            {"w": tensor((50_000_000,), storage=Storage(50_000_000))}, bytes(200_000_000), zipfile.ZIP_DEFLATED
+        ),
+        "as a zip bomb does",
+    ),
+    "bomb of a pickle": (
+        lambda: archive(b"\x80\x02" + b"N0" * 100_000_000 + b"N.", compress=zipfile.ZIP_DEFLATED),
+        "as a zip bomb does",
+    ),
+    "bomb beside the data": (
+        lambda: zipped({**_ENTRIES, "m/readme": bytes(200_000_000)}, zipfile.ZIP_DEFLATED),
+        "as a zip bomb does",
+    ),
+    "encrypted": (lambda: _encrypted(), "is encrypted"),
+    "overlapping": (lambda: _overlapping(), "overlap|another size|is broken"),
+    "of the wrong byte order": (lambda: zipped({**_ENTRIES, "m/byteorder": b"middle"}), "torch cannot read it"),
+}
+
+
+def _encrypted() -> bytes:
+    content = bytearray(GOOD)
+    at = content.index(b"PK\x01\x02")
+    content[at + 8] |= 1
+    return bytes(content)
+
+
+def _overlapping() -> bytes:
+    """Every entry of the table of contents claims the size of the whole file."""
+    content = bytearray(GOOD)
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        struct.pack_into("<II", content, at + 20, len(content), len(content))
+        at = content.find(b"PK\x01\x02", at + 1)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_dishonest_archives(name: str, tmp_path: Path) -> None:
+    make, words = ARCHIVES[name]
+    path = tmp_path / "m.pt"
+    path.write_bytes(make())
+    sentence = refusal(path)
+    assert any(word in sentence for word in words.split("|")), sentence
+
+
+def test_a_bomb_that_stays_below_the_ratio_is_bound_by_the_memory_allowed(tmp_path: Path) -> None:
+    data = os.urandom(300_000) + bytes(5_000_000)
+    path = tmp_path / "m.pt"
+    elements = len(data) // 4
+    path.write_bytes(archive({"w": tensor((elements,), storage=Storage(elements))}, data, zipfile.ZIP_DEFLATED))
+    assert load(path).layers
+    assert "that --max-memory allows" in refusal(path, max_memory=1_000_000)
+
+
+OLD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "cut in the storage": (lambda: legacy(weights())[:-1], "ends 1 bytes before"),
+    "cut in the count": (lambda: legacy(weights())[:-20], "elements instead of"),
+    "cut in the pickle": (lambda: legacy(weights())[:150], "pickle cannot be followed"),
+    "the magic number alone": (lambda: LEGACY_MAGIC_PICKLE, "pickle cannot be followed"),
+    "another count": (lambda: legacy(weights(), count=5), "has 5 elements instead of 4"),
+    "a count of 2^60": (lambda: legacy(weights(), count=2**60), "instead of 4"),
+    "storages that no tensor has": (lambda: legacy(weights(), keys=("0", "1")), "does not match the tensors"),
+    "no storages": (lambda: legacy(weights(), keys=()), "does not match the tensors"),
+    "storages that are numbers": (lambda: legacy(weights(), keys=(7,)), "does not match the tensors"),
+    "a list of storages that is none": (lambda: legacy(weights(), keys=[["0"]]), "does not match the tensors"),
+    "a view larger than its storage": (
+        lambda: legacy({"w": tensor((2,), storage=Storage(4, "0", torch.FloatStorage, ("v", 3, 2)))}),
+        "larger than the storage",
+    ),
+    "a tensor larger than its view": (
+        lambda: legacy({"w": tensor((3,), storage=Storage(4, "0", torch.FloatStorage, ("v", 0, 2)))}),
+        "does not fit its storage of 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_dishonest_old_files(name: str, tmp_path: Path) -> None:
+    make, words = OLD[name]
+    path = tmp_path / "m.pt"
+    path.write_bytes(make())
+    assert words in refusal(path)
+
+
+def test_an_old_file_that_is_a_tar_archive_too_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch unpacks a tar archive that a file begins with before it looks for its own magic number.
+    info = tarfile.TarInfo((LEGACY_MAGIC_PICKLE + b"x").decode("latin-1"))
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT, "latin-1", "strict"))
+    path = tmp_path / "m.pt"
+    path.write_bytes(bytes(header) + bytes(1024))
+    assert LEGACY_MAGIC in path.read_bytes()[:32]
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("opened as a tar archive"))
+    assert "before version 0.4 (tar)" in refusal(path)
