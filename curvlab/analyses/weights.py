@@ -14,7 +14,7 @@ from curvlab.analyses.singular_values import singular_values, spectral_norm
 from curvlab.operators.double import pieces
 from curvlab.shapes import Num
 
-_ROOM = 160 * 2**20
+_ROOM = 224 * 2**20  # so that the whole process stays under four times a large weight and 500 MB
 _NOTHING = WeightsResult(None, None, None, None, None, None, 0, 0, None, None, None, None)
 
 
@@ -31,7 +31,7 @@ def weight_statistics(
         weight: of any shape and real dtype; () and (n,) are columns, (out, in/groups, *kernel) a convolution.
         groups: diagonal blocks along the first axis.
         transposed: the weight is (in, out/groups, *kernel), as in a transposed convolution.
-        memory: bytes that may be used beside the weight; by default twice its own and 160 MiB. Where the Gram matrix
+        memory: bytes that may be used beside the weight; by default twice its own and 224 MiB. Where the Gram matrix
             needs more, only the norms and the stable rank are computed, and `note` says so.
 
     Returns:
@@ -46,7 +46,7 @@ def weight_statistics(
         return replace(_NOTHING, note="complex numbers are not analysed")
     if weight.numel() == 0:
         return replace(_NOTHING, rank=0, note="the weight has no entries")
-    tall = _blocks(weight, groups, transposed)
+    tall = _blocks(weight.detach(), groups, transposed)
     entries = _scan(tall)
     known = replace(_NOTHING, nonfinite=entries.nonfinite, zeros=entries.zeros)
     if entries.nonfinite:

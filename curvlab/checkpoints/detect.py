@@ -6,12 +6,14 @@ their beginning, then those recognised by structure, and last an error that says
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from curvlab.checkpoints import strict_json
+from curvlab.checkpoints.inert_pickle import MAX_BYTES, NotAPickle, read_pickle
 from curvlab.checkpoints.onnx_outline import is_onnx
 from curvlab.checkpoints.paths import existing, regular_file
 from curvlab.checkpoints.quoting import escaped, listed, quoted
@@ -160,12 +162,22 @@ def _tar(path: Path, head: bytes) -> str | None:
     return "torch-tar" if _is_tar(head) else None
 
 
-def _text_pickle(path: Path, head: bytes) -> str | None:
-    """Pickles of protocol 0 are text; they end with a dot and name their classes on lines of their own."""
+def _old_pickle(path: Path, head: bytes) -> str | None:
+    """Pickles of the oldest protocols have no mark: they are recognised by being followed from end to end."""
+    if not re.match(rb"[(\]}clpIFLVSN]", head):
+        return None
     with path.open("rb") as file:
-        file.seek(-1, 2)
-        ends = file.read(1) == b"."
-    return "pickle" if ends and re.match(rb"[(\]}cNIFVSJKMGXlpq]", head) and re.search(rb"\n|q\x00", head) else None
+        stream = io.BytesIO(file.read(MAX_BYTES))
+    try:
+        read_pickle(stream)
+    except NotAPickle:
+        return None
+    return "pickle" if stream.tell() == path.stat().st_size else None
+
+
+def _named_safetensors(path: Path, head: bytes) -> str | None:
+    """The name decides only where nothing else does: the reader then says what is wrong with the header."""
+    return "safetensors" if path.suffix == ".safetensors" else None
 
 
 _TESTS: tuple[Callable[[Path, bytes], str | None], ...] = (
@@ -175,7 +187,8 @@ _TESTS: tuple[Callable[[Path, bytes], str | None], ...] = (
     _safetensors,
     _onnx,
     _tar,
-    _text_pickle,
+    _old_pickle,
+    _named_safetensors,
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -85,7 +86,9 @@ def read_pickle(stream: io.BytesIO) -> Contents:
     """
     contents = Contents()
     try:
-        _run(stream, contents)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in a file's text are no fault of ours
+            _run(stream, contents)
     except NotAPickle:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:

@@ -55,8 +55,8 @@ def regular_file(path: Path) -> Path:
 def _missing(path: Path, number: int | None) -> str:
     if number == errno.ELOOP:
         return f"{quoted(path)} is a loop of links"
+    if number != errno.ENOENT:
+        return f"{quoted(path)} cannot be reached ({os.strerror(number or 0)})"
     if path.is_symlink():
         return f"{quoted(path)} is a link to {quoted(path.readlink())}, which does not exist"
-    if number == errno.ENOENT:
-        return f"{quoted(path)} does not exist"
-    return f"{quoted(path)} cannot be reached ({os.strerror(number or 0)})"
+    return f"{quoted(path)} does not exist"

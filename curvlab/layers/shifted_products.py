@@ -137,7 +137,11 @@ def _assemble(blocks: dict[tuple[int, int], Tensor], x: Tensor, geometry: Geomet
     out = torch.empty(groups, channels, taps, channels, taps, dtype=dtype, device=x.device)
     zero = out.new_zeros(groups, channels, channels)
     row = out.new_empty(taps, groups, channels, channels)
-    for u in range(taps):  # a row of blocks at a time: block by block, every cache line would be written K times
+    for u in range(taps):
+        if (u, u) not in blocks:  # u never sees anything but padding
+            out[:, :, u] = 0
+            continue
+        # A row of blocks at a time: block by block, every cache line would be written K times.
         torch.stack([blocks.get((u, v), zero) for v in range(taps)], out=row)
         out[:, :, u] = row.permute(1, 2, 3, 0)
     return out.view(groups, channels * taps, channels * taps)

@@ -61,6 +61,13 @@ def test_every_dtype_is_analysed_as_stored(dtype: torch.dtype) -> None:
     assert_agrees(weight_statistics(w), np.linalg.svd(w.float().double().numpy(), compute_uv=False))
 
 
+def test_parameters_and_strided_views_are_weights_too() -> None:
+    w = torch.nn.Parameter(torch.randn(30, 24))
+    assert_agrees(weight_statistics(w), np.linalg.svd(w.detach().double().numpy(), compute_uv=False))
+    assert_agrees(weight_statistics(w[::2, 1::3]), np.linalg.svd(w.detach()[::2, 1::3].double(), compute_uv=False))
+    assert weight_statistics(w, memory=0).spectral_norm == pytest.approx(weight_statistics(w).spectral_norm, rel=1e-6)
+
+
 def test_embeddings_are_their_transposes() -> None:
     w = torch.randn(500, 24)
     table, matrix = weight_statistics(w), weight_statistics(w.T)

@@ -95,6 +95,10 @@ def test_nothing_is_executed(protocol: int, tmp_path: Path) -> None:
     assert marker.exists()
 
 
+def test_odd_escapes_in_text_are_followed_in_silence() -> None:
+    assert read_pickle(io.BytesIO(b"S'a\\o'\n.")).value == "a\\o"
+
+
 BROKEN = {
     "empty": b"",
     "cut off": pickle.dumps(list(range(100)))[:-5],

@@ -108,6 +108,7 @@ TABLE = [
     Case((2, 3, 2, 2), (3, 3), {"padding": 4}),
     Case((2, 3, 1, 5), (1, 3), {"padding": "same", "dilation": 2}),
     Case((1, 1, 40), (16,), {"padding": 8}),
+    Case((1, 7, 6, 5), (3, 3), {"padding": 1}),  # a row of pixels has fewer rows than channels
     Case((2, 2, 4, 5, 3), (3, 3, 3), {"padding": 1}),
     Case((2, 4, 5, 4, 5), (1, 2, 3), {"stride": (1, 2, 2), "groups": 2, "padding": (0, 1, 1)}),
 ]
@@ -244,8 +245,13 @@ def test_patches_of_many_examples_are_formed_in_parts(monkeypatch: pytest.Monkey
     x, geometry = torch.randn(7, 2, 4, 4, dtype=torch.float64), Geometry.of(nn.Conv2d(2, 1, 3, padding=1))
     whole = patch_products(x, geometry, torch.float64)
     monkeypatch.setattr("curvlab.layers.patch_moments.ENTRIES", 1)
-    formed: list[int] = []
-    monkeypatch.setattr("curvlab.layers.patch_moments.patches", lambda x, g: formed.append(len(x)) or patches(x, g))
+    formed = []
+
+    def counted(x: Tensor, geometry: Geometry) -> Tensor:
+        formed.append(len(x))
+        return patches(x, geometry)
+
+    monkeypatch.setattr("curvlab.layers.patch_moments.patches", counted)
     torch.testing.assert_close(patch_products(x, geometry, torch.float64), whole, rtol=1e-12, atol=1e-12)
     assert len(formed) > 1
     assert sum(formed) == 7
