@@ -19,6 +19,7 @@ from curvlab.capture.sample import Call, Sample, example_axis, per_example_gradi
 from curvlab.capture.survey import survey, use_key
 from curvlab.capture.tape import Inputs, Tape, batch_size, call_model
 from curvlab.layers.layer import Layer
+from curvlab.operators.gram import mirrored
 
 
 def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 1e-9, seed: int = 0) -> None:
@@ -87,7 +88,7 @@ def _check_maps(layer: Layer, sample: Sample, tolerance: float) -> None:
     for role, tensor in layer.split(matrix).items():
         _close(f"split(matrix(.)) changes {role!r}", tensor, parameters[role], 0.0)
     moments, rows = sample.feature_moments(), sample.features.flatten(1, 2)
-    second = torch.diag_embed(moments.second) if moments.diagonal else moments.second
+    second = torch.diag_embed(moments.second) if moments.diagonal else mirrored(moments.second.clone())
     if rows.shape[1] != moments.rows or sample.positions * sample.examples != moments.rows:
         raise AssertionError(
             f"{rows.shape[1]} rows of features, {moments.rows} in second_moment, {sample.positions} positions"
@@ -96,7 +97,12 @@ def _check_maps(layer: Layer, sample: Sample, tolerance: float) -> None:
     _close("second_moment() differs from the rows' sum", moments.total, rows.sum(1), tolerance, scale)
     _close("second_moment() differs from the rows' products", second, rows.mT @ rows, tolerance)
     signals = sample.signals.flatten(1, 2)
-    _close("signal_moment() differs from the rows' products", sample.signal_moment, signals.mT @ signals, tolerance)
+    _close(
+        "signal_moment() differs from the rows' products",
+        mirrored(sample.signal_moment.clone()),
+        signals.mT @ signals,
+        tolerance,
+    )
 
 
 class _Wrapper(nn.Module):

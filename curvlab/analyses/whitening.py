@@ -1,4 +1,4 @@
-"""Whitening table: the conditioning of a layer's metric, before and after normalising its input (lnb 3.3, 3.5)."""
+"""Whitening tables: the conditioning of a layer's metric, before and after normalising its input (lnb 3.3, 3.5)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import torch
 from torch import Tensor
 
 from curvlab.analyses.features import constant_share
+from curvlab.analyses.normalised import (
+    Condition,
+    Normalised,
+    Rounding,
+    normalised_diagonal,
+    normalised_matrices,
+    normalised_rows,
+)
 from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum, Whitening
 from curvlab.operators.double import double
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
-from curvlab.operators.safe_eigvalsh import safe_eigvalsh
 from curvlab.operators.spectrum import rounding, spectrum
 from curvlab.shapes import Float
 
-_SINGULAR = Whitening(None, None, None, None, None)
+Tables = tuple[Whitening, Whitening, Spectrum]
+"""Condition numbers, condition numbers over the range, and the spectrum of M."""
 
 
 def whitening(
@@ -26,18 +34,27 @@ def whitening(
     count: int,
     levels: Sequence[float] = QUANTILE_LEVELS,
     resolution: float = 0.0,
-) -> tuple[Whitening, Spectrum]:
-    """κ(M), κ(diag(Σ, 1)), κ(D^-½MD^-½), κ(W̃ᵀMW̃) and 1 for M = E[āāᵀ]; and the spectrum of M (methods: section 3).
+) -> Tables:
+    """κ(M), κ(diag(Σ, 1)), κ(D^-½MD^-½), κ(W̃ᵀMW̃) and 1 for M = E[āāᵀ], whole and over the range (methods: section 3).
 
     With a bias, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]] with V = diag Σ (lnb 3.3, with the approximation of 3.5). Its W̃ᵀā is
     (V^-½(a − μ), 1), so that W̃ᵀMW̃ = diag(V^-½ΣV^-½, 1): the correlation matrix and a 1, which is how it is
     computed. Without a bias lnb's preconditioner is D⁻¹, D = diag M, and `centered` is κ(Σ). Groups make one
     block-diagonal matrix: extremes are over all of them.
 
-    Each number is None where its own matrix is singular by the rule of `spectrum`. No normalisation changes the
-    rank, but the rule sees rounding relative to the largest eigenvalue, so that a better scaled matrix may show a
-    full rank that M hides; `whitened` exists when any of them does. For Σ the rounding is that of the M it was
-    subtracted from.
+    The first table is of the whole matrices. Each number is None where its own matrix is singular by the rule of
+    `spectrum`. No normalisation changes the rank, but the rule sees rounding relative to the largest eigenvalue, so
+    that a better scaled matrix may show a full rank that M hides; `whitened` exists when any of them does. For Σ the
+    rounding is that of the M it was subtracted from.
+
+    The second is λ_max over the least eigenvalue that is not zero by that same rule, equal to the first where that
+    exists. A feature without any energy (E[a_j²] = 0) has no D_jj^-½ and is dropped from D^-½MD^-½; one without
+    variance (`constant_features`: dead, or a second bias) has no V_jj^-½ and is dropped from Σ. Nothing is lost: by
+    Cauchy and Schwarz M_ij² ≤ M_ii M_jj and Σ_ij² ≤ V_i V_j, so that their rows and columns are zero, and what is
+    dropped from the spectrum is one zero each. `whitened` is 1: whitening with the pseudo-inverse root of M makes
+    every eigenvalue of its range 1. All are None for M = 0, `centered` also when nothing varies and nothing is biased.
+
+    Fewer rows than features (`LowRank`) are never multiplied out to the size of the features.
 
     Args:
         second: E[aaᵀ] of the features a, without the 1; the rows of a `LowRank` are the features themselves.
@@ -49,23 +66,26 @@ def whitening(
 
     Raises:
         NumericalError: the moments are not finite, or not those of any data.
-        MemoryBudgetError: a large diagonal second moment that is not that of one-hot features.
+        MemoryBudgetError: a large diagonal second moment with a bias.
     """
     whole = metric(second, mean, biased)
     summary = spectrum(whole, count, levels, resolution)
+    if summary.rank == 0 or summary.max is None:
+        return Whitening(None, None, None, None, None), Whitening(None, None, None, None, None), summary
+    limits = Rounding(rounding(summary.size, count, resolution), summary.max, constant_share(resolution))
+    if isinstance(second, Diagonal) and not biased:
+        found = normalised_diagonal(double(second.values), double(mean).flatten(), limits)
+    elif isinstance(second, LowRank) and len(second.rows) < summary.size and _are_features(second):
+        found = normalised_rows(second.rows, biased, limits)
+    else:
+        found = normalised_matrices(_stack(whole), double(mean), biased, limits)
     width = (second.stack.shape[1] if isinstance(second, Grouped) else second.size) + biased
-    if summary.rank == 0 or count < width:  # fewer rows than columns: singular in every scaling
-        return _SINGULAR, summary
-    if isinstance(second, Diagonal):
-        values, mu = double(second.values), double(mean).flatten()
-        if not bool((values > 0).all()):
-            return _SINGULAR, summary
-        # diag(f) − μμᵀ is singular when μᵀdiag(f)⁻¹μ = 1: always, for one-hot features.
-        if (1 - (mu.square() / values).sum()).item() <= rounding(width, count, resolution):
-            return (_SINGULAR if biased else Whitening(summary.condition_number, None, 1.0, 1.0, 1.0)), summary
-    stack = _stack(whole)
-    lost = rounding(stack.shape[0] * width, count, resolution)
-    return _whitening(stack, double(mean), biased, summary, lost, constant_share(resolution)), summary
+    if count < width:  # fewer rows than columns: singular in every scaling, whatever rounding has made of it
+        found = Normalised(*(Condition(None, one.over_range) for one in found))
+    numbers = [summary.condition_number, *(one.whole for one in found)]
+    full = any(number is not None for number in numbers)
+    over_range = [summary.condition_number_nonzero, *(one.over_range for one in found)]
+    return Whitening(*numbers, 1.0 if full else None), Whitening(*over_range, 1.0), summary
 
 
 def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Operator:
@@ -75,7 +95,7 @@ def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Opera
     """
     if not biased:
         return second
-    if isinstance(second, LowRank) and abs(second.scale * second.rows.shape[0] - 1) < 1e-12:
+    if isinstance(second, LowRank) and _are_features(second):
         ones = second.rows.new_ones(second.rows.shape[0], 1)
         return LowRank(torch.cat([second.rows, ones], dim=1), second.scale)
     stack = _stack(second)
@@ -86,59 +106,9 @@ def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Opera
     return Grouped(joined) if isinstance(second, Grouped) else Dense(joined[0])
 
 
-def _whitening(
-    stack: Float[Tensor, "g w w"],
-    mean: Float[Tensor, "*g d"],
-    biased: bool,
-    summary: Spectrum,
-    lost: float,
-    constant: float,
-) -> Whitening:
-    """The table from the metrics of all groups, written out; one matrix beside them at a time.
-
-    Args:
-        stack: M of every group.
-        mean: μ of every group.
-        biased: whether M holds a row of the 1.
-        summary: spectrum of M.
-        lost: share of the largest eigenvalue that is rounding.
-        constant: share of E[a_j²] up to which a variance is rounding.
-    """
-    groups = stack.shape[0]
-    mu = mean.reshape(groups, -1)
-    energy = stack.diagonal(dim1=1, dim2=2)
-    variance = energy[:, : mu.shape[1]] - mu.square()
-    ratio = energy[:, : mu.shape[1]] / variance
-
-    centered = diagonal = lnb = None
-    if bool((ratio > 0).all()) and bool((ratio < 1 / constant).all()):
-        sigma = stack[:, : mu.shape[1], : mu.shape[1]] - mu[:, :, None] * mu[:, None, :]
-        centered = _condition(_eigenvalues(sigma, biased), lost * (summary.max or 0.0))
-        if biased:
-            sigma.mul_(variance.rsqrt()[:, :, None]).mul_(variance.rsqrt()[:, None, :])
-            values = _eigenvalues(sigma, biased)
-            lnb = _condition(values, lost * torch.cat([values, ratio], dim=1).max().item())
-        del sigma
-    if bool((energy > 0).all()):
-        scaled = stack * energy.rsqrt()[:, :, None]
-        values = safe_eigvalsh(scaled.mul_(energy.rsqrt()[:, None, :]))
-        diagonal = _condition(values, lost * values.max().item())
-    if not biased:
-        lnb = diagonal
-    full = any(number is not None for number in (summary.condition_number, centered, diagonal, lnb))
-    return Whitening(summary.condition_number, centered, diagonal, lnb, 1.0 if full else None)
-
-
-def _eigenvalues(stack: Float[Tensor, "g d d"], biased: bool) -> Float[Tensor, "g w"]:
-    """Eigenvalues of every diag(stack[g], 1), or of stack[g] without a bias."""
-    values = safe_eigvalsh(stack)
-    return torch.cat([values, values.new_ones(len(values), int(biased))], dim=1)
-
-
-def _condition(values: Float[Tensor, "g w"], floor: float) -> float | None:
-    """λ_max/λ_min, or None when λ_min is under what rounding can make."""
-    least, most = (bound.item() for bound in torch.aminmax(values))
-    return most / least if least > 0 and least >= floor else None
+def _are_features(operator: LowRank) -> bool:
+    """Whether the operator is the mean over its rows; other rows say nothing of the mean."""
+    return abs(operator.scale * operator.rows.shape[0] - 1) < 1e-12
 
 
 def _stack(operator: Operator) -> Float[Tensor, "g d d"]:

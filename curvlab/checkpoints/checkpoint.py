@@ -20,7 +20,8 @@ class InferredLayer:
         name: the common prefix of its tensors, e.g. `"encoder.0"`.
         kind: the torch class it looks like ("Linear", "Conv2d", "LSTM", "BatchNorm", "LayerNorm/GroupNorm", ...), or
             "buffer" / "parameter" / "packed" for tensors that are not a layer.
-        tensors: role ("weight", "bias", "running_mean", "weight_ih_l0", ...) -> full tensor name in the file.
+        tensors: role ("weight", "bias", "running_mean", "weight_ih_l0", ...) -> full tensor name in the file; the main
+            weight, whose shape `shape` is, comes first.
         shape: shape of the main weight, as stored.
         confidence: 0 to 1.
         evidence: one sentence for a person: why this kind ("bias length 20 equals the rows of weight (20, 64)").

@@ -25,6 +25,7 @@ Description = dict[str, Any]
 VERSION = 1
 MAX_DEPTH = 64
 MAX_MODULES = 10_000
+MAX_TENSORS = 20_000
 MAX_ITEMS = 64  # in one list argument
 # Sizes beyond these are no network's; most constructors only compute with them, but num_layers is a loop.
 MAX_SIZE = 2**31
@@ -53,7 +54,7 @@ def build(description: Description) -> nn.Module:
         raise _invalid("it has no version that curvlab knows")
     if "builder" in description:
         return build_registered(description["builder"], _literals(description.get("arguments", {}), "the builder"))
-    return _built(description.get("network"), "", {})
+    return _Construction().module(description.get("network"), "")
 
 
 def _described(module: nn.Module, path: str, seen: dict[int, str]) -> Description:
@@ -86,53 +87,52 @@ def _jsonable(value: Any) -> Any:
     return [_jsonable(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _built(node: Any, path: str, made: dict[str, nn.Module]) -> nn.Module:
-    if not isinstance(node, dict) or path.count(".") > MAX_DEPTH or len(made) > MAX_MODULES:
-        raise _invalid(f"{quoted(path)} is no module, or lies too deep")
-    if "same" in node:
-        if not isinstance(node["same"], str) or node["same"] not in made:
-            raise _invalid(f"{quoted(path)} refers to {quoted(node['same'])}, which is not before it")
-        return made[node["same"]]
-    kind = node.get("type")
-    if kind == "Sequential":
-        module = _built_children(node.get("children"), path, made)
-    elif isinstance(kind, str) and kind in ARGUMENTS:
-        arguments = _literals(node.get("arguments"), path)
+class _Construction:
+    """One `build`: the modules made so far by path, and how many tensors they have."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, nn.Module] = {}
+        self.tensors = 0
+
+    def module(self, node: Any, path: str) -> nn.Module:
+        if not isinstance(node, dict) or path.count(".") > MAX_DEPTH or len(self.made) > MAX_MODULES:
+            raise _invalid(f"{quoted(path)} is no module, lies too deep or comes after too many")
+        if "same" in node:
+            if not isinstance(node["same"], str) or node["same"] not in self.made:
+                raise _invalid(f"{quoted(path)} refers to {quoted(node['same'])}, which is not before it")
+            return self.made[node["same"]]
+        made = self._sequence(node, path) if node.get("type") == "Sequential" else self._layer(node, path)
+        self.made[path] = made
+        return made
+
+    def _layer(self, node: Description, path: str) -> nn.Module:
+        kind, arguments = node.get("type"), _literals(node.get("arguments"), path)
+        if not isinstance(kind, str) or kind not in ARGUMENTS:
+            raise _invalid(f"{quoted(path)} is of the type {quoted(kind)}, which is not one of curvlab's")
         if not arguments.keys() <= {*ARGUMENTS[kind]}:
             raise _invalid(f"{quoted(path)} ({kind}) has arguments that it does not take")
         try:
-            module = getattr(nn, kind)(**arguments)
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            OverflowError,
-            MemoryError,
-            AssertionError,
-            ArithmeticError,
-        ) as error:
+            layer: nn.Module = getattr(nn, kind)(**arguments)
+        except (TypeError, ValueError, RuntimeError, MemoryError, AssertionError, ArithmeticError) as error:
             raise _invalid(f"{quoted(path)} ({kind}) cannot be made: {reason(error)}") from None
-    else:
-        raise _invalid(f"{quoted(path)} is of the type {quoted(kind)}, which is not one of curvlab's")
-    made[path] = module
-    return module
+        self.tensors += len(layer.state_dict())
+        if self.tensors > MAX_TENSORS:
+            raise _invalid(f"it has more than {MAX_TENSORS} tensors")
+        return layer
 
-
-def _built_children(children: Any, path: str, made: dict[str, nn.Module]) -> nn.Module:
-    module = nn.Sequential()
-    if not isinstance(children, list):
-        raise _invalid(f"{quoted(path)} has no list of children")
-    for child in children:
-        if not (isinstance(child, list) and len(child) == 2 and isinstance(child[0], str)):
-            raise _invalid(f"{quoted(path)} has a child that is no pair of name and module")
-        name, node = child
-        if not name or "." in name or name in module._modules:
-            raise _invalid(f"{quoted(path)} has a child with the impossible name {quoted(name)}")
-        try:
-            module.add_module(name, _built(node, _join(path, name), made))
-        except KeyError as error:  # a name such as "forward", which the container has itself
-            raise _invalid(f"{quoted(path)}: {reason(error)}") from None
-    return module
+    def _sequence(self, node: Description, path: str) -> nn.Module:
+        sequence, children = nn.Sequential(), node.get("children")
+        if not isinstance(children, list):
+            raise _invalid(f"{quoted(path)} has no list of children")
+        for child in children:
+            if not (isinstance(child, list) and len(child) == 2 and isinstance(child[0], str)):
+                raise _invalid(f"{quoted(path)} has a child that is no pair of name and module")
+            name, inner = child
+            # A name may not be empty, dotted, taken, or an attribute of the container such as "forward".
+            if not name or "." in name or hasattr(sequence, name):
+                raise _invalid(f"{quoted(path)} has a child with the impossible name {quoted(name)}")
+            sequence.add_module(name, self.module(inner, _join(path, name)))
+        return sequence
 
 
 def _literals(arguments: Any, path: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _literals(arguments: Any, path: str) -> dict[str, Any]:
 
 
 def _literal(value: Any, path: str) -> Any:
-    if isinstance(value, list) and len(value) <= MAX_ITEMS:
+    if isinstance(value, list) and len(value) <= MAX_ITEMS and not any(isinstance(item, list) for item in value):
         return tuple(_literal(item, path) for item in value)
     most = MAX_LAYERS if path.endswith("num_layers") else MAX_SIZE
     if value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= most):

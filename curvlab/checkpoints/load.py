@@ -125,7 +125,6 @@ def _network(
     from curvlab.checkpoints.architecture import build_architecture, describe_architecture, load_weights
     from curvlab.checkpoints.own import recorded_module
 
-    made_by: str | None = None
     if architecture is None and stored.format == "curvlab":
         recorded = recorded_module(path, stored, max_memory)
         if recorded.module is not None:
@@ -144,9 +143,8 @@ def _network(
         return Network(
             notes=("the file holds weights only: --architecture package.module:callable gives a full profile",)
         )
-    made_by = describe_architecture(architecture)
-    module = build_architecture(architecture)
-    return Network(load_weights(path, module, stored.tensors, stored.aliases), made_by)
+    module = load_weights(path, build_architecture(architecture), stored.tensors, stored.aliases)
+    return Network(module, describe_architecture(architecture))
 
 
 def _ordered(stored: Stored, module: nn.Module | None) -> Stored:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# No framework makes names of this length; much longer ones only serve to slow a reader down.
+MAX_NAME = 4096
+_PARALLEL = re.compile(r"(?:module\.(?=.))+")
 _DIGITS = re.compile(r"([0-9]+)")
 # State that is stored beside a wrapped network without the wrapper's prefix (torch.optim.swa_utils.AveragedModel).
 _BESIDE_THE_WRAPPER = frozenset({"n_averaged"})
@@ -39,8 +42,8 @@ def words(layer: str) -> set[str]:
 def without_wrappers(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Names without `module.` (DataParallel, AveragedModel) and `_orig_mod.` (torch.compile), as often as they stand.
 
-    `module.` goes only when every name carries it, since a network may have a part of that name; `_orig_mod` is torch's
-    own word and goes wherever it stands.
+    `module.` goes only as often as every name carries it, since a network may have a part of that name; `_orig_mod` is
+    torch's own word and goes wherever it stands.
 
     Returns:
         plain name -> name in the file, in the file's order; and what was taken off, for the user's notes. Nothing is
@@ -48,22 +51,22 @@ def without_wrappers(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """
     plain = {name: name for name in names}
     removed: list[str] = []
-    while True:
-        shorter, what = _one_wrapper_less(plain)
-        if what is None or len(shorter) < len(plain):
-            return plain, removed
-        plain = shorter
-        if what not in removed:
-            removed.append(what)
+    for wrapper, shortened in (("_orig_mod.", _without_compiled), ("module.", _without_parallel)):
+        shorter = {short: plain[name] for name, short in shortened(list(plain)).items()}
+        if len(shorter) == len(plain) and shorter.keys() != plain.keys():
+            plain, removed = shorter, [*removed, wrapper]
+    return plain, removed
 
 
-def _one_wrapper_less(plain: dict[str, str]) -> tuple[dict[str, str], str | None]:
-    if any("_orig_mod" in name.split(".")[:-1] for name in plain):
-        return {
-            ".".join([*(part for part in name.split(".")[:-1] if part != "_orig_mod"), split(name)[1]]): stored
-            for name, stored in plain.items()
-        }, "_orig_mod."
-    wrapped = [name for name in plain if name not in _BESIDE_THE_WRAPPER]
-    if wrapped and all(name.startswith("module.") and len(name) > len("module.") for name in wrapped):
-        return {name.removeprefix("module."): stored for name, stored in plain.items()}, "module."
-    return plain, None
+def _without_compiled(names: list[str]) -> dict[str, str]:
+    def shortened(name: str) -> str:
+        *layer, role = name.split(".")
+        return ".".join([*(part for part in layer if part != "_orig_mod"), role])
+
+    return {name: shortened(name) if "_orig_mod." in name else name for name in names}
+
+
+def _without_parallel(names: list[str]) -> dict[str, str]:
+    wrapped = {name: _PARALLEL.match(name) for name in names if name not in _BESIDE_THE_WRAPPER}
+    shared = min((match.end() if match else 0 for match in wrapped.values()), default=0)
+    return {name: name[shared:] if name in wrapped else name for name in names}

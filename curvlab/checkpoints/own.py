@@ -60,12 +60,14 @@ def save(
             builder; `"package.module:callable"` names code, which loading runs only when the user asks for it.
         data: name of the dataset.
         likelihood: "categorical", "bernoulli" or "gaussian".
-        metadata: further strings, under names that do not begin with "curvlab.".
+        metadata: further strings, under names that do not begin with "curvlab."; none may be the name of a tensor.
 
     Raises:
         CheckpointError: the module cannot be described, or the file cannot be written.
     """
     path = Path(path)
+    if not path.name:
+        raise CheckpointError(f"{quoted(path)} is no file name")
     if likelihood is not None and likelihood not in LIKELIHOODS:
         raise CheckpointError(f"{quoted(likelihood)} is no likelihood", f"known are {listed(sorted(LIKELIHOODS))}")
     reserved = [key for key in metadata or {} if key.startswith("curvlab.")]
@@ -73,6 +75,9 @@ def save(
         raise CheckpointError(f"metadata may not be named {listed(reserved)}", "those names are curvlab's own")
     description = _description(module, architecture)
     tensors, tied = _untied(module)
+    misleading = [value for value in (metadata or {}).values() if value in tensors]
+    if misleading:
+        raise CheckpointError(f"metadata may not be {listed(misleading)}", "that would read as a tied weight")
     header = {**(metadata or {}), **tied, FORMAT: "1", ARCHITECTURE: json.dumps(description, allow_nan=False)}
     header |= {key: value for key, value in ((DATA, data), (LIKELIHOOD, likelihood)) if value is not None}
     _write(path, tensors, header)
@@ -106,6 +111,10 @@ def recorded_module(path: Path, stored: Stored, max_memory: int | None) -> Recor
     except UnknownBuilder as error:
         return Recorded(note=str(error))
     _check_matches(path, module, stored)
+    if "builder" in description:
+        # What is not stored (buffers that are not persistent) exists only if the network is made in earnest.
+        with torch.random.fork_rng(devices=[]):
+            module = build(description)
     module.load_state_dict(
         {name: stored.tensors[stored.aliases.get(name, name)] for name in module.state_dict()}, assign=True
     )

@@ -45,8 +45,8 @@ def packed(group: Group) -> InferredLayer | None:
     """Integers named as a weight, together with what their unpacking needs: reported, not analysed."""
     for role, spec in group.specs.items():
         if spec.dtype in _WHOLE and spec.elements > 1 and _PACKED.fullmatch(role):
-            parts = [other for other in group.specs if other == role or _PACKING.fullmatch(other)]
-            roles = same(*parts, *(["bias"] if group.shape("bias") is not None else []))
+            parts = [other for other in group.specs if other != role and _PACKING.fullmatch(other)]
+            roles = same(role, *parts, *(["bias"] if group.shape("bias") is not None else []))
             why = f"{spec.dtype} values in {role} {spec.shape}, packed in a way that names and shapes do not tell"
             return group.layer("packed", roles, spec.shape, SHAPE, why)
     return None

@@ -6,6 +6,7 @@ from curvlab.checkpoints.checkpoint import InferredLayer
 from curvlab.checkpoints.layer_group import AGREED, SHAPE, SPLIT, Group, Rule
 
 _NORM = frozenset({"norm", "ln", "layernorm", "rms", "rmsnorm", "gn", "groupnorm", "normalization"})
+_AFFINE = (("weight", "gamma"), ("bias", "beta"))
 _SLOPE = frozenset({"prelu", "relu", "act", "activation"})
 
 
@@ -15,10 +16,9 @@ def batch_norm(group: Group) -> InferredLayer | None:
         shape = group.shape(mean)
         if shape is None or len(shape) != 1 or group.shape(variance) != shape:
             continue
-        roles = {"running_mean": mean, "running_var": variance, "num_batches_tracked": "num_batches_tracked"}
-        for role, other in (("weight", "gamma"), ("bias", "beta")):
-            stored = next((name for name in (role, other) if group.shape(name) == shape), None)
-            roles |= {role: stored} if stored else {}
+        affine = {role: name for role, other in _AFFINE for name in (other, role) if group.shape(name) == shape}
+        statistics = {"running_mean": mean, "running_var": variance, "num_batches_tracked": "num_batches_tracked"}
+        roles = affine | statistics
         why = f"{mean} and {variance} of {shape[0]} channels" + (
             "" if "weight" in roles else ", without weight and bias"
         )

@@ -8,6 +8,7 @@ from curvlab.checkpoints.checkpoint import InferredLayer
 from curvlab.checkpoints.layer_group import UNIQUE, Group, Rule, same
 
 _GATES = {4: "LSTM", 3: "GRU", 1: "RNN"}
+_PARTS = [("weight", "ih"), ("weight", "hh"), ("weight", "hr"), ("bias", "ih"), ("bias", "hh"), ("bias", "hr")]
 _ROLE = re.compile(r"(weight|bias)_(ih|hh|hr)(?P<layer>_l(?P<depth>[0-9]+)(?P<reverse>_reverse)?)?")
 
 
@@ -29,9 +30,15 @@ def recurrent(group: Group) -> InferredLayer | None:
         parts += [f"{len(depths)} layers"] if len(depths) > 1 else []
         parts += ["both directions"] if any(match["reverse"] for match in found) else []
         parts += [f"projected to {hr[0]}"] if hr is not None and not cell else []
-        roles = same(*(match.string for match in found if bool(match["layer"]) != bool(cell)))
+        own = [match for match in found if bool(match["layer"]) != bool(cell)]
+        roles = same(*(match.string for match in sorted(own, key=_place)))
         return group.layer(f"{_GATES[int(gates)]}{cell}", roles, ih, UNIQUE, ", ".join(parts))
     return None
+
+
+def _place(match: re.Match[str]) -> tuple[int, bool, int]:
+    """torch's own order: layer by layer, weights before biases, input before hidden."""
+    return int(match["depth"] or 0), match["reverse"] is not None, _PARTS.index((match[1], match[2]))
 
 
 def attention(group: Group) -> InferredLayer | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.dtypes import ITEM_BYTES, SAFETENSORS, TensorSpec
+from curvlab.checkpoints.names import MAX_NAME
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
 
@@ -82,6 +83,8 @@ def _checked_entry(path: Path, name: str, entry: Any, data: int) -> Entry:
     def refused(what: str) -> CheckpointError:
         return _refused(path, f"tensor {quoted(name)} {what}")
 
+    if len(name) > MAX_NAME:
+        raise refused(f"has a name of {len(name)} characters")
     if not _is_text(name):
         raise refused("has a name that is not valid Unicode")
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():

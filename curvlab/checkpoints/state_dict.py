@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from curvlab.checkpoints.dtypes import TensorSpec
+from curvlab.checkpoints.names import MAX_NAME
 from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.errors import CheckpointError
 
@@ -41,7 +42,6 @@ _TRAINING_STATE = re.compile(
 )
 MAX_DEPTH = 32
 MAX_VALUES = 1_000_000
-MAX_NAME = 4096
 
 
 @dataclass

@@ -20,7 +20,7 @@ from curvlab.checkpoints.inert_pickle import MAX_BYTES, Contents, NotAPickle, re
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.checkpoints.state_dict import state_dict_of
 from curvlab.checkpoints.stored import LazyTensors, Stored
-from curvlab.checkpoints.torch_pickle import Storage, refused_classes, vetted_storages
+from curvlab.checkpoints.torch_pickle import Storage, vetted_storages
 from curvlab.checkpoints.zip_archive import open_archive, read_entry
 from curvlab.errors import CheckpointError, MemoryBudgetError
 
@@ -71,16 +71,23 @@ def foreign_classes(path: Path) -> CheckpointError:
     """The answer for a bare pickle: it is never opened, but the classes it names are told."""
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(MAX_BYTES))
-    named = [str(name) for name in _inert(path, stream, is_bare=True).globals]
-    return refused_classes(path, named or ["plain Python values"])
+    try:
+        named = read_pickle(stream).globals
+    except NotAPickle as error:
+        return CheckpointError(f"{quoted(path)} begins like a pickle but is broken", str(error), "download it again")
+    return CheckpointError(
+        f"{quoted(path)} is a bare pickle of {listed(sorted(map(str, named))) if named else 'plain values'}",
+        "opening it would run code from the file, which curvlab never does",
+        "where you trust it, save the weights alone with torch.save(model.state_dict(), path)",
+    )
 
 
-def _inert(path: Path, stream: io.BytesIO, is_bare: bool = False) -> Contents:
+def _inert(path: Path, stream: io.BytesIO) -> Contents:
     try:
         contents = read_pickle(stream)
     except NotAPickle as error:
         raise _damaged(path, f"its pickle cannot be followed ({error})") from None
-    if contents.protocol > NEWEST_PROTOCOL and not is_bare:
+    if contents.protocol > NEWEST_PROTOCOL:
         raise CheckpointError(
             f"{quoted(path)} was saved with pickle protocol {contents.protocol}",
             f"torch's safe reader knows protocols up to {NEWEST_PROTOCOL}",
@@ -108,12 +115,14 @@ def _check_records(path: Path, archive: zipfile.ZipFile, folder: str, storages: 
 def _check_layout(path: Path, storages: list[Storage], keys: Any, position: int) -> None:
     """After the pickles the storages follow in the order of `keys`: eight bytes of count, then the elements."""
     declared = {storage.key: storage for storage in storages}
-    if not isinstance(keys, list) or any(str(key) not in declared for key in keys) or len(keys) != len(declared):
+    if any(storage != declared[storage.key] for storage in storages):
+        raise _damaged(path, "it describes one storage in two ways")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(declared):
         raise _damaged(path, "its list of storages does not match the tensors")
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         for key in keys:
-            storage = declared[str(key)]
+            storage = declared[key]
             file.seek(position)
             count = int.from_bytes(file.read(8), "little")
             if count != storage.elements:

@@ -42,6 +42,8 @@ _WRAPPERS = frozenset(
         "_codecs.encode",
     }
 )
+_TABLES = frozenset({"collections.OrderedDict", "collections.Counter"})
+_SETS = frozenset({"builtins.set", "__builtin__.set"})
 # Names that stand among the arguments of those calls.
 _NAMES = frozenset(
     {
@@ -92,15 +94,10 @@ def vetted_storages(path: Path, contents: Contents) -> list[Storage]:
 
 def refused_classes(path: Path, foreign: list[str]) -> CheckpointError:
     """The sentence for a pickle that names classes of its own: which, and how to get the weights out of it."""
-    names = listed(sorted(set(foreign)))
-    if any(name.startswith("torch.nn.modules.") or "_rebuild_parallel" in name for name in foreign):
-        return CheckpointError(
-            f"{quoted(path)} holds a whole pickled network ({names})",
-            "opening it would run code from the file, which curvlab never does",
-            "where you trust it, save the weights alone with torch.save(model.state_dict(), path)",
-        )
+    is_network = any(name.startswith("torch.nn.modules.") for name in foreign)
+    what = "holds a whole pickled network, calling for" if is_network else "is a pickle that calls for"
     return CheckpointError(
-        f"{quoted(path)} is a pickle that calls for {names}",
+        f"{quoted(path)} {what} {listed(sorted(set(foreign)))}",
         "opening it would run code from the file, which curvlab never does",
         "where you trust it, save the weights alone with torch.save(model.state_dict(), path)",
     )
@@ -119,17 +116,10 @@ def _is_allowed(name: Global) -> bool:
 
 def _is_module_source(reference: Persistent) -> bool:
     """Files of before 0.4 refer to the source code of the pickled modules beside the storages."""
-    identifier = reference.identifier
-    return (
-        isinstance(identifier, tuple)
-        and len(identifier) > 1
-        and identifier[0] == "module"
-        and _is_global(identifier[1])
-    )
-
-
-def _is_global(value: Any) -> bool:
-    return isinstance(value, Global)
+    match reference.identifier:
+        case ("module", Global(), *_):
+            return True
+    return False
 
 
 def _storage(path: Path, reference: Persistent) -> Storage:
@@ -138,7 +128,7 @@ def _storage(path: Path, reference: Persistent) -> Storage:
         raise _damaged(path, "it refers to something that is no storage")
     _, kind, key, _, elements, *view = identifier
     dtype = STORAGES.get(kind.name, "uint8") if isinstance(kind, Global) else None
-    if dtype is None or not isinstance(key, str | int) or not _is_size(elements):
+    if dtype is None or not isinstance(key, str) or not _is_size(elements):
         raise _damaged(path, "it describes a storage that cannot be")
     if view and view[0] is not None:
         # Old files cut storages into views: (key of the view, first element, number of elements).
@@ -146,12 +136,15 @@ def _storage(path: Path, reference: Persistent) -> Storage:
             raise _damaged(path, f"storage {quoted(key)} is viewed in a way that cannot be")
         if view[0][1] + view[0][2] > elements:
             raise _damaged(path, f"a view of storage {quoted(key)} is larger than the storage")
-    return Storage(str(key), dtype, elements)
+    return Storage(key, dtype, elements)
 
 
 def _check_call(path: Path, call: Call) -> None:
     name, arguments = str(call.function), call.arguments
-    if name == "torch._tensor._rebuild_from_type_v2":
+    if ((call.pairs or call.state is not None) and name not in _TABLES) or (call.items and name not in _SETS):
+        # torch's reader would put a new storage under a tensor that was made before, or write into it.
+        raise _damaged(path, f"it changes the result of {quoted(name)} afterwards")
+    while name == "torch._tensor._rebuild_from_type_v2":
         # A tensor with attributes: (how to rebuild it, its class, the arguments of the rebuilding, the attributes).
         if not isinstance(arguments, tuple) or len(arguments) < 3:
             raise _damaged(path, "a tensor is rebuilt without its parts")

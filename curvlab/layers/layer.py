@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.errors import UnsupportedLayer
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import upper_gram
 from curvlab.shapes import Float
 
 
@@ -92,11 +92,11 @@ class Layer(ABC):
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Σ a and Σ aaᵀ over all examples and positions; layers override it where the rows need not be formed."""
         rows = self.features(x).flatten(1, 2).to(dtype)
-        return Moments(rows.sum(1), gram(rows), rows.shape[1])
+        return Moments(rows.sum(1), upper_gram(rows), rows.shape[1])
 
     def signal_moment(self, g: Tensor, dtype: torch.dtype) -> Float[Tensor, "g o o"]:
-        """Σ ggᵀ over all examples and positions."""
-        return gram(self.outputs(g).flatten(1, 2).to(dtype))
+        """Σ ggᵀ over all examples and positions; only its upper triangle is read."""
+        return upper_gram(self.outputs(g).flatten(1, 2).to(dtype))
 
     def modes(self, role: str) -> tuple[int, ...]:
         """Shape of the parameter as a tensor with modes (ren 4.7.2): a convolution weight is (out, in, kh·kw)."""

@@ -2,6 +2,7 @@
 
 The diagonal is halved recursively and the off-diagonal rectangle of each halving is one matrix product, so that nearly
 half of the operations of `x.T @ x` are never done (BLAS does have this product, syrk, but torch does not offer it).
+A sum over batches needs the mirror only once: it adds up `upper_gram`s and mirrors the sum.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from torch import Tensor
 
 from curvlab.shapes import Float
 
-__all__ = ["gram", "symmetric"]
+__all__ = ["gram", "mirrored", "symmetric", "upper_gram"]
 
 # Below this width one product beats two halves and a rectangle: measured in float32 and float64 for 512 to 65536 rows.
-LEAF = 192
+LEAF = 128
 
 
-@torch.no_grad()
 def gram(x: Float[Tensor, "*g rows d"]) -> Float[Tensor, "*g d d"]:
     """gram(x) = xᵀx, exactly symmetric, in the dtype of x, without a graph.
 
@@ -28,10 +28,33 @@ def gram(x: Float[Tensor, "*g rows d"]) -> Float[Tensor, "*g d d"]:
     Returns:
         The sum over rows of row rowᵀ. Equal to its transpose bit for bit.
     """
+    return mirrored(upper_gram(x))
+
+
+@torch.no_grad()
+def upper_gram(x: Float[Tensor, "*g rows d"]) -> Float[Tensor, "*g d d"]:
+    """The upper triangle of xᵀx; what stands below the diagonal means nothing. Arguments as in `gram`."""
     out = x.new_empty(*x.shape[:-2], x.shape[-1], x.shape[-1])
-    batch = x.flatten(0, -3) if x.dim() > 3 else x
-    _fill(batch, out.view(*batch.shape[:-2], *out.shape[-2:]))
+    flat = x.flatten(0, -3) if x.dim() > 3 else x
+    view = out.view(*flat.shape[:-2], *out.shape[-2:])
+    if flat.dim() == 3 and flat.shape[0] == 1:  # a batch of one: plain products are faster than batched ones
+        flat, view = flat[0], view[0]
+    _fill(flat, view)
     return out
+
+
+@torch.no_grad()
+def mirrored(square: Float[Tensor, "*g d d"]) -> Float[Tensor, "*g d d"]:
+    """`square` with its upper triangle copied to the lower one, in place."""
+    d = square.shape[-1]
+    if d <= LEAF:
+        upper = square.triu()
+        return square.copy_(upper.add_(upper.triu(1).mT))
+    half = d // 2
+    mirrored(square[..., :half, :half])
+    mirrored(square[..., half:, half:])
+    square[..., half:, :half] = square[..., :half, half:].mT
+    return square
 
 
 def symmetric(square: Float[Tensor, "*g d d"]) -> Float[Tensor, "*g d d"]:
@@ -40,15 +63,13 @@ def symmetric(square: Float[Tensor, "*g d d"]) -> Float[Tensor, "*g d d"]:
 
 
 def _fill(x: Tensor, out: Tensor) -> None:
-    """Write xᵀx into `out`, a view of the result's diagonal."""
+    """Write the upper triangle of xᵀx into `out`, a view of the result's diagonal."""
     d = x.shape[-1]
     if d <= LEAF:
-        out.copy_(symmetric(x.mT @ x))
+        torch.matmul(x.mT, x, out=out)
         return
     half = d // 2
     left, right = x[..., :half], x[..., half:]
     _fill(left, out[..., :half, :half])
     _fill(right, out[..., half:, half:])
-    rectangle = out[..., :half, half:]
-    torch.matmul(left.mT, right, out=rectangle)
-    out[..., half:, :half] = rectangle.mT
+    torch.matmul(left.mT, right, out=out[..., :half, half:])

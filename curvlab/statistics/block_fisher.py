@@ -9,7 +9,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
 from curvlab.capture.survey import Block
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
 
@@ -28,11 +28,11 @@ class BlockFisher:
             samples: of this block and of all blocks that share parameters with it, by name.
             blocks: all blocks, by name.
         """
-        self.sum.add(gram(jacobian(block, samples, blocks)))
+        self.sum.add(upper_gram(jacobian(block, samples, blocks)))
 
     def value(self, examples: int) -> Float[Tensor, "p p"]:
         """F, float64."""
-        return self.sum.mean(examples)
+        return mirrored(self.sum.mean(examples))
 
 
 def jacobian(block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, Block]) -> Float[Tensor, "n p"]:

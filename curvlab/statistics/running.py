@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import gram, mirrored, upper_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.shapes import Float
 
@@ -71,13 +71,13 @@ class RunningGram:
         if self.fits(rows.shape[1], rows.shape[2]):
             self.rows.append(rows)
         else:
-            self.add(gram(rows))
+            self.add(upper_gram(rows))
 
     def add(self, square: Tensor) -> None:
-        """Add a product `[g, d, d]`, or a diagonal `[g, d]`."""
+        """Add a product `[g, d, d]`, of which the upper triangle counts, or a diagonal `[g, d]`."""
         self.sum.add(square)
         for rows in self.rows:
-            self.sum.add(gram(rows))
+            self.sum.add(upper_gram(rows))
         self.rows = []
 
     def merge(self, other: RunningGram) -> RunningGram:
@@ -92,7 +92,8 @@ class RunningGram:
         """Σ r rᵀ / weight in float64: `[g, d, d]`, or the diagonal `[g, d]`."""
         if self.rows:
             return gram(torch.cat(self.rows, dim=1).double()) / weight
-        return self.sum.mean(weight)
+        mean = self.sum.mean(weight)
+        return mirrored(mean) if mean.ndim == 3 else mean
 
     def operator(self, weight: float) -> Operator:
         """Σ r rᵀ / weight in the form it is stored in: LowRank, Diagonal, Dense or Grouped."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningGram, RunningSum
 
@@ -47,11 +47,11 @@ class ReducedMoments:
     def update_features(self, sample: Sample) -> None:
         """Add one forward pass."""
         reduced = sample.features.mean(2)
-        self.features.add(gram(F.pad(reduced, (0, 1), value=1.0) if sample.layer.biased else reduced))
+        self.features.add(upper_gram(F.pad(reduced, (0, 1), value=1.0) if sample.layer.biased else reduced))
 
     def update_signals(self, sample: Sample) -> None:
         """Add one backward pass."""
-        self.signals.add(gram(sample.signals.sum(2)))
+        self.signals.add(upper_gram(sample.signals.sum(2)))
 
     def merge(self, other: ReducedMoments) -> ReducedMoments:
         """The moments of both parts of the data."""
@@ -61,8 +61,8 @@ class ReducedMoments:
 
     def input_factor(self, examples: int) -> Float[Tensor, "g j j"]:
         """A over N `examples`."""
-        return self.features.mean(examples)
+        return mirrored(self.features.mean(examples))
 
     def gradient_factor(self, examples: int) -> Float[Tensor, "g o o"]:
         """G over N `examples`."""
-        return self.signals.mean(examples)
+        return mirrored(self.signals.mean(examples))

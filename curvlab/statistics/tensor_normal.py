@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
 
@@ -70,13 +70,13 @@ class TensorNormal:
     def factors(self, examples: int, batches: int) -> list[Float[Tensor, "d d"]]:
         """Ũ_i of eq. 4.10 from the contractions of N `examples` in so many `batches`."""
         count = batches if self.statistic == "batch" else examples
-        return tensor_normal_factors([running.mean(count) for running in self.sums], self.shape)
+        return tensor_normal_factors([mirrored(running.mean(count)) for running in self.sums], self.shape)
 
     def _contract(self, gradients: Float[Tensor, "n ..."], scale: float) -> None:
         for mode, running in enumerate(self.sums):
             # Rows: every entry of the other modes (and every example); columns: this mode.
             rows = gradients.movedim(mode + 1, -1).reshape(-1, self.shape[mode])
-            running.add(gram(rows) * scale if scale != 1.0 else gram(rows))
+            running.add(upper_gram(rows) * scale if scale != 1.0 else upper_gram(rows))
 
     def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, "n ..."]:
         total: Tensor | None = None
@@ -138,9 +138,9 @@ def _position_contractions(sample: Sample) -> list[Tensor]:
     inner = sample.layer.modes("weight")[1:]
     if sample.positions == 1:
         a, g = a[:, 0], g[:, 0]
-        out = gram(g * a.norm(dim=1, keepdim=True))
+        out = upper_gram(g * a.norm(dim=1, keepdim=True))
         weighted = (a * g.norm(dim=1, keepdim=True)).reshape(-1, *inner)
-        rest = [gram(weighted.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(inner)]
+        rest = [upper_gram(weighted.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(inner)]
         return [out, *rest]
     out = g.flatten(0, 1).mT @ ((a @ a.mT) @ g).flatten(0, 1)
     gg = g @ g.mT

@@ -177,6 +177,13 @@ def _nested(depth: int) -> Any:
     return {"version": 1, "network": node}
 
 
+def _lists(depth: int) -> Any:
+    value: Any = [1]
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 BAD: dict[str, Any] = {
     "no table": [],
     "no version": {"network": GOOD["network"]},
@@ -193,8 +200,19 @@ BAD: dict[str, Any] = {
     "a size beyond all": _with_first(arguments={"in_features": 2**40, "out_features": 2**40}),
     "an overflowing product": _with_first(arguments={"in_features": 2**31, "out_features": 2**31, "bias": True}),
     "an argument that is a table": _with_first(arguments={"in_features": {}, "out_features": 4}),
+    "lists in lists": _with_first(type="LayerNorm", arguments={"normalized_shape": _lists(900)}),
     "a long list": _with_first(type="LayerNorm", arguments={"normalized_shape": [1] * 1000}),
     "a million layers": _with_first(type="LSTM", arguments={"input_size": 1, "hidden_size": 1, "num_layers": 10**6}),
+    "tensors without end": {
+        "version": 1,
+        "network": {
+            "type": "Sequential",
+            "children": [
+                [str(i), {"type": "LSTM", "arguments": {"input_size": 1, "hidden_size": 1, "num_layers": 1000}}]
+                for i in range(5000)
+            ],
+        },
+    },
     "children that are no list": {"version": 1, "network": {"type": "Sequential", "children": {}}},
     "a child without name": {"version": 1, "network": {"type": "Sequential", "children": [GOOD["network"]]}},
     "a name with a dot": {"version": 1, "network": {"type": "Sequential", "children": [["a.b", GOOD["network"]]]}},

@@ -308,6 +308,16 @@ def test_rule(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_the_main_weight_comes_first_whatever_the_order_of_the_file(row: Row) -> None:
+    names = sorted(row.tensors)  # biases before weights
+    specs = {name: TensorSpec(row.tensors[name], row.dtypes.get(name, "float32")) for name in names}
+    found = infer_layers(specs, {})
+    specs.update({name: fold.spec for name, fold in found.folds.items()})
+    assert all(specs[next(iter(layer.tensors.values()))].shape == layer.shape for layer in found.layers)
+    assert {(layer.name, layer.kind) for layer in found.layers} == set(row.layers)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
 def test_every_tensor_belongs_to_exactly_one_layer(row: Row) -> None:
     specs = {name: TensorSpec(shape, row.dtypes.get(name, "float32")) for name, shape in row.tensors.items()}
     found = infer_layers(specs, {})

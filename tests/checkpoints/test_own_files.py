@@ -157,6 +157,28 @@ def test_a_registered_builder(tmp_path: Path) -> None:
     assert torch.equal(again.fc.weight, module.fc.weight)
 
 
+class Positioned(nn.Module):
+    """With a tensor that no file stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        self.register_buffer("position", torch.arange(3.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.fc(x + self.position)
+        return result
+
+
+def test_a_builder_with_tensors_that_are_not_stored(tmp_path: Path) -> None:
+    register_builder("test-own-positioned", Positioned)
+    module, x = Positioned(), torch.randn(4, 3)
+    save(tmp_path / "m", module, architecture={"builder": "test-own-positioned"})
+    again = load(tmp_path / "m").module
+    assert again is not None
+    assert torch.equal(again(x), module(x))
+
+
 def test_an_unregistered_builder_leaves_the_weights(tmp_path: Path) -> None:
     save(tmp_path / "m", Mine(), architecture="somewhere:Mine")
     tensors = load_file(tmp_path / "m")
@@ -208,8 +230,14 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
         save(tmp_path / "missing" / "m", nn.Linear(3, 2))
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save(tmp_path, nn.Linear(3, 2))
+    with pytest.raises(CheckpointError, match="is no file name"):
+        save(".", nn.Linear(3, 2))
     with pytest.raises(CheckpointError, match="no likelihood"):
         save(tmp_path / "m", nn.Linear(3, 2), likelihood="poisson")
+    with pytest.raises(CheckpointError, match="may not be 'weight'"):
+        save(tmp_path / "m", nn.Linear(3, 2), metadata={"best": "weight"})
     with pytest.raises(CheckpointError, match=r"may not be named 'curvlab\.format'"):
         save(tmp_path / "m", nn.Linear(3, 2), metadata={"curvlab.format": "7"})
 

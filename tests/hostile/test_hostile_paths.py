@@ -91,6 +91,8 @@ STAND_INS: dict[str, tuple[bytes, str]] = {
     "gzip": (b"\x1f\x8b\x08" + bytes(100), "is compressed (gzip)"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "begins with the bytes 89 50 4e 47"),
     "a mark without its format": (b"\x89HDF", "begins with the bytes"),
+    "half a pickle": (b"\x80\x04\x95\x05", "begins like a pickle but is broken"),
+    "a pickle of plain values": (b"\x80\x02]q\x00K\x01a.", "is a bare pickle of plain values"),
     "half a zip": (b"PK\x03\x04" + bytes(100), "begins like a zip archive but is broken"),
     "random bytes": (random.Random(0).randbytes(100_000), "begins with the bytes"),
 }

@@ -93,7 +93,7 @@ ENEMY: dict[str, tuple[bytes, str]] = {
     "tensor without shape": (container({"a": {"dtype": "F32", "data_offsets": [0, 16]}}, DATA), "is not described"),
     "name of half a character": (container(b'{"\\ud800": {}}', DATA), "not valid Unicode"),
     "name that clears the screen": (container({"\x1b[2J\n": tensor(0, 15)}, DATA), "'\\x1b[2J\\n'"),
-    "long name": (container({"x" * 10**6: tensor(0, 15)}, DATA), "xxx…xxx"),
+    "long name": (container({"x" * 10**6: tensor(0, 16)}, DATA), "xxx…xxx"),
     "only integers": (container({"position_ids": tensor(0, 16, (2,), "I64")}, DATA), "holds no weights"),
 }
 

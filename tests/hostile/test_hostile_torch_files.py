@@ -64,6 +64,25 @@ def tensor(size: Any, stride: Any = None, storage: Any = None, offset: Any = 0) 
     return Calls(rebuild, storage, offset, size, stride, False, OrderedDict())
 
 
+class _Changed:
+    """An honest tensor, and what is to be done to it once it is made."""
+
+    def __init__(self, size: Any, stride: Any, state: Any = None, pairs: Any = ()) -> None:
+        self.made, self.state, self.pairs = tensor(size, stride), state, pairs
+
+    def __reduce__(self) -> Any:
+        return (*self.made.__reduce__(), self.state, None, iter(self.pairs) if self.pairs else None)
+
+
+def _of_type(*arguments: Any) -> Calls:
+    return Calls(torch._tensor._rebuild_from_type_v2, *arguments)
+
+
+def _wrapped_tensor(size: Any, stride: Any) -> tuple[Any, ...]:
+    rebuild, arguments = tensor(size, stride).__reduce__()
+    return rebuild, torch.Tensor, arguments, {}
+
+
 def archive(value: Any, data: bytes = bytes(16), compress: int = zipfile.ZIP_STORED) -> bytes:
     """A zip as torch writes it, around any pickle."""
     content = value if isinstance(value, bytes) else pickled(value)
@@ -101,6 +120,13 @@ def test_the_honest_frame_loads(frame: str, tmp_path: Path) -> None:
     assert torch.equal(load(path).tensors["fc.weight"], torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_honest_wrappings_load(frame: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(FRAMES[frame]({"w.weight": _of_type(*_wrapped_tensor((2, 2), (2, 1)))}))
+    assert torch.equal(load(path).tensors["w.weight"], torch.zeros(2, 2))
+
+
 def _laughs() -> Any:
     value: Any = {"x": 1}
     for _ in range(60):
@@ -133,6 +159,18 @@ VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "sizes that are text": (lambda: {"w": tensor(("2", "2"), (1, 1))}, "no proper storage"),
     "more strides than sizes": (lambda: {"w": tensor((2,), (1, 1))}, "1 dimensions has 2 strides"),
     "a tensor without arguments": (lambda: {"w": Calls(torch._utils._rebuild_tensor_v2)}, "no proper storage"),
+    "larger than its storage, in two wrappings": (
+        lambda: {"w": _of_type(torch._tensor._rebuild_from_type_v2, torch.Tensor, _wrapped_tensor((2, 3), (3, 1)), {})},
+        "does not fit its storage of 4 elements",
+    ),
+    "larger than its storage afterwards": (
+        lambda: {"w": _Changed((2, 2), (2, 1), state=(Storage(4), 0, (2**30,), (1,)))},
+        "changes the result of 'torch._utils._rebuild_tensor_v2' afterwards",
+    ),
+    "written into afterwards": (
+        lambda: {"w": _Changed((2, 2), (2, 1), pairs=[(0, 1.0)])},
+        "changes the result of 'torch._utils._rebuild_tensor_v2' afterwards",
+    ),
     "a storage of 2^60 elements": (
         lambda: {"w": tensor((2**60,), storage=Storage(2**60))},
         "instead of",
@@ -311,6 +349,19 @@ OLD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no storages": (lambda: legacy(weights(), keys=()), "does not match the tensors"),
     "storages that are numbers": (lambda: legacy(weights(), keys=(7,)), "does not match the tensors"),
     "a list of storages that is none": (lambda: legacy(weights(), keys=[["0"]]), "does not match the tensors"),
+    "one storage listed twice for two": (
+        lambda: legacy({"a": tensor((4,)), "b": tensor((4,), storage=Storage(4, "1"))}, keys=("0", "0")),
+        "does not match the tensors",
+    ),
+    "one storage of two sizes": (
+        lambda: legacy({"a": tensor((2**40,), storage=Storage(2**40)), "b": tensor((4,))}),
+        "describes one storage in two ways",
+    ),
+    "one storage of two types": (
+        lambda: legacy({"a": tensor((4,), storage=Storage(4, "0", torch.DoubleStorage)), "b": tensor((4,))}),
+        "describes one storage in two ways",
+    ),
+    "a key that is a number": (lambda: legacy({"a": tensor((4,), storage=Storage(4, 0))}), "a storage that cannot be"),
     "a view larger than its storage": (
         lambda: legacy({"w": tensor((2,), storage=Storage(4, "0", torch.FloatStorage, ("v", 3, 2)))}),
         "larger than the storage",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.layers.layer import Layer, Moments, join_bias, named, split_bias
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import upper_gram
 from curvlab.shapes import Float
 
 
@@ -47,5 +47,5 @@ class Gates(Layer):
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Multiplied once for all gates."""
         rows = x.reshape(-1, self.width).to(dtype)
-        total, second = rows.sum(0), gram(rows)
+        total, second = rows.sum(0), upper_gram(rows)
         return Moments(total.expand(self.groups, -1), second.expand(self.groups, -1, -1), rows.shape[0])
