@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import torch
 
-from curvlab.analyses.results import QUANTILE_LEVELS, KfacResult, Spectrum
+from curvlab.analyses.results import KfacResult, Spectrum
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
 from curvlab.capture.survey import Block
 from curvlab.operators.matrix import matrix
-from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
-from curvlab.operators.spectrum import spectrum
+from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.spectrum import kronecker_spectra
 from curvlab.statistics.plan import Collected, Plan
 
 Factors = tuple[Operator, Operator]
@@ -27,12 +27,13 @@ def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Col
     factors = kfac_operators(block, plan, whole)
     if factors is None:
         return None
-    rows = whole.rows[block.name]
-    a, g, both = _spectra(factors, rows)
+    a, g, both = kronecker_spectra(factors, whole.rows[block.name])
     parts = [kfac_operators(block, plan, half) for half in halves]
     if len(parts) == 2 and parts[0] is not None and parts[1] is not None:
         first, second = (
-            _spectra(part, half.rows[block.name], levels=()) for part, half in zip(parts, halves, strict=True) if part
+            kronecker_spectra(part, half.rows[block.name], levels=())
+            for part, half in zip(parts, halves, strict=True)
+            if part
         )
         a, g, both = (with_split_half(*three) for three in zip((a, g, both), first, second, strict=True))
     return KfacResult(a, g, both, _pi(a, g))
@@ -60,17 +61,6 @@ def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
     if name not in part.signals:
         return None
     return a, part.signals[name].second.operator(part.rows[name])
-
-
-def _spectra(
-    factors: Factors, count: int, levels: Sequence[float] = QUANTILE_LEVELS
-) -> tuple[Spectrum, Spectrum, Spectrum]:
-    a, g = factors
-    if isinstance(a, Grouped) and isinstance(g, Grouped):
-        both: Operator = GroupedKronecker((a, g))
-    else:
-        both = Kronecker((a, g))
-    return spectrum(a, count, levels), spectrum(g, count, levels), spectrum(both, count, levels)
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:

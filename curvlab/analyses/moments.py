@@ -1,12 +1,14 @@
-"""Feature moments of a layer as a result: spectrum of M, the whitening table, dead and duplicated features (lnb
+"""Feature moments of a layer as a result: spectrum of M, the whitening tables, dead and duplicated features (lnb
 3.3–3.5)."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from curvlab.analyses.features import constant_features, duplicated_features, mean_energy
-from curvlab.analyses.results import MomentsResult, Spectrum, Whitening
+from curvlab.analyses.results import MomentsResult, Whitening
 from curvlab.analyses.split_half import standard_error
-from curvlab.analyses.whitening import whitening
+from curvlab.analyses.whitening import Tables, whitening
 from curvlab.layers.layer import Layer
 from curvlab.statistics.feature_moments import FeatureMoments
 
@@ -20,7 +22,7 @@ def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMom
         halves: over the two halves, for standard errors; empty for none.
     """
     second, mean = whole.operator(), whole.mean()
-    table, summary = whitening(second, mean, layer.biased, whole.count)
+    table, over_range, summary = whitening(second, mean, layer.biased, whole.count)
     energy = mean_energy(second, mean)
     numbers = [_numbers(layer, half) for half in halves]
     return MomentsResult(
@@ -32,27 +34,33 @@ def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMom
         dead=int(constant_features(second, mean).sum()),
         duplicated=duplicated_features(second, mean),
         condition_number=table,
-        condition_number_nonzero=summary.condition_number_nonzero,
+        condition_number_nonzero=over_range,
         eigenvalues={"min": summary.min, "max": summary.max, "quantiles": summary.quantiles},
         stderr=_errors(*numbers) if len(numbers) == 2 else {},
     )
 
 
-_Numbers = tuple[Whitening, Spectrum, float | None]
+_Numbers = tuple[Tables, float | None]
 
 
 def _numbers(layer: Layer, half: FeatureMoments) -> _Numbers:
     second, mean = half.operator(), half.mean()
-    return (*whitening(second, mean, layer.biased, half.count, levels=()), mean_energy(second, mean))
+    return whitening(second, mean, layer.biased, half.count, levels=()), mean_energy(second, mean)
 
 
 def _errors(a: _Numbers, b: _Numbers) -> dict[str, object]:
-    tables = {
-        name: standard_error(getattr(a[0], name), getattr(b[0], name))
-        for name in ("identity", "centered", "diagonal", "lnb", "whitened")
-    }
+    (table_a, range_a, summary_a), (table_b, range_b, summary_b) = a[0], b[0]
     plain = {
-        name: standard_error(getattr(a[1], name), getattr(b[1], name))
-        for name in ("effective_rank", "condition_number_nonzero", "max", "min")
+        name: standard_error(getattr(summary_a, name), getattr(summary_b, name))
+        for name in ("effective_rank", "max", "min")
     }
-    return {"condition_number": tables, **plain, "mean_energy": standard_error(a[2], b[2])}
+    return {
+        "condition_number": _table_errors(table_a, table_b),
+        "condition_number_nonzero": _table_errors(range_a, range_b),
+        **plain,
+        "mean_energy": standard_error(a[1], b[1]),
+    }
+
+
+def _table_errors(a: Whitening, b: Whitening) -> dict[str, float | None]:
+    return {field.name: standard_error(getattr(a, field.name), getattr(b, field.name)) for field in fields(Whitening)}

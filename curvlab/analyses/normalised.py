@@ -64,14 +64,16 @@ def normalised_matrices(
     variance = energy[:, :size] - mu.square()
     ratio = rounding.ratio(energy[:, :size], variance)
 
-    sigma = _scaled((stack[:, :size, :size] - mu[:, :, None] * mu[:, None, :]), (ratio > 0).double())
-    centered = _condition(_with_one(sigma, biased), rounding.share * rounding.largest)
+    # Features that are dropped become zero rows and columns: one eigenvalue 0 each.
+    sigma = _scaled(stack[:, :size, :size] - mu[:, :, None] * mu[:, None, :], (ratio > 0).double())
+    values = _with_one(sigma, biased)
+    centered = _condition(values, rounding.share * rounding.largest, values.numel())
     if biased:
         values = _with_one(_scaled(sigma, torch.where(ratio > 0, variance.rsqrt(), 0.0)), biased)
-        lnb = _condition(values, rounding.share * torch.cat([values, ratio], dim=1).max().item())
+        lnb = _condition(values, rounding.share * torch.cat([values, ratio], dim=1).max().item(), values.numel())
     del sigma
     values = safe_eigvalsh(_scaled(stack.clone(), _inverse_root(energy)))
-    diagonal = _condition(values, rounding.share * values.max().item())
+    diagonal = _condition(values, rounding.share * values.max().item(), values.numel())
     return Normalised(centered, diagonal, lnb if biased else diagonal)
 
 
@@ -94,22 +96,21 @@ def normalised_rows(rows: Float[Tensor, "r d"], biased: bool, rounding: Rounding
         x = piece[0]
         energy = x.square().mean(1)
         scaled += gram(x * _inverse_root(energy)[:, None])
-        x -= x.mean(1, keepdim=True)
+        x = x - x.mean(1, keepdim=True)
         variance = x.square().mean(1)
         ratio = rounding.ratio(energy, variance)
-        x *= (ratio > 0)[:, None]
-        centred += gram(x)
+        centred += gram(x * (ratio > 0)[:, None])
         if biased:
             standard += gram(x * torch.where(ratio > 0, variance.rsqrt(), 0.0)[:, None])
             most = max(most, ratio.max().item())
-    values = safe_eigvalsh((scaled + biased) / count)
-    diagonal = _condition(values, rounding.share * values.max().item())
-    centered = _condition(_with_one(centred[None] / count, biased), rounding.share * rounding.largest)
+    size = rows.shape[1] + biased
+    values = safe_eigvalsh((scaled + float(biased)) / count)
+    diagonal = _condition(values, rounding.share * values.max().item(), size)
+    centered = _condition(_with_one(centred[None] / count, biased), rounding.share * rounding.largest, size)
     if biased:
         values = _with_one(standard[None] / count, biased)
-        lnb = _condition(values, rounding.share * max(values.max().item(), most))
-    found = (centered, diagonal, lnb if biased else diagonal)
-    return Normalised(*(Condition(None, one.over_range) for one in found))
+        lnb = _condition(values, rounding.share * max(values.max().item(), most), size)
+    return Normalised(centered, diagonal, lnb if biased else diagonal)
 
 
 def normalised_diagonal(values: Float[Tensor, " d"], mean: Float[Tensor, " d"], rounding: Rounding) -> Normalised:
@@ -131,13 +132,13 @@ def normalised_diagonal(values: Float[Tensor, " d"], mean: Float[Tensor, " d"], 
     return Normalised(centered, diagonal, diagonal)
 
 
-def _condition(values: Float[Tensor, "*w"], floor: float) -> Condition:
-    """From eigenvalues, of which those under `floor` count as zero; a feature that was dropped has left a zero."""
-    positive = values[(values > 0) & (values >= floor)]
+def _condition(values: Float[Tensor, "*w"], floor: float, size: int) -> Condition:
+    """Of a matrix with `size` eigenvalues: these and zeros, as which those under `floor` count too."""
+    positive = values[values >= floor]
     if positive.numel() == 0:
         return Condition(None, None)
     over_range = (positive.max() / positive.min()).item()
-    return Condition(over_range if positive.numel() == values.numel() else None, over_range)
+    return Condition(over_range if positive.numel() == size else None, over_range)
 
 
 def _with_one(stack: Float[Tensor, "g d d"], biased: bool) -> Float[Tensor, "g w"]:

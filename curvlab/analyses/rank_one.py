@@ -7,8 +7,6 @@ from torch import Tensor
 
 from curvlab.shapes import Float
 
-_STEPS = 2000  # of a bisection; more than there are halvings between any two doubles
-
 
 def count_below(values: Float[Tensor, " d"], vector: Float[Tensor, " d"], bound: float, slack: float = 0.0) -> int:
     """#{λ < t} = #{f_j < t} + [1 − Σ v_j²/(f_j − t) < 0] of diag(f) − vvᵀ.
@@ -23,7 +21,8 @@ def count_below(values: Float[Tensor, " d"], vector: Float[Tensor, " d"], bound:
         slack: the bracket counts as negative up to this, its own rounding.
     """
     gaps = values - bound
-    return int((gaps < 0).sum()) + ((1 - (vector.square() / gaps).sum()).item() <= slack)
+    bracket = 1 - (vector.square() / gaps).nansum()  # 0/0 is an entry without a part in vvᵀ
+    return int((gaps < 0).sum()) + int(bracket.item() <= slack)
 
 
 def rank_one_extremes(
@@ -57,10 +56,7 @@ def _eigenvalue(values: Float[Tensor, " d"], vector: Float[Tensor, " d"], place:
     """λ_place, known to be at least `floor`, of sorted values."""
     high = values[place].item()
     low = max(floor, values[place - 1].item()) if place else floor
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
+    while low < (middle := (low + high) / 2) < high:
         if count_below(values, vector, middle) > place:
             high = middle
         else:

@@ -56,7 +56,11 @@ class WeightsResult:
 
 @dataclass(frozen=True)
 class Whitening:
-    """Condition number of the metric over ā after each normalisation (lnb 3.3, 3.5); None = infinite (singular)."""
+    """A condition number of the metric over ā after each normalisation (lnb 3.3, 3.5).
+
+    In `MomentsResult.condition_number` None is infinite (singular), in `condition_number_nonzero` it is of a zero
+    matrix.
+    """
 
     identity: float | None
     centered: float | None
@@ -67,7 +71,12 @@ class Whitening:
 
 @dataclass(frozen=True)
 class MomentsResult:
-    """Distribution of a layer's input features: M = E[āāᵀ] before and after whitening."""
+    """Distribution of a layer's input features: M = E[āāᵀ] before and after whitening.
+
+    `condition_number_nonzero` is over the range of each matrix: λ_max over the least eigenvalue that is not zero by
+    the rule of `Spectrum`, features without energy (for `centered` and `lnb`: without variance) dropped. Where
+    `condition_number` exists the two are equal.
+    """
 
     count: int
     size: int
@@ -77,7 +86,7 @@ class MomentsResult:
     dead: int
     duplicated: int
     condition_number: Whitening
-    condition_number_nonzero: float | None
+    condition_number_nonzero: Whitening
     eigenvalues: Mapping[str, Any]
     stderr: Mapping[str, Any] = field(default_factory=dict)
     note: str | None = None

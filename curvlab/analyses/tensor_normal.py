@@ -3,12 +3,13 @@ split-half errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum, TensorNormalResult
 from curvlab.analyses.split_half import with_split_half
-from curvlab.operators.operator import Dense, Kronecker
-from curvlab.operators.spectrum import spectrum
+from curvlab.operators.operator import Dense
+from curvlab.operators.spectrum import kronecker_spectra
 from curvlab.statistics.plan import Collected
 
 
@@ -17,22 +18,17 @@ def tensor_normal_result(parameter: str, whole: Collected, halves: Sequence[Coll
     if parameter not in whole.tensors:
         return None
     statistic = whole.tensors[parameter].statistic
-    modes, both = _spectra(parameter, whole)
+    spectra = _spectra(parameter, whole)
     if statistic == "per-example" and len(halves) == 2 and all(parameter in half.tensors for half in halves):
-        (first, first_both), (second, second_both) = (_spectra(parameter, half, levels=()) for half in halves)
-        modes = [with_split_half(*three) for three in zip(modes, first, second, strict=True)]
-        both = with_split_half(both, first_both, second_both)
-    return TensorNormalResult(statistic, tuple(modes), both)
+        first, second = (_spectra(parameter, half, levels=()) for half in halves)
+        spectra = tuple(with_split_half(*three) for three in zip(spectra, first, second, strict=True))
+    return TensorNormalResult(statistic, spectra[:-1], spectra[-1])
 
 
-def _spectra(
-    parameter: str, part: Collected, levels: Sequence[float] = QUANTILE_LEVELS
-) -> tuple[list[Spectrum], Spectrum]:
+def _spectra(parameter: str, part: Collected, levels: Sequence[float] = QUANTILE_LEVELS) -> tuple[Spectrum, ...]:
+    """Of every mode and, last, of their Kronecker product."""
     running = part.tensors[parameter]
     factors = [Dense(u) for u in running.factors(part.examples, part.batches)]
     # Each example brings as many rows to a mode as the other modes have entries.
-    size = 1
-    for d in running.shape:
-        size *= d
-    modes = [spectrum(u, part.examples * size // u.size, levels) for u in factors]
-    return modes, spectrum(Kronecker(tuple(factors)), part.examples, levels)
+    rows = [part.examples * math.prod(running.shape) // factor.size for factor in factors]
+    return kronecker_spectra(factors, rows, levels)

@@ -7,7 +7,8 @@ is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -46,32 +47,53 @@ class Tape:
         on_refusal: Callable[[str, str], object],
     ) -> None:
         self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
-        self.examples = 0
+        self.examples = self.runs = 0
         self.anchor: Tensor | None = None
+        self.output: Any = None
         self.functional_layers: dict[Any, Layer] = {}
         names = {id(p): name for name, p in model.named_parameters()}
         self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
-        self._running = False
+        self._armed = self._running = self._fast_path = False
         lookup = dict(model.named_modules())
+        self._handles.append(model.register_forward_pre_hook(self._begin, with_kwargs=True))
         for name, adapted in modules.items():
             self._attach(name, lookup[name], adapted)
+        self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output for a batch, recorded."""
-        self.examples = batch_size(inputs)
+        with self.recording():
+            return call_model(self.model, inputs)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside, every call of the model is recorded: `runs` counts them, `output` is what the last one returned."""
+        self._armed, self.runs, self.output = True, 0, None
+        try:
+            yield
+        finally:
+            self._armed = False
+
+    def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if not self._armed or self._running:
+            return
+        self.examples = batch_size(args or kwargs)
+        self.runs += 1
         self._running, self._watcher.inside = True, 0
         self.anchor = torch.zeros((), requires_grad=True)
-        fast_path = torch.backends.mha.get_fastpath_enabled()
         # The fused attention kernel runs no modules, so nothing inside it could be seen.
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with self._watcher:
-                return call_model(self.model, inputs)
-        finally:
-            self._running = False
-            torch.backends.mha.set_fastpath_enabled(fast_path)
+        self._watcher.__enter__()
+
+    def _end(self, _: nn.Module, __: Any, output: Any) -> None:
+        if not self._running:
+            return
+        self._watcher.__exit__(None, None, None)
+        torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        self._running, self.output = False, output
 
     def pull(self, output: Tensor, seed: Tensor, retain_graph: bool = False) -> None:
         """One backward pass from `seed` at the output; `on_signal` gets each map's gradient on the way."""

@@ -58,7 +58,7 @@ def moments(identity: float | None) -> MomentsResult:
         dead=3 if identity is None else 0,
         duplicated=0,
         condition_number=Whitening(identity, 4.5e4, 8210.0, 93.75, None if identity is None else 1.0),
-        condition_number_nonzero=3.25e5 if identity is None else identity,
+        condition_number_nonzero=Whitening(3.25e5 if identity is None else identity, 4.5e4, 8210.0, 93.75, 1.0),
         eigenvalues={"min": 0.0, "max": 31.5, "quantiles": [0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 31.5]},
         stderr={"condition_number": {"identity": None if identity is None else 0.1 * identity, "lnb": 4.6875}},
     )
