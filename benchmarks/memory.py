@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,11 @@ from curvlab.statistics.plan import Plan
 
 
 def peak_mebibytes() -> float:
-    """Highest resident size of this process so far."""
+    """Highest resident size of this process so far (getrusage also counts the parent's, up to the exec)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
@@ -29,7 +34,8 @@ def work(what: str, stem: int) -> None:
     if what == "gradient":
         torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), list(model.parameters()))
     else:
-        collect(model, found, [(x, y)], likelihood("categorical"), Plan(signals=True), torch.Generator().manual_seed(0))
+        plan = Plan(signals=True, keep_rows="rows" in what)
+        collect(model, found, [(x, y)], likelihood("categorical"), plan, torch.Generator().manual_seed(0))
     print(peak_mebibytes() - before, peak_mebibytes())
 
 
@@ -39,7 +45,7 @@ def measure() -> None:
     print("| stem | what | above start | whole process | ratio |\n|---|---|---|---|---|")
     for stem in (7, 3):
         base = 0.0
-        for what in ("gradient", "moments + A + G (mc)"):
+        for what in ("gradient", "moments + A + G (mc), rows while fewer than columns", "moments + A + G (mc), dense"):
             command = [sys.executable, "-c", f"from benchmarks.memory import work; work({what!r}, {stem})"]
             printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             rise, whole = map(float, printed.split())

@@ -3,6 +3,8 @@ lengths that change."""
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,6 +93,23 @@ def test_two_tapes_on_one_model_do_not_disturb_each_other() -> None:
     assert len(seen) == 4
     tape.close()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_pass_leaves_no_garbage_to_collect() -> None:
+    """Statistics are large: a reference cycle around them would keep them until some later garbage collection."""
+    model = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 2))
+    x, y = torch.randn(50, 40), torch.randint(0, 2, (50,))
+    curvature.kfac_factors(model, x, y, likelihood="categorical")
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+        for _ in range(3):
+            curvature.kfac_factors(model, x, y, likelihood="categorical")
+            curvature.tensor_normal_factors(model, x, y, likelihood="categorical", statistic="per-example")
+        assert sum(issubclass(type(o), Tensor) for o in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 def test_frozen_parameters_are_analysed_and_stay_frozen() -> None:

@@ -86,19 +86,52 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)] + [""]
 
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
-    """The layers that names and shapes tell, buffers left out."""
+    """The layers that names and shapes tell, buffers left out; a recurrent or attention layer has one row per matrix."""
     entries = []
     for layer in checkpoint.layers:
-        if layer.kind == "buffer":
+        tensors = {role: name for role, name in layer.tensors.items() if role not in _STATISTICS}
+        if layer.kind == "buffer" or not tensors:
             continue
-        tensors = tuple(layer.tensors.values())
-        main = layer.tensors.get("weight", tensors[0] if tensors else "")
         reason = layer.evidence if layer.kind == "packed" else None
-        entries.append(
-            Entry(layer.name, layer.kind, main, tensors, layer.transposed, 1, layer.confidence, reason=reason)
-        )
+        matrices = {role: name for role, name in tensors.items() if len(checkpoint.shapes[name]) > 1}
+        if len(matrices) < 2:
+            main = next(iter(tensors.values()))
+            entries.append(
+                Entry(
+                    layer.name,
+                    layer.kind,
+                    main,
+                    tuple(tensors.values()),
+                    layer.transposed,
+                    1,
+                    layer.confidence,
+                    reason=reason,
+                )
+            )
+            continue
+        for role, name in matrices.items():
+            own = tuple(t for r, t in tensors.items() if r == role or (r not in matrices and r == _bias_of(role)))
+            entries.append(
+                Entry(
+                    f"{layer.name}.{role}" if layer.name else role,
+                    layer.kind,
+                    name,
+                    own,
+                    layer.transposed,
+                    1,
+                    layer.confidence,
+                    reason=reason,
+                )
+            )
     return entries
+
+
+def _bias_of(role: str) -> str:
+    return role.replace("weight", "bias")
 
 
 def tensors_of(checkpoint: Checkpoint, module: nn.Module | None) -> Mapping[str, Tensor]:

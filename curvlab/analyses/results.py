@@ -117,13 +117,17 @@ class TensorNormalResult:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """Everything known about one layer; an analysis that was not possible is None and its reason is in the coverage."""
+    """Everything known about one layer; an analysis that was not possible is None and its reason is in the coverage.
+
+    `evidence` says what `kind` was inferred from, with that `confidence`, where it was not known.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     parameters: int
     confidence: float
+    evidence: str | None = None
     weights: WeightsResult | None = None
     moments: MomentsResult | None = None
     kfac: KfacResult | None = None

@@ -101,7 +101,7 @@ class Tape:
             torch.autograd.grad(output, self.anchor, seed, retain_graph=retain_graph, allow_unused=True)
 
     def close(self) -> None:
-        """Take all hooks off."""
+        """Take all hooks off, and let go of everything: what a cycle kept alive would wait for the garbage collector."""
         for handle in self._handles:
             handle.remove()
         for module, before in reversed(self._replaced):
@@ -109,6 +109,9 @@ class Tape:
             if before is not None:
                 vars(module)["forward"] = before
         self._handles, self._replaced = [], []
+        self.anchor = self.output = self.on_signal = None
+        self.on_call = self.on_refusal = _nothing
+        self._watcher.watch, self._watcher.refuse = _unwatched, _nothing
 
     def __enter__(self) -> Tape:
         return self
@@ -189,6 +192,14 @@ class Tape:
 
     def _refuse_parameter(self, parameter: str, operation: str) -> None:
         self.on_refusal(parameter, f"used by the operation {operation!r}, which no adapter knows")
+
+
+def _nothing(*_: Any) -> None:
+    """What a closed tape tells."""
+
+
+def _unwatched(_: Use, output: Tensor) -> Any:
+    return output
 
 
 class _Signal(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor
 from curvlab.layers.meetings import half_of_meetings
 from curvlab.layers.patches import Geometry, patches
 from curvlab.layers.shifted_products import shifted_products
-from curvlab.operators.gram import gram
+from curvlab.operators.gram import upper_gram
 from curvlab.shapes import Float
 
 __all__ = ["patch_products", "patch_second_moment", "patch_sum"]
@@ -37,7 +37,8 @@ def patch_second_moment(
         dtype: of the products and their sums, float32 or float64; x is converted once.
 
     Returns:
-        Sums, not means, per group: Σ ā `[g, d]`, Σ āāᵀ `[g, d, d]`, symmetric bit for bit, and the number of patches.
+        Sums, not means, per group: Σ ā `[g, d]`, Σ āāᵀ `[g, d, d]`, of which only the upper triangle counts
+        (`gram.mirrored` completes it), and the number of patches.
     """
     road = shifted_products if _shifts_are_faster(tuple(x.shape), geometry) else patch_products
     return (
@@ -55,12 +56,12 @@ def patch_sum(x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: torch
 
 @torch.no_grad()
 def patch_products(x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: torch.dtype) -> Float[Tensor, "g d d"]:
-    """Σ_{n,t} āāᵀ from the rows ā, some examples at a time: about as many patch entries as x has."""
+    """Σ_{n,t} āāᵀ from the rows ā, some examples at a time: as many patch entries as x has, about."""
     entries = x.shape[1] * prod(geometry.kernel) * prod(geometry.output_shape(x.shape[2:]))
     parts = torch.split(x, max(1, max(x.numel(), ENTRIES) // entries))
-    second = gram(patches(parts[0].to(dtype), geometry).flatten(1, 2))
+    second = upper_gram(patches(parts[0].to(dtype), geometry).flatten(1, 2))
     for part in parts[1:]:
-        second += gram(patches(part.to(dtype), geometry).flatten(1, 2))
+        second += upper_gram(patches(part.to(dtype), geometry).flatten(1, 2))
     return second
 
 

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from curvlab.layers.meetings import Range, half_of_meetings
 from curvlab.layers.patches import Geometry
-from curvlab.operators.gram import symmetric
 from curvlab.shapes import Float
 
 __all__ = ["shifted_products"]
 
 # Elements rearranged at a time: what fits in the cache goes three times faster than all at once.
 TILE = 2**18
+# Channels whose rows of the result are written together: what lies left of them is below the diagonal and left out.
+ROWS = 128
 
 
 @torch.no_grad()
@@ -40,8 +41,8 @@ def shifted_products(
         dtype: of the products and their sums; x is converted once.
 
     Returns:
-        The sum per group, in the feature order of `patches`, symmetric bit for bit. Besides it, memory holds a copy of
-        x and the blocks that differ: for a 3×3 kernel with padding 29 of its 81.
+        The sum per group, in the feature order of `patches`; only its upper triangle counts (`gram.mirrored` completes
+        it). Besides it, memory holds a copy of x and the blocks that differ: 29 of the 81 of a padded 3×3 kernel.
     """
     if geometry.padding_mode != "zeros":  # zeros need not be stored, other values must
         x = geometry.pad(x)
@@ -61,8 +62,7 @@ def shifted_products(
         for pair in product(*(m.segments.items() for m in meeting)):
             u, v = (_ravel([offsets[side] for offsets, _ in pair], geometry.kernel) for side in (0, 1))
             block = rectangles.total(tuple(box for _, box in pair))
-            blocks[u, v] = block if u != v else symmetric(block)
-            blocks[v, u] = blocks[u, v].mT
+            blocks[v, u], blocks[u, v] = block.mT, block
     return _assemble(blocks, x, geometry, dtype)
 
 
@@ -132,16 +132,12 @@ def _ravel(index: list[int], shape: tuple[int, ...]) -> int:
 
 
 def _assemble(blocks: dict[tuple[int, int], Tensor], x: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
-    """out[g, c·K + u, c'·K + v] = blocks[u, v][g, c, c'], zero where no pixels meet."""
+    """out[g, c·K + u, c'·K + v] = blocks[u, v][g, c, c'] for c' ≥ c, zero where no pixels meet."""
     groups, channels, taps = geometry.groups, x.shape[1] // geometry.groups, prod(geometry.kernel)
     out = torch.empty(groups, channels, taps, channels, taps, dtype=dtype, device=x.device)
     zero = out.new_zeros(groups, channels, channels)
-    row = out.new_empty(taps, groups, channels, channels)
-    for u in range(taps):
-        if (u, u) not in blocks:  # u never sees anything but padding
-            out[:, :, u] = 0
-            continue
-        # A row of blocks at a time: block by block, every cache line would be written K times.
-        torch.stack([blocks.get((u, v), zero) for v in range(taps)], out=row)
-        out[:, :, u] = row.permute(1, 2, 3, 0)
+    for c in range(0, channels, ROWS):
+        for u in range(taps):  # K blocks at once: block by block, every cache line would be written K times
+            row = [blocks.get((u, v), zero)[:, c : c + ROWS, c:] for v in range(taps)]
+            out[:, c : c + ROWS, u, c:] = torch.stack(row).permute(1, 2, 3, 0)
     return out.view(groups, channels * taps, channels * taps)

@@ -50,7 +50,9 @@ class Adam(Optimizer):
                 continue
             g, state = gradients[name], self.state[p]
             if not state:
-                state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), count=torch.zeros((), device=p.device))
+                state.update(
+                    mean=torch.zeros_like(p), square=torch.zeros_like(p), count=torch.zeros((), device=p.device)
+                )
             state["count"] += finite
             for key, value, beta in (("mean", g, group["beta1"]), ("square", g * g, group["beta2"])):
                 state[key].copy_(torch.where(finite, torch.lerp(value, state[key], beta), state[key]))

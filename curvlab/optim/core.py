@@ -68,10 +68,14 @@ class Optimizer(torch.optim.Optimizer):
             gradients = {name: g / self._examples for name, g in self._gathered.items()}
             self._gathered, self._examples = {}, 0
         elif self.needs_closure:
-            raise CurvlabError(f"{self.name} needs a closure", "it looks at the model while it runs", "call step(closure)")
+            raise CurvlabError(
+                f"{self.name} needs a closure", "it looks at the model while it runs", "call step(closure)"
+            )
         else:
             gradients = {self.names[id(p)]: p.grad for p in self.parameters() if p.grad is not None}
-        finite = torch.stack([g.isfinite().all() for g in gradients.values()]).all() if gradients else torch.tensor(True)
+        finite = (
+            torch.stack([g.isfinite().all() for g in gradients.values()]).all() if gradients else torch.tensor(True)
+        )
         self._skipped = self._skipped + (~finite).long()
         self.prepare(gradients, finite)
         directions = self.update(gradients, finite)
@@ -148,10 +152,19 @@ class Optimizer(torch.optim.Optimizer):
         """Tensors and plain values only, by parameter name: continuing after a load equals never having stopped."""
         state = {self.names[id(p)]: dict(values) for p, values in self.state.items()}
         groups = [
-            {**{k: v for k, v in group.items() if k != "params"}, "params": [self.names[id(p)] for p in group["params"]]}
+            {
+                **{k: v for k, v in group.items() if k != "params"},
+                "params": [self.names[id(p)] for p in group["params"]],
+            }
             for group in self.param_groups
         ]
-        return {"optimizer": self.name, "steps": self.steps, "skipped": self.skipped, "state": state, "param_groups": groups}
+        return {
+            "optimizer": self.name,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "state": state,
+            "param_groups": groups,
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
@@ -163,7 +176,9 @@ class Optimizer(torch.optim.Optimizer):
         if state_dict.get("optimizer") != self.name:
             raise CurvlabError(f"a state of {state_dict.get('optimizer')!r} cannot be loaded into {self.name}")
         byname = dict(self.model.named_parameters())
-        unknown = sorted({*state_dict["state"], *(n for g in state_dict["param_groups"] for n in g["params"])} - set(byname))
+        unknown = sorted(
+            {*state_dict["state"], *(n for g in state_dict["param_groups"] for n in g["params"])} - set(byname)
+        )
         if unknown:
             raise CurvlabError(f"the saved state has a parameter {unknown[0]!r}", "the model has none of that name")
         self.steps, self._skipped = state_dict["steps"], state_dict["skipped"]
@@ -196,9 +211,13 @@ def _grouped(model: nn.Module, groups: Iterable[Mapping[str, Any]] | None) -> li
 
 def _checked_loss(name: str, loss: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise CurvlabError(f"{name}: the closure returned {type(loss).__name__}", "it must return the mean loss, a scalar tensor")
+        raise CurvlabError(
+            f"{name}: the closure returned {type(loss).__name__}", "it must return the mean loss, a scalar tensor"
+        )
     if not loss.requires_grad:
         raise CurvlabError(
-            f"{name}: the closure's loss has no graph", "nothing can be differentiated", "do not call backward in the closure"
+            f"{name}: the closure's loss has no graph",
+            "nothing can be differentiated",
+            "do not call backward in the closure",
         )
     return loss

@@ -31,7 +31,9 @@ class Bound:
         if number and whole and inside:
             return None
         kind = "a whole number" if self.whole else "a number"
-        limits = f"{'above' if self.above else 'from'} {self.low:g}" + ("" if self.high == float("inf") else f" to {self.high:g}")
+        limits = f"{'above' if self.above else 'from'} {self.low:g}" + (
+            "" if self.high == float("inf") else f" to {self.high:g}"
+        )
         return f"{name} is {value!r}, not {kind} {limits}"
 
 
@@ -55,7 +57,9 @@ def check(optimizer: str, values: Mapping[str, Any], bounds: Mapping[str, Bound]
         values: hyper-parameters; those without a bound are not checked.
         bounds: by name.
     """
-    problems: Iterable[str | None] = (bound.problem(name, values[name]) for name, bound in bounds.items() if name in values)
+    problems: Iterable[str | None] = (
+        bound.problem(name, values[name]) for name, bound in bounds.items() if name in values
+    )
     found = [problem for problem in problems if problem]
     if found:
         raise CurvlabError(f"{optimizer}: {'; '.join(found)}")

@@ -1,4 +1,4 @@
-"""The columns of the terminal tables: what each shows of a layer, in groups that are read together."""
+"""The columns of the terminal tables: what each shows of a layer and what it means, in groups that are read together."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curvlab.analyses.results import LayerResult, MomentsResult, Spectrum
+from curvlab.analyses.results import LayerResult, MomentsResult, Spectrum, WeightsResult
 from curvlab.reports.numbers import ABSENT, condition, count, shape, short, with_error
 
 
 @dataclass(frozen=True)
 class Column:
-    """A title and what stands under it for one layer; `ABSENT` where there is nothing."""
+    """A title, what stands under it for one layer (`ABSENT` where there is nothing), and the legend after the title."""
 
     title: str
     text: Callable[[LayerResult], str]
+    legend: str = ""
     right: bool = True
 
 
 @dataclass(frozen=True)
 class Group:
-    """Columns that are read together, and the sentence that explains them."""
+    """Columns that are read together."""
 
     title: str
     columns: tuple[Column, ...]
-    legend: str
 
 
 def _of(section: str, show: Callable[[Any], str]) -> Callable[[LayerResult], str]:
@@ -36,6 +36,11 @@ def _of(section: str, show: Callable[[Any], str]) -> Callable[[LayerResult], str
         return ABSENT if value is None else show(value)
 
     return text
+
+
+def _weight(weights: WeightsResult) -> str:
+    """κ(W); a weight that was too large, or is not finite, has no rank, and a κ that is unknown and not infinite."""
+    return ABSENT if weights.rank is None else condition(weights.condition_number)
 
 
 def _spectrum(spectrum: Spectrum | None) -> str:
@@ -50,15 +55,14 @@ def _whitened(name: str) -> Callable[[MomentsResult], str]:
         value = getattr(moments.condition_number, name)
         errors = moments.stderr.get("condition_number")
         error = errors.get(name) if isinstance(errors, Mapping) else None
-        return with_error(
-            condition(value, moments.condition_number_nonzero if name == "identity" else None), value, error
-        )
+        return with_error(condition(value, getattr(moments.condition_number_nonzero, name)), value, error)
 
     return show
 
 
-def _short_spectrum(spectrum: Spectrum | None) -> str:
-    return ABSENT if spectrum is None else condition(spectrum.condition_number)
+def _modes(modes: tuple[Spectrum | None, ...]) -> str:
+    numbers = (ABSENT if mode is None else condition(mode.condition_number) for mode in modes)
+    return " · ".join(numbers) or ABSENT
 
 
 FACTS = (
@@ -70,53 +74,58 @@ FACTS = (
 WEIGHTS = Group(
     "Weights",
     (
-        Column("σ max", _of("weights", lambda w: short(w.spectral_norm))),
-        Column("stable rank", _of("weights", lambda w: short(w.stable_rank))),
-        Column("eff. rank", _of("weights", lambda w: short(w.effective_rank))),
-        Column("κ(W)", _of("weights", lambda w: condition(w.condition_number))),
-        Column("tail α", _of("weights", lambda w: short(w.tail_exponent))),
-        Column("nonfinite", _of("weights", lambda w: count(w.nonfinite) if w.nonfinite else ABSENT)),
+        Column("σ max", _of("weights", lambda w: short(w.spectral_norm)), ": largest singular value"),
+        Column("stable rank", _of("weights", lambda w: short(w.stable_rank)), " = Σσ²/σ²max"),
+        Column("eff. rank", _of("weights", lambda w: short(w.effective_rank)), " = exp(entropy of σ²/Σσ²)"),
+        Column("κ(W)", _of("weights", _weight), " = σmax/σmin"),
+        Column("tail α", _of("weights", lambda w: short(w.tail_exponent)), ": power law of the largest σ²"),
+        Column(
+            "nonfinite",
+            _of("weights", lambda w: count(w.nonfinite) if w.nonfinite else ABSENT),
+            ": entries that are NaN or infinite",
+        ),
     ),
-    "σ: singular values of the weight as a matrix; stable rank ‖W‖²/σ²max; eff. rank exp(entropy of σ²/Σσ²); "
-    "κ(W) = σmax/σmin; tail α: power law of the largest σ².",
 )
 
 MOMENTS = Group(
     "Input features, M = E[āāᵀ]",
     (
-        Column("rank", _of("moments", lambda m: f"{m.rank}/{m.size}")),
-        Column("eff. rank", _of("moments", lambda m: short(m.effective_rank))),
-        Column("mean", _of("moments", lambda m: ABSENT if m.mean_energy is None else f"{100 * m.mean_energy:.0f}%")),
-        Column("dead", _of("moments", lambda m: str(m.dead))),
-        Column("twins", _of("moments", lambda m: str(m.duplicated) if m.duplicated else ABSENT)),
-        Column("κ(M)", _of("moments", _whitened("identity"))),
-        Column("centered", _of("moments", _whitened("centered"))),
-        Column("diagonal", _of("moments", _whitened("diagonal"))),
-        Column("lnb", _of("moments", _whitened("lnb"))),
+        Column("rank", _of("moments", lambda m: f"{m.rank}/{m.size}"), ": of M, out of its size"),
+        Column("eff. rank", _of("moments", lambda m: short(m.effective_rank)), " = exp(entropy of λ/Σλ)"),
+        Column(
+            "mean",
+            _of("moments", lambda m: ABSENT if m.mean_energy is None else f"{100 * m.mean_energy:.0f}%"),
+            ": share of the energy that is in the mean",
+        ),
+        Column("dead", _of("moments", lambda m: str(m.dead)), ": features that never vary"),
+        Column(
+            "twins",
+            _of("moments", lambda m: str(m.duplicated) if m.duplicated else ABSENT),
+            ": features that copy another",
+        ),
+        Column("κ(M)", _of("moments", _whitened("identity")), ": what a plain gradient sees"),
+        Column("centered", _of("moments", _whitened("centered")), ": κ without the mean"),
+        Column("diagonal", _of("moments", _whitened("diagonal")), ": κ with every feature scaled to 1"),
+        Column("lnb", _of("moments", _whitened("lnb")), ": κ after LNB's normalisation"),
     ),
-    "mean: share of energy in the mean; dead: features that never vary; twins: features that copy another; "
-    "κ(M) = λmax/λmin of what a plain gradient sees, then after removing the mean, after scaling each feature, "
-    "after LNB's incomplete Cholesky.",
 )
 
 KFAC = Group(
     "Curvature factors",
     (
-        Column("κ(A)", _of("kfac", lambda k: _spectrum(k.input_factor))),
-        Column("κ(G)", _of("kfac", lambda k: _spectrum(k.gradient_factor))),
-        Column("κ(A⊗G)", _of("kfac", lambda k: _spectrum(k.kronecker))),
-        Column("π", _of("kfac", lambda k: short(k.pi))),
+        Column("κ(A)", _of("kfac", lambda k: _spectrum(k.input_factor)), " of K-FAC's input factor"),
+        Column("κ(G)", _of("kfac", lambda k: _spectrum(k.gradient_factor)), " of its gradient factor"),
+        Column("κ(A⊗G)", _of("kfac", lambda k: _spectrum(k.kronecker)), " of its block"),
+        Column("π", _of("kfac", lambda k: short(k.pi)), " = √((tr A/dA)/(tr G/dG))"),
     ),
-    "A, G: K-FAC's input and gradient factors; π = √((tr A/dA)/(tr G/dG)).",
 )
 
 TNT = Group(
     "Curvature factors",
     (
-        Column("κ of modes", _of("tnt", lambda t: " · ".join(_short_spectrum(mode) for mode in t.modes) or ABSENT)),
-        Column("κ(TN)", _of("tnt", lambda t: _spectrum(t.kronecker))),
+        Column("κ of modes", _of("tnt", lambda t: _modes(t.modes)), ": of the weight's tensor-normal factors"),
+        Column("κ(TN)", _of("tnt", lambda t: _spectrum(t.kronecker)), " of their block"),
     ),
-    "TN: the tensor-normal factors of the weight, one per mode.",
 )
 
 GROUPS = (WEIGHTS, MOMENTS, KFAC, TNT)

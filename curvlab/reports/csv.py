@@ -14,7 +14,7 @@ from curvlab.reports.numbers import shape
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis
 
-_FACTS = ("name", "kind", "shape", "parameters", "confidence")
+_FACTS = ("name", "kind", "shape", "parameters", "confidence", "evidence")
 _SECTIONS = ("weights", "moments", "kfac", "tnt")
 
 

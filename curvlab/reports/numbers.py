@@ -31,11 +31,14 @@ def condition(value: float | None, over_range: float | None = None) -> str:
 
 
 def with_error(text: str, value: float | None, error: float | None) -> str:
-    """`text` and its standard error in per cent of `value`: "312 ±4%"."""
+    """`text` and its standard error in per cent of `value`: "312 ±4%".
+
+    Above 100 % only that is said: the error is itself a guess from two halves, and the number's size is then unknown.
+    """
     if not value or error is None or not math.isfinite(error):
         return text
     percent = 100 * abs(error / value)
-    return f"{text} ±{percent:.0f}%" if percent >= 0.5 else f"{text} ±<1%"
+    return f"{text} ±{'<1' if percent < 0.5 else '>100' if percent > 100 else f'{percent:.0f}'}%"
 
 
 def count(value: int) -> str:
@@ -59,6 +62,14 @@ def operations(value: float) -> str:
             return f"{value:.3g}{prefix}"
         value /= 1000
     return f"{value:,.3g} P"
+
+
+def share(part: int, total: int) -> str:
+    """`part` of `total` in per cent: 0% and 100% only where it is exactly so."""
+    if not total or part in (0, total):
+        return "nothing" if not total else "0%" if not part else "100%"
+    percent = 100 * part / total
+    return "<0.1%" if percent < 0.1 else f"{min(percent, 99.9):.1f}%"
 
 
 def shape(sides: tuple[int, ...]) -> str:

@@ -30,19 +30,22 @@ class Path:
     keys: tuple[str, ...]
 
     def number(self, document: Mapping[str, Any], bound: Mapping[str, Any] | None) -> float:
-        """The number this path leads to; `bound` is the layer that a quantifier is at. Infinite where it is infinite.
+        """The number this path leads to; `bound` is the layer that a quantifier is at.
+
+        A condition number that is null is infinite, unless the rank beside it is null too: then it was not computed.
 
         Raises:
             NoNumber: the path leads nowhere, or to something that is not a number.
         """
         if self.quantifier and bound is not None:
-            value = _follow(bound, self.keys, self.text)
+            root = bound
         else:
-            value = _follow(
-                {**document, **{layer["name"]: layer for layer in document["layers"]}}, self.keys, self.text
-            )
+            root = {**document, **{layer["name"]: layer for layer in document["layers"]}}
+        value = _follow(root, self.keys, self.text)
         if value is None and "condition_number" in self.keys and "stderr" not in self.keys:
-            return math.inf
+            beside = _follow(root, self.keys[:-1], self.text)
+            if beside.get("rank", 0) is not None or beside.get("nonfinite"):
+                return math.inf
         if value is None:
             raise NoNumber(f"'{self.text}' is null: it was not computed or does not exist")
         if not isinstance(value, (bool, int, float)):

@@ -32,8 +32,9 @@ Rank = tuple[float, float]
 def ordered(layers: Sequence[LayerResult], sort: Sort) -> list[LayerResult]:
     """`layers` in that order; equal ones stay in the model's order, and those without the number come last.
 
-    "condition" takes the worst condition number there is of a layer's A ⊗ G, else of its features, else of its
-    weight. An infinite one is above all others; singular matrices are compared by their condition over their range.
+    "condition" takes the condition number of a layer's A ⊗ G, else of its features, else of its weight. An infinite
+    one is above all others, above them only that of a weight with entries that are not finite; singular matrices are
+    compared by their condition over their range.
     """
     if sort == "model":
         return list(layers)
@@ -57,7 +58,7 @@ def _condition(value: float | None, over_range: float | None = None) -> Rank:
 def _whitening(layer: LayerResult, name: str) -> Rank | None:
     if layer.moments is None:
         return None
-    over_range = layer.moments.condition_number_nonzero if name == "identity" else None
+    over_range = getattr(layer.moments.condition_number_nonzero, name)
     return _condition(getattr(layer.moments.condition_number, name), over_range)
 
 
@@ -66,9 +67,17 @@ def _factor(layer: LayerResult, name: str) -> Rank | None:
     return None if factor is None else _condition(factor.condition_number, factor.condition_number_nonzero)
 
 
+def _weight(layer: LayerResult) -> Rank | None:
+    """None where the condition number is null because it was not computed: then the rank is too."""
+    if layer.weights is None:
+        return None
+    if layer.weights.nonfinite:
+        return math.inf, math.inf
+    return None if layer.weights.rank is None else _condition(layer.weights.condition_number)
+
+
 def _worst(layer: LayerResult) -> Rank | None:
-    weights = None if layer.weights is None else _condition(layer.weights.condition_number)
-    return _factor(layer, "kronecker") or _whitening(layer, "identity") or weights
+    return _factor(layer, "kronecker") or _whitening(layer, "identity") or _weight(layer)
 
 
 _RANKS: Mapping[str, Callable[[LayerResult], Rank | None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,25 +20,41 @@ NAME = (14, 30)
 GAP = 2
 """Cells between columns."""
 
-Part = tuple[str, list[Column]]
+
+@dataclass(frozen=True)
+class Filled:
+    """A column with the texts of all layers, and the cells it takes with the gap before it."""
+
+    column: Column
+    cells: tuple[str, ...]
+    width: int
+
+
+Part = tuple[str, list[Filled]]
 """The title and the columns of one table."""
 
 
 def print_tables(console: Console, layers: Sequence[LayerResult], groups: Sequence[Group]) -> None:
     """One row per layer in as few tables as `console.width` allows; empty columns and rows are left out."""
-    longest = max((cell_len(escape(layer.name)) for layer in layers), default=0)
+    names = [escape(layer.name) for layer in layers]
+    longest = max(map(cell_len, names), default=0)
     for title, columns in _packed(layers, groups, min(longest, NAME[1]), console.width):
-        room = max(NAME[0], console.width - sum(_width(column, layers) for column in columns))
-        table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+        room = max(NAME[0], console.width - sum(filled.width for filled in columns))
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
         table.add_column("layer", no_wrap=True, max_width=room)
-        for column in columns:
-            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
-        for layer in layers:
-            cells = [column.text(layer) for column in columns]
+        for filled in columns:
+            table.add_column(filled.column.title, justify="right" if filled.column.right else "left", no_wrap=True)
+        for name, *cells in zip(names, *(filled.cells for filled in columns), strict=True):
             if any(cell != ABSENT for cell in cells):
-                table.add_row(Text(shortened(escape(layer.name), room)), *(Text(escape(cell)) for cell in cells))
+                table.add_row(Text(shortened(name, room)), *map(Text, cells))
+        console.print(Text(title, "bold"))
         console.print(table)
         console.print()
+
+
+def shown(group: Group, layers: Sequence[LayerResult]) -> list[Column]:
+    """The columns of the group that are not empty."""
+    return [column for column in group.columns if any(column.text(layer) != ABSENT for layer in layers)]
 
 
 def shortened(name: str, width: int) -> str:
@@ -51,26 +68,38 @@ def shortened(name: str, width: int) -> str:
 def _packed(layers: Sequence[LayerResult], groups: Sequence[Group], name: int, width: int) -> Iterator[Part]:
     """Groups joined while they fit beside a name; a group that is too wide alone is cut between columns."""
     titles: list[str] = []
-    columns: list[Column] = []
+    columns: list[Filled] = []
     used = name
     for group in groups:
-        shown = [column for column in group.columns if any(column.text(layer) != ABSENT for layer in layers)]
-        wide = sum(_width(column, layers) for column in shown)
-        if columns and used + wide > width:
+        filled = [_filled(column, layers) for column in shown(group, layers)]
+        if columns and used + sum(one.width for one in filled) > width:
             yield " · ".join(titles), columns
             titles, columns, used = [], [], name
-        for column in shown:
-            if columns and used - name + NAME[0] + _width(column, layers) > width:
+        for one in filled:
+            if columns and used - name + NAME[0] + one.width > width:
                 yield " · ".join([*titles, group.title]), columns
                 titles, columns, used = [], [], name
-            columns.append(column)
-            used += _width(column, layers)
-        if shown and group.title not in titles:
+            columns.append(one)
+            used += one.width
+        if filled and group.title not in titles:
             titles.append(group.title)
     if columns:
         yield " · ".join(titles), columns
 
 
-def _width(column: Column, layers: Sequence[LayerResult]) -> int:
-    """Cells that a column takes, with the gap before it."""
-    return GAP + max(cell_len(column.title), *(cell_len(column.text(layer)) for layer in layers))
+def _filled(column: Column, layers: Sequence[LayerResult]) -> Filled:
+    cells = _aligned([escape(column.text(layer)) for layer in layers])
+    return Filled(column, cells, GAP + max(map(cell_len, (column.title, *cells))))
+
+
+def _aligned(cells: Sequence[str]) -> tuple[str, ...]:
+    """Cells padded on the right so that, flush right, numbers end where numbers do, with an error or without one."""
+    errors = max((len(cell) - cell.index(" ±") for cell in cells if " ±" in cell), default=0)
+
+    def padded(cell: str) -> str:
+        if cell == ABSENT or cell.endswith(")"):  # no number, or one with its range in brackets
+            return cell
+        number, _, error = cell.partition(" ±")
+        return f"{number}{f' ±{error}' if error else '':<{errors}}"
+
+    return tuple(map(padded, cells)) if errors else tuple(cells)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,33 +12,35 @@ from rich.text import Text
 
 from curvlab.reports.columns import FACTS, GROUPS, Group
 from curvlab.reports.escape import escape
-from curvlab.reports.numbers import count, shape
+from curvlab.reports.numbers import count, shape, share
 from curvlab.reports.sorting import Sort, ordered
-from curvlab.reports.tables import print_tables
+from curvlab.reports.tables import print_tables, shown
 
 if TYPE_CHECKING:
-    from curvlab.analyses.results import Analysis, BlockCoverage
+    from curvlab.analyses.results import Analysis, BlockCoverage, LayerResult
 
 MOST_NAMES = 6
 """Names of blocks that are spelled out before the rest is only counted."""
+INDENT = 2
+"""Cells by which what continues a line is further in."""
+
+NOTATION = "condition number λmax/λmin; ∞: singular, in brackets over the range; ±: one standard error; –: none."
 
 
 def print_analysis(console: Console, analysis: Analysis, sort: Sort = "model") -> None:
     """The whole report, in lines of at most `console.width` cells."""
-    for line in (_model(analysis), _data(analysis), *_coverage(analysis)):
-        console.print(line)
+    for line in (_model(analysis), *_data(analysis), *_coverage(analysis), *_inferred(analysis)):
+        _print(console, line)
     console.print()
     groups = _groups(analysis)
     print_tables(console, ordered(analysis.layers, sort), groups)
-    for legend in dict.fromkeys(group.legend for group in groups):
-        console.print(Text(legend, "dim"))
-    console.print(
-        Text("κ: condition number; ∞ is singular, in brackets λmax/λmin over the range; ± one standard error.", "dim")
-    )
+    for line in (*_legends(groups, analysis.layers), _labelled("κ", NOTATION)):
+        line.stylize("dim")
+        _print(console, line)
     if analysis.notes:
         console.print()
     for note in analysis.notes:
-        console.print(_labelled("note", note))
+        _print(console, _labelled("note", note))
 
 
 def _model(analysis: Analysis) -> Text:
@@ -47,35 +50,66 @@ def _model(analysis: Analysis) -> Text:
     return _labelled("model", f"{model.get('path') or 'in memory'} ({', '.join(facts)})")
 
 
-def _data(analysis: Analysis) -> Text:
+def _data(analysis: Analysis) -> Iterator[Text]:
     data, settings = analysis.data, analysis.settings
     if data is None:
-        return _labelled("data", "none: only what the weights themselves say")
-    size = shape(tuple(data.get("input_shape") or ()))
-    keys = ("likelihood" if settings.get("likelihood") else "loss", "fisher_type", "kfac_approx", "dtype")
-    known = [str(settings[key]) for key in keys if settings.get(key)]
-    choices = ", ".join([*known, f"seed {analysis.seed}"])
-    text = f"{data['source']}, {count(data['samples'])} examples of shape {size} ({choices})"
+        yield _labelled("data", "none: only what the weights themselves say")
+        return
     line = _labelled("data", "")
     if data.get("synthetic"):
         line.append("SYNTHETIC, not measurements: ", "bold yellow")
-    return line.append(escape(text))
+    size = shape(tuple(data.get("input_shape") or ()))
+    yield line.append(escape(f"{data['source']}, {count(data['samples'])} examples of shape {size}"))
+    kfac, tnt = (any(getattr(layer, section) for layer in analysis.layers) for section in ("kfac", "tnt"))
+    chosen = {
+        "likelihood": settings.get("likelihood") or settings.get("loss"),
+        "fisher type": settings.get("fisher_type") if kfac or tnt else None,
+        "K-FAC": settings.get("kfac_approx") if kfac else None,
+        "tensor-normal": settings.get("statistic") if tnt else None,
+        "dtype": settings.get("dtype"),
+        "seed": analysis.seed,
+    }
+    yield _labelled("settings", ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None))
 
 
 def _coverage(analysis: Analysis) -> Iterator[Text]:
     """The share of parameters that were analysed, then the blocks that were not, gathered by what became of them."""
-    total, analyzed = analysis.coverage.parameters, analysis.coverage.analyzed
-    share = f"{100 * analyzed / total:.1f}%" if total else "nothing"
-    yield _labelled("coverage", f"{count(analyzed)} of {count(total)} parameters analysed ({share})")
+    total, analyzed, blocks = analysis.coverage.parameters, analysis.coverage.analyzed, analysis.coverage.blocks
+    counts = f"{count(analyzed)} of {count(total)} parameters analysed on data"
+    yield _labelled("coverage", f"{counts} ({share(analyzed, total)})")
     gathered: dict[tuple[str, str], list[BlockCoverage]] = {}
-    for block in analysis.coverage.blocks:
+    for block in blocks:
         if block.status != "analyzed":
-            gathered.setdefault((block.status, block.reason or ""), []).append(block)
-    for (status, reason), blocks in gathered.items():
-        names = ", ".join(block.name for block in blocks[:MOST_NAMES])
-        rest = f" and {len(blocks) - MOST_NAMES} more" if len(blocks) > MOST_NAMES else ""
-        parameters = count(sum(block.parameters for block in blocks))
-        yield _labelled(f"  {status}", f"{names}{rest} ({parameters} parameters)" + (f": {reason}" if reason else ""))
+            gathered.setdefault((block.status, block.reason or _why_nothing_ran(analysis)), []).append(block)
+    for (status, reason), alike in gathered.items():
+        names = f"all {len(blocks)} layers" if MOST_NAMES < len(alike) == len(blocks) else _names(alike)
+        parameters = count(sum(block.parameters for block in alike))
+        yield _labelled(f"  {status}", f"{names} ({parameters} parameters)" + (f": {reason}" if reason else ""))
+
+
+def _why_nothing_ran(analysis: Analysis) -> str:
+    if analysis.data is not None:
+        return ""
+    return "no data was given" if analysis.model.get("runnable") else "there is no network to run"
+
+
+def _inferred(analysis: Analysis) -> Iterator[Text]:
+    """What kinds were inferred rather than known, gathered where the same was seen with other numbers."""
+    gathered: dict[tuple[str, float, str], list[LayerResult]] = {}
+    for layer in analysis.layers:
+        if layer.confidence < 1:
+            key = (layer.kind, layer.confidence, re.sub(r"\d+", "0", layer.evidence or ""))
+            gathered.setdefault(key, []).append(layer)
+    if gathered:
+        yield _labelled("kinds", "inferred from names and shapes; how surely, and by what")
+    for (kind, confidence, _), alike in gathered.items():
+        evidence = f": {alike[0].evidence}" if alike[0].evidence else ""
+        yield _labelled(f"  {kind}, {100 * confidence:.0f}%", f"{_names(alike)}{evidence}")
+
+
+def _names(alike: Sequence[BlockCoverage] | Sequence[LayerResult]) -> str:
+    names = ", ".join(one.name for one in alike[:MOST_NAMES])
+    return f"{names} and {len(alike) - MOST_NAMES} more" if len(alike) > MOST_NAMES else names
 
 
 def _groups(analysis: Analysis) -> tuple[Group, ...]:
@@ -87,9 +121,26 @@ def _groups(analysis: Analysis) -> tuple[Group, ...]:
         if any(getattr(layer, section) is not None for layer in analysis.layers)
     ]
     if not present:
-        return (Group("Layers", FACTS, ""),)
+        return (Group("Layers", FACTS),)
     return (replace(present[0], columns=(*FACTS, *present[0].columns)), *present[1:])
 
 
+def _legends(groups: Sequence[Group], layers: Sequence[LayerResult]) -> Iterator[Text]:
+    """What every column means that is there, one line for each title."""
+    titles: dict[str, list[str]] = {}
+    for group in groups:
+        legends = [f"{column.title}{column.legend}" for column in shown(group, layers) if column.legend]
+        titles.setdefault(group.title, []).extend(legends)
+    return (_labelled(title, f"{'; '.join(legends)}.") for title, legends in titles.items() if legends)
+
+
 def _labelled(label: str, text: str) -> Text:
-    return Text.assemble((f"{label}: ", "bold"), escape(text))
+    return Text.assemble((f"{escape(label)}: ", "bold"), escape(text))
+
+
+def _print(console: Console, text: Text) -> None:
+    """`text` over as many lines as it needs, all but the first further in, none with blanks at its end."""
+    inner = len(text.plain) - len(text.plain.lstrip()) + INDENT
+    for place, line in enumerate(text.wrap(console, console.width - inner)):
+        line.rstrip()
+        console.print(Text(" " * inner).append_text(line) if place else line)

@@ -208,6 +208,7 @@ class Collector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tape.close()
+        self._calls = {}
 
 
 def output_tensor(output: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from curvlab.operators.gram import LEAF, gram, symmetric
+from curvlab.operators.gram import LEAF, gram, mirrored, upper_gram
 
 
 @pytest.mark.parametrize("width", [1, 7, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 3, 700])
@@ -45,13 +45,6 @@ def test_no_rows_give_zeros() -> None:
     assert torch.equal(gram(torch.empty(0, 300)), torch.zeros(300, 300))
 
 
-def test_symmetric_is_the_symmetric_part() -> None:
-    square = torch.randn(2, 9, 9)
-    result = symmetric(square)
-    assert torch.equal(result, result.mT)
-    torch.testing.assert_close(result, (square + square.mT) / 2)
-
-
 def test_symmetric_where_blas_is_not() -> None:
     # A plain float32 product of three columns laid out first differs from its transpose for some numbers of rows.
     for rows in range(1, 100):
@@ -61,3 +54,11 @@ def test_symmetric_where_blas_is_not() -> None:
 
 def test_needs_no_graph() -> None:
     assert not gram(torch.randn(4, 300, requires_grad=True)).requires_grad
+
+
+@pytest.mark.parametrize("width", [1, 9, LEAF, 3 * LEAF + 5])
+def test_what_stands_below_the_diagonal_means_nothing(width: int) -> None:
+    x = torch.randn(2, 30, width, dtype=torch.float64)
+    square = upper_gram(x)
+    square[torch.ones_like(square).tril(-1) > 0] = torch.nan
+    torch.testing.assert_close(mirrored(square), x.mT @ x, rtol=1e-12, atol=1e-12)

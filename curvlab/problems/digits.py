@@ -1,0 +1,101 @@
+"""Handwritten digits, embedded: the network of ren 4.3.4, an autoencoder, a convolutional and a linear classifier."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from curvlab.problems.metrics import accuracy, reconstruction_error
+from curvlab.problems.networks import autoencoder, mlp
+from curvlab.problems.problem import Problem
+from curvlab.problems.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def convolutional() -> nn.Sequential:
+    """1×8×8 → 8×8×8 → 16×4×4 → 10."""
+    from torch import nn
+
+    network = nn.Sequential()
+    network.add_module("conv1", nn.Conv2d(1, 8, 3, padding=1))
+    network.add_module("relu1", nn.ReLU())
+    network.add_module("conv2", nn.Conv2d(8, 16, 3, stride=2, padding=1))
+    network.add_module("relu2", nn.ReLU())
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc", nn.Linear(256, 10))
+    return network
+
+
+register(
+    Problem(
+        name="digits-mlp",
+        description="digits at 16x16, 256-20-20-20-20-10, tanh",
+        source="ren 4.3.4, after Martens & Grosse 2015",
+        model=partial(mlp, (256, 20, 20, 20, 20, 10), "Tanh"),
+        data="digits-16x16",
+        input_shape=(256,),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=297,
+        batch_size=100,
+        epochs=20,
+        settings={},
+    )
+)
+
+register(
+    Problem(
+        name="digits-autoencoder",
+        description="digits at 8x8, 64-32-16-8-16-32-64, ReLU, linear code",
+        source="ren Table 2.4, at the size of the embedded digits",
+        model=partial(autoencoder, (64, 32, 16, 8)),
+        data="digits",
+        input_shape=(64,),
+        targets="inputs",
+        likelihood="bernoulli",
+        metrics={"reconstruction_error": reconstruction_error},
+        test_size=297,
+        batch_size=100,
+        epochs=30,
+        settings={},
+    )
+)
+
+register(
+    Problem(
+        name="digits-cnn",
+        description="digits at 8x8, two 3x3 convolutions of 8 and 16 channels, a linear layer, ReLU",
+        source="curvlab",
+        model=convolutional,
+        data="digits",
+        input_shape=(1, 8, 8),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=297,
+        batch_size=100,
+        epochs=20,
+        settings={},
+    )
+)
+
+register(
+    Problem(
+        name="digits-linear",
+        description="digits at 8x8, logistic regression: convex",
+        source="curvlab",
+        model=partial(mlp, (64, 10)),
+        data="digits",
+        input_shape=(64,),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=297,
+        batch_size=100,
+        epochs=20,
+        settings={},
+    )
+)

@@ -1,0 +1,74 @@
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): a multi-layer perceptron and a convolutional network."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from curvlab.problems.metrics import accuracy
+from curvlab.problems.networks import mlp
+from curvlab.problems.problem import Problem
+from curvlab.problems.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DATA = "/usr/share/datasets/fashion-mnist"
+OBTAIN = "install the Debian package dataset-fashion-mnist, or give the path of a folder of its IDX files"
+
+
+def convolutional() -> nn.Sequential:
+    """1×28×28 → 16×14×14 → 32×7×7 → 64 → 10."""
+    from torch import nn
+
+    network = nn.Sequential()
+    network.add_module("conv1", nn.Conv2d(1, 16, 3, padding=1))
+    network.add_module("relu1", nn.ReLU())
+    network.add_module("pool1", nn.MaxPool2d(2))
+    network.add_module("conv2", nn.Conv2d(16, 32, 3, padding=1))
+    network.add_module("relu2", nn.ReLU())
+    network.add_module("pool2", nn.MaxPool2d(2))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc1", nn.Linear(1568, 64))
+    network.add_module("relu3", nn.ReLU())
+    network.add_module("fc2", nn.Linear(64, 10))
+    return network
+
+
+register(
+    Problem(
+        name="fashion-mlp",
+        description="Fashion-MNIST, 784-256-128-10, ReLU",
+        source="curvlab",
+        model=partial(mlp, (784, 256, 128, 10)),
+        data=DATA,
+        input_shape=(784,),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=10_000,
+        batch_size=256,
+        epochs=10,
+        settings={},
+        obtain=OBTAIN,
+    )
+)
+
+register(
+    Problem(
+        name="fashion-cnn",
+        description="Fashion-MNIST, two 3x3 convolutions of 16 and 32 channels, 64 hidden units, ReLU",
+        source="curvlab",
+        model=convolutional,
+        data=DATA,
+        input_shape=(1, 28, 28),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=10_000,
+        batch_size=256,
+        epochs=10,
+        settings={},
+        obtain=OBTAIN,
+    )
+)

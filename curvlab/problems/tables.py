@@ -1,0 +1,46 @@
+"""Small tables, embedded: a classification of wines and a regression on diabetes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from curvlab.problems.metrics import accuracy, squared_error
+from curvlab.problems.networks import mlp
+from curvlab.problems.problem import Problem
+from curvlab.problems.registry import register
+
+register(
+    Problem(
+        name="wine-mlp",
+        description="three cultivars, 13-16-3, tanh",
+        source="curvlab",
+        model=partial(mlp, (13, 16, 3), "Tanh"),
+        data="wine",
+        input_shape=(13,),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=48,
+        batch_size=26,
+        epochs=30,
+        settings={},
+    )
+)
+
+register(
+    Problem(
+        name="diabetes-mlp",
+        description="regression on disease progression, 10-16-8-1, tanh",
+        source="curvlab",
+        model=partial(mlp, (10, 16, 8, 1), "Tanh"),
+        data="diabetes",
+        input_shape=(10,),
+        targets="values",
+        likelihood="gaussian",
+        metrics={"squared_error": squared_error},
+        test_size=92,
+        batch_size=50,
+        epochs=30,
+        settings={},
+    )
+)

@@ -1,0 +1,148 @@
+"""Inverse p-th roots of positive definite matrices: by coupled Newton iterations and by eigenvalues."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from curvlab.operators.double import double
+from curvlab.operators.gram import gram
+from curvlab.shapes import Float
+from curvlab.solvers.safe_eigh import safe_eigh
+from curvlab.solvers.safe_inverse import JITTERS, Checked
+
+GROWTH = 1.2
+"""An error that grows by more than this ends the iteration (ren 4.7.2)."""
+
+QUADRATIC = 0.5
+"""‖M − I‖_F under which each Newton step must at least halve the error, or rounding has taken over."""
+
+RESIDUAL = 0.1
+"""The largest ‖XᵖA − I‖_F/√d with which the result of coupled Newton is taken; beyond it, `eigh_root` in float64."""
+
+RESOLVED = 16
+"""λ_min/λ_max, in units of eps, that `eigh` can be trusted with: its error is 1–3 eps·λ_max for d = 30 … 1000."""
+
+Method = Literal["auto", "newton", "eigh"]
+
+
+class NewtonRoot(NamedTuple):
+    """What coupled Newton reached: the root, ‖XᵖA − I‖_F/√d (infinite where there is no root), the steps made."""
+
+    root: Float[Tensor, "b d d"]
+    residual: Float[Tensor, " b"]
+    iterations: int
+
+
+def coupled_newton(
+    stack: Float[Tensor, "b d d"], p: int, max_iterations: int = 100, tolerance: float = 1e-6
+) -> NewtonRoot:
+    """X ← XT, M ← TᵖM with T = ((p+1)I − M)/p, until M = I and X = A^(−1/p) (ren 4.7.2; the start is M = zA, X = z^(1/p)I).
+
+    z = (p+1)/(2 min(‖A‖_F, ‖A‖_∞)) puts the eigenvalues of M into (0, (p+1)/2], from where each comes closer to 1 in
+    every step; so ‖M − I‖_F can only grow by rounding. A matrix is done when ‖M − I‖_F ≤ tolerance·√d; when the error
+    grows more than `GROWTH` times, and the previous iterate is kept; or when it is under `QUADRATIC` and no longer
+    halves, and the better iterate is kept (float32 may never reach 1e-6). M may be I while X has drifted, therefore
+    the true residual is computed at the end.
+
+    A step is about log₂(p) + 3 matrix products, and ln(λ_max/λ_min) + 6 steps are usual.
+
+    Args:
+        stack: symmetric positive definite; both triangles are read.
+        p: at least 1.
+        max_iterations: of the slowest matrix of the stack.
+        tolerance: of ‖M − I‖_F/√d.
+
+    Returns:
+        The root is zero and the residual infinite of a matrix that is zero, not finite or far from positive definite.
+    """
+    d = stack.shape[-1]
+    eye = torch.eye(d, dtype=stack.dtype, device=stack.device)
+    bound = torch.minimum(stack.abs().sum(-1).amax(-1), torch.linalg.matrix_norm(stack))
+    z = ((p + 1) / 2 / bound)[:, None, None]
+    m, x = stack * z, eye * z ** (1 / p)
+    error = torch.linalg.matrix_norm(m - eye)
+    enough = tolerance * d**0.5
+    active = error > enough  # False for NaN
+    iterations = 0
+    while iterations < max_iterations and bool(active.any()):
+        iterations += 1
+        t = (eye * (p + 1) - m) / p
+        next_m = torch.linalg.matrix_power(t, p) @ m
+        next_error = torch.linalg.matrix_norm(next_m - eye)
+        stalled = (error < QUADRATIC) & (next_error > error / 2)
+        take = active & (next_error <= error * torch.where(stalled, 1.0, GROWTH))
+        x = torch.where(take[:, None, None], x @ t, x)
+        m = torch.where(take[:, None, None], next_m, m)
+        error = torch.where(take, next_error, error)
+        active = take & ~stalled & (error > enough)
+    residual = torch.linalg.matrix_norm(torch.linalg.matrix_power(x, p) @ stack - eye) / d**0.5
+    there = residual.isfinite() & x.isfinite().flatten(1).all(1)
+    root = torch.where(there[:, None, None], x, 0.0)
+    return NewtonRoot((root + root.mT) / 2, residual.where(there, float("inf")), iterations)
+
+
+def eigh_root(stack: Float[Tensor, "b d d"], p: int) -> Checked:
+    """A^(−1/p) = Q diag(λ^(−1/p)) Qᵀ of every matrix A = Q diag(λ) Qᵀ of the stack.
+
+    A matrix whose smallest eigenvalue is under `RESOLVED`·eps·λ_max is done again in float64, and if it is not
+    positive there either, with the first of the shifts `JITTERS`·λ_max that makes it so. Nothing is raised.
+
+    Args:
+        stack: symmetric positive definite, float32 or float64.
+        p: any positive number.
+    """
+    values, vectors, ok = safe_eigh(stack)
+    ok = ok & _positive(values)
+    value = _recompose(values.where(ok[:, None], 1.0), vectors, p)
+    if not bool(ok.all()):
+        for i in (~ok).nonzero().flatten().tolist():
+            retried = _precise_root(stack[i], p)
+            ok[i] = retried is not None
+            value[i] = 0.0 if retried is None else retried
+    return Checked(value, ok)
+
+
+def inverse_root(stack: Float[Tensor, "b d d"], p: int, method: Method = "auto") -> Checked:
+    """A^(−1/p) of every matrix of the stack, by the cheaper method of the device, checked.
+
+    A result of coupled Newton whose true residual is over `RESIDUAL` is replaced by that of `eigh_root` in float64.
+
+    Args:
+        stack: symmetric positive definite, float32 or float64.
+        p: at least 1.
+        method: "newton", "eigh", or "auto": "eigh" on the devices `EIGH_DEVICES`, "newton" on others.
+    """
+    if method == "eigh" or (method == "auto" and stack.device.type in EIGH_DEVICES):
+        return eigh_root(stack, p)
+    value, residual, _ = coupled_newton(stack, p)
+    ok = residual <= RESIDUAL
+    if not bool(ok.all()):
+        for i in (~ok).nonzero().flatten().tolist():
+            retried = _precise_root(stack[i], p)
+            ok[i] = retried is not None
+            value[i] = 0.0 if retried is None else retried
+    return Checked(value, ok)
+
+
+def _positive(values: Float[Tensor, "b d"]) -> Tensor:
+    """Which lists of ascending eigenvalues are positive beyond the rounding of `eigh`."""
+    return values[:, :1].gt(RESOLVED * torch.finfo(values.dtype).eps * values[:, -1:]).all(1)
+
+
+def _recompose(values: Float[Tensor, "b d"], vectors: Float[Tensor, "b d d"], p: int) -> Float[Tensor, "b d d"]:
+    """Q diag(λ^(−1/p)) Qᵀ = SSᵀ with S = Q diag(λ^(−1/2p)): half the work of a product, symmetric bit for bit."""
+    return gram((vectors * values.pow(-0.5 / p)[:, None, :]).mT)
+
+
+def _precise_root(matrix: Float[Tensor, "d d"], p: int) -> Float[Tensor, "d d"] | None:
+    """The root by way of float64 and growing shifts, or None."""
+    values, vectors, ok = safe_eigh(double(matrix)[None])
+    for jitter in JITTERS if bool(ok[0]) else ():
+        shifted = values + jitter * values[:, -1:]
+        if bool(_positive(shifted)[0] & (shifted[0, 0] > jitter / 2 * values[0, -1])):
+            root = _recompose(shifted, vectors, p)[0].to(matrix)
+            return root if bool(root.isfinite().all()) else None
+    return None
