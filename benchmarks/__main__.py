@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import time
 import warnings
 
 import torch
 
-from benchmarks import factors, memory, spectra
+from benchmarks import factors, memory, spectra, timing
 from benchmarks.networks import mlp, resnet18
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
 parser.add_argument("--only", choices=["mlp", "resnet", "spectra", "memory"], action="append", help="repeatable")
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+parser.add_argument("--cpu-time", action="store_true", help="one thread, time spent computing: for busy machines")
 arguments = parser.parse_args()
 
 warnings.filterwarnings("ignore")  # the peers' own deprecations
+if arguments.cpu_time:
+    arguments.threads, timing.CLOCK = 1, time.process_time
 torch.set_num_threads(arguments.threads)
 wanted = arguments.only or ["mlp", "resnet", "spectra", "memory"]
-print(f"torch {torch.__version__}, {arguments.threads} threads, medians of {arguments.rounds} alternating rounds")
+clock = "CPU time" if arguments.cpu_time else "wall time"
+print(f"torch {torch.__version__}, {arguments.threads} threads, {clock}, medians of {arguments.rounds} alternating rounds")
 if "mlp" in wanted:
     factors.measure("MLP 784-1024-512-256-128-64-10", mlp(), arguments.rounds)
 if "resnet" in wanted:

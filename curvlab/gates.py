@@ -13,8 +13,9 @@ characters than letters, digits, `_` and dots: `"conv-1".weights.rank`. A compar
 true in at least one layer, with `all.PATH` when it is true in every layer; layers that have no such number are left
 out.
 
-Null: a condition number is null because it is infinite, so it counts as infinity. Any other null, and a path that leads
-nowhere, is an error and never a silent pass; so is `any` or `all` when no layer at all has the number.
+Null: a condition number is null because it is infinite, so it counts as infinity (unless the rank beside it is null
+too: then it was not computed). Any other null, and a path that leads nowhere, is an error and never a silent pass; so
+is `any` or `all` when no layer at all has the number.
 """
 
 from __future__ import annotations

@@ -116,6 +116,7 @@ def _on_weights(job: Job, entry: Entry, tensors: Mapping[str, Tensor]) -> LayerR
         shape=shapes[entry.weight],
         parameters=sum(torch.Size(shapes[name]).numel() for name in entry.tensors),
         confidence=entry.confidence,
+        evidence=entry.evidence,
     )
     if not job.wants("weights"):
         return result

@@ -24,6 +24,7 @@ class Entry:
         transposed: the weight is stored (in, out).
         groups: of a grouped convolution.
         confidence: 1 for a layer that ran; less where names and shapes were all there was.
+        evidence: why names and shapes say so, or None.
         block: the block that was recorded, or None.
         reason: why there is no block, or None.
     """
@@ -35,6 +36,7 @@ class Entry:
     transposed: bool = False
     groups: int = 1
     confidence: float = 1.0
+    evidence: str | None = None
     block: Block | None = None
     reason: str | None = None
 
@@ -86,6 +88,7 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)] + [""]
 
 
+_DIAGONAL = ("BatchNorm", "LayerNorm", "GroupNorm", "LayerNorm/GroupNorm", "RMSNorm", "RMSNorm/PReLU", "PReLU")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -98,40 +101,33 @@ def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
             continue
         reason = layer.evidence if layer.kind == "packed" else None
         matrices = {role: name for role, name in tensors.items() if len(checkpoint.shapes[name]) > 1}
-        if len(matrices) < 2:
-            main = next(iter(tensors.values()))
+        parts = {name: (role, name) for role, name in matrices.items()} if len(matrices) > 1 else {}
+        for main, (role, _) in parts.items() or [(next(iter(tensors.values())), ("", ""))]:
+            name = ".".join(part for part in (layer.name, role) if part)
+            own = tuple(t for r, t in tensors.items() if not role or r in (role, role.replace("weight", "bias")))
+            groups = _count(checkpoint, main) if layer.kind in _DIAGONAL else 1
             entries.append(
                 Entry(
-                    layer.name,
+                    name,
                     layer.kind,
                     main,
-                    tuple(tensors.values()),
-                    layer.transposed,
-                    1,
-                    layer.confidence,
-                    reason=reason,
-                )
-            )
-            continue
-        for role, name in matrices.items():
-            own = tuple(t for r, t in tensors.items() if r == role or (r not in matrices and r == _bias_of(role)))
-            entries.append(
-                Entry(
-                    f"{layer.name}.{role}" if layer.name else role,
-                    layer.kind,
-                    name,
                     own,
                     layer.transposed,
-                    1,
+                    groups,
                     layer.confidence,
+                    layer.evidence,
                     reason=reason,
                 )
             )
     return entries
 
 
-def _bias_of(role: str) -> str:
-    return role.replace("weight", "bias")
+def _count(checkpoint: Checkpoint, name: str) -> int:
+    """Number of entries of a stored tensor."""
+    count = 1
+    for side in checkpoint.shapes[name]:
+        count *= side
+    return count
 
 
 def tensors_of(checkpoint: Checkpoint, module: nn.Module | None) -> Mapping[str, Tensor]:

@@ -114,7 +114,7 @@ def normalised_rows(rows: Float[Tensor, "r d"], biased: bool, rounding: Rounding
 
 
 def normalised_diagonal(values: Float[Tensor, " d"], mean: Float[Tensor, " d"], rounding: Rounding) -> Normalised:
-    """From M = diag(values) without a bias, as one-hot features have: D^-½MD^-½ = 1, and Σ = M − μμᵀ has rank one more.
+    """From M = diag(values) without a bias, that of one-hot features: D^-½MD^-½ = 1, and Σ is M less the rank one μμᵀ.
 
     Args:
         values: E[a_j²].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -71,7 +71,8 @@ def whitening(
     whole = metric(second, mean, biased)
     summary = spectrum(whole, count, levels, resolution)
     if summary.rank == 0 or summary.max is None:
-        return Whitening(None, None, None, None, None), Whitening(None, None, None, None, None), summary
+        nothing = _table(None, (None, None, None))
+        return nothing, nothing, summary
     limits = Rounding(rounding(summary.size, count, resolution), summary.max, constant_share(resolution))
     if isinstance(second, Diagonal) and not biased:
         found = normalised_diagonal(double(second.values), double(mean).flatten(), limits)
@@ -82,10 +83,15 @@ def whitening(
     width = (second.stack.shape[1] if isinstance(second, Grouped) else second.size) + biased
     if count < width:  # fewer rows than columns: singular in every scaling, whatever rounding has made of it
         found = Normalised(*(Condition(None, one.over_range) for one in found))
-    numbers = [summary.condition_number, *(one.whole for one in found)]
-    full = any(number is not None for number in numbers)
-    over_range = [summary.condition_number_nonzero, *(one.over_range for one in found)]
-    return Whitening(*numbers, 1.0 if full else None), Whitening(*over_range, 1.0), summary
+    table = _table(summary.condition_number, (one.whole for one in found))
+    return table, _table(summary.condition_number_nonzero, (one.over_range for one in found)), summary
+
+
+def _table(identity: float | None, others: Iterable[float | None]) -> Whitening:
+    """`whitened` exists where any number does."""
+    centered, diagonal, lnb = others
+    exists = any(number is not None for number in (identity, centered, diagonal, lnb))
+    return Whitening(identity, centered, diagonal, lnb, 1.0 if exists else None)
 
 
 def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Operator:

@@ -86,12 +86,12 @@ class Tape:
         # The fused attention kernel runs no modules, so nothing inside it could be seen.
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        self._watcher.__enter__()
+        self._watcher.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self, _: nn.Module, __: Any, output: Any) -> None:
         if not self._running:
             return
-        self._watcher.__exit__(None, None, None)
+        self._watcher.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         self._running, self.output = False, output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from curvlab.problems.initialisation import glorot
 from curvlab.problems.metrics import accuracy, reconstruction_error
 from curvlab.problems.networks import autoencoder, mlp
 from curvlab.problems.problem import Problem
@@ -43,6 +44,7 @@ register(
         batch_size=100,
         epochs=20,
         settings={},
+        initialise=glorot,
     )
 )
 
@@ -61,6 +63,7 @@ register(
         batch_size=100,
         epochs=30,
         settings={},
+        initialise=glorot,
     )
 )
 

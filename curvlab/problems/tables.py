@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from curvlab.problems.initialisation import glorot
 from curvlab.problems.metrics import accuracy, squared_error
 from curvlab.problems.networks import mlp
 from curvlab.problems.problem import Problem
@@ -24,6 +25,7 @@ register(
         batch_size=26,
         epochs=30,
         settings={},
+        initialise=glorot,
     )
 )
 
@@ -42,5 +44,6 @@ register(
         batch_size=50,
         epochs=30,
         settings={},
+        initialise=glorot,
     )
 )

@@ -1,4 +1,4 @@
-"""The columns of the terminal tables: what each shows of a layer and what it means, in groups that are read together."""
+"""The columns of the terminal tables: what each shows of a layer, and its words in the legend; in groups."""
 
 from __future__ import annotations
 

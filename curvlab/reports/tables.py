@@ -23,9 +23,9 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Filled:
-    """A column with the texts of all layers, and the cells it takes with the gap before it."""
+    """A column as it is printed, heading and cells filled up to one width, and the width with the gap before it."""
 
-    column: Column
+    heading: str
     cells: tuple[str, ...]
     width: int
 
@@ -43,9 +43,9 @@ def print_tables(console: Console, layers: Sequence[LayerResult], groups: Sequen
         table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
         table.add_column("layer", no_wrap=True, max_width=room)
         for filled in columns:
-            table.add_column(filled.column.title, justify="right" if filled.column.right else "left", no_wrap=True)
+            table.add_column(filled.heading, no_wrap=True)
         for name, *cells in zip(names, *(filled.cells for filled in columns), strict=True):
-            if any(cell != ABSENT for cell in cells):
+            if any(cell.strip() != ABSENT for cell in cells):
                 table.add_row(Text(shortened(name, room)), *map(Text, cells))
         console.print(Text(title, "bold"))
         console.print(table)
@@ -88,12 +88,15 @@ def _packed(layers: Sequence[LayerResult], groups: Sequence[Group], name: int, w
 
 
 def _filled(column: Column, layers: Sequence[LayerResult]) -> Filled:
-    cells = _aligned([escape(column.text(layer)) for layer in layers])
-    return Filled(column, cells, GAP + max(map(cell_len, (column.title, *cells))))
+    texts = [column.title, *_aligned([escape(column.text(layer)) for layer in layers])]
+    width = max(map(cell_len, texts))
+    blanks = [" " * (width - cell_len(text)) for text in texts]
+    heading, *cells = (b + text if column.right else text + b for text, b in zip(texts, blanks, strict=True))
+    return Filled(heading, tuple(cells), GAP + width)
 
 
-def _aligned(cells: Sequence[str]) -> tuple[str, ...]:
-    """Cells padded on the right so that, flush right, numbers end where numbers do, with an error or without one."""
+def _aligned(cells: Sequence[str]) -> list[str]:
+    """Blanks after cells so that, flush right, numbers end where numbers do, with an error or without one."""
     errors = max((len(cell) - cell.index(" ±") for cell in cells if " ±" in cell), default=0)
 
     def padded(cell: str) -> str:
@@ -102,4 +105,4 @@ def _aligned(cells: Sequence[str]) -> tuple[str, ...]:
         number, _, error = cell.partition(" ±")
         return f"{number}{f' ±{error}' if error else '':<{errors}}"
 
-    return tuple(map(padded, cells)) if errors else tuple(cells)
+    return [padded(cell) for cell in cells]

@@ -24,7 +24,7 @@ MOST_NAMES = 6
 INDENT = 2
 """Cells by which what continues a line is further in."""
 
-NOTATION = "condition number λmax/λmin; ∞: singular, in brackets over the range; ±: one standard error; –: none."
+NOTATION = "condition number λmax/λmin; ∞: singular (κ over the range); ±: standard error; –: none."
 
 
 def print_analysis(console: Console, analysis: Analysis, sort: Sort = "model") -> None:
@@ -103,7 +103,8 @@ def _inferred(analysis: Analysis) -> Iterator[Text]:
     if gathered:
         yield _labelled("kinds", "inferred from names and shapes; how surely, and by what")
     for (kind, confidence, _), alike in gathered.items():
-        evidence = f": {alike[0].evidence}" if alike[0].evidence else ""
+        example = "e.g. " if len({layer.evidence for layer in alike}) > 1 else ""
+        evidence = f": {example}{alike[0].evidence}" if alike[0].evidence else ""
         yield _labelled(f"  {kind}, {100 * confidence:.0f}%", f"{_names(alike)}{evidence}")
 
 

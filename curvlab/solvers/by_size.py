@@ -32,7 +32,7 @@ def by_size(
     for members in alike.values():
         batch = stacks[members[0]] if len(members) == 1 else torch.cat([stacks[i] for i in members])
         counts = [len(stacks[i]) for i in members]
-        parts = zip(*(result.split(counts) for result in function(batch)), strict=True)
+        parts = zip(*(torch.split(result, counts) for result in function(batch)), strict=True)
         for i, part in zip(members, parts, strict=True):
             results[i] = part
     return results

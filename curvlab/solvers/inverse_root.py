@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from curvlab.operators.double import double
 from curvlab.operators.gram import gram
 from curvlab.shapes import Float
 from curvlab.solvers.safe_eigh import safe_eigh
-from curvlab.solvers.safe_inverse import JITTERS, Checked
+from curvlab.solvers.safe_inverse import JITTERS, RESOLVED, Checked, retried
 
 GROWTH = 1.2
 """An error that grows by more than this ends the iteration (ren 4.7.2)."""
@@ -19,11 +20,19 @@ GROWTH = 1.2
 QUADRATIC = 0.5
 """‖M − I‖_F under which each Newton step must at least halve the error, or rounding has taken over."""
 
-RESIDUAL = 0.1
-"""The largest ‖XᵖA − I‖_F/√d with which the result of coupled Newton is taken; beyond it, `eigh_root` in float64."""
+RESIDUAL = 0.5
+"""The largest ‖XᵖA − I‖_F/√d with which the result of coupled Newton is taken; beyond it, `eigh_root` in float64. About
+eps·λ_max/λ_min stands there for the best X too: measured 0.2 in float32 at a ratio of 1e6, with X right to 0.2 %."""
 
-RESOLVED = 16
-"""λ_min/λ_max, in units of eps, that `eigh` can be trusted with: its error is 1–3 eps·λ_max for d = 30 … 1000."""
+EIGH_DEVICES = ("cpu",)
+"""Devices where `eigh_root` is the cheaper. Milliseconds on one CPU core, float32, p = 4, λ_max/λ_min = 1e4 (and 1e6,
+where `eigh_root` goes on to float64):
+
+    d               30        100       250       500       1000
+    eigh_root       0.2 (0.4) 0.6 (1.5) 3.3 (8.2) 15 (40)   120 (510)
+    coupled_newton  1.1 (1.5) 2.4 (3.2) 18 (24)   125 (160) 1300 (2600)
+
+Accelerators get coupled Newton, all of it matrix products, as ren 4.7.2 reports of a GPU; not measured here."""
 
 Method = Literal["auto", "newton", "eigh"]
 
@@ -39,13 +48,13 @@ class NewtonRoot(NamedTuple):
 def coupled_newton(
     stack: Float[Tensor, "b d d"], p: int, max_iterations: int = 100, tolerance: float = 1e-6
 ) -> NewtonRoot:
-    """X ← XT, M ← TᵖM with T = ((p+1)I − M)/p, until M = I and X = A^(−1/p) (ren 4.7.2; the start is M = zA, X = z^(1/p)I).
+    """X ← XT, M ← TᵖM with T = ((p+1)I − M)/p, from M = zA, X = z^(1/p)I until M = I, X = A^(−1/p) (ren 4.7.2).
 
     z = (p+1)/(2 min(‖A‖_F, ‖A‖_∞)) puts the eigenvalues of M into (0, (p+1)/2], from where each comes closer to 1 in
     every step; so ‖M − I‖_F can only grow by rounding. A matrix is done when ‖M − I‖_F ≤ tolerance·√d; when the error
     grows more than `GROWTH` times, and the previous iterate is kept; or when it is under `QUADRATIC` and no longer
     halves, and the better iterate is kept (float32 may never reach 1e-6). M may be I while X has drifted, therefore
-    the true residual is computed at the end.
+    the true residual is computed at the end, in the stack's dtype, so that it holds the rounding of Xᵖ too.
 
     A step is about log₂(p) + 3 matrix products, and ln(λ_max/λ_min) + 6 steps are usual.
 
@@ -96,13 +105,8 @@ def eigh_root(stack: Float[Tensor, "b d d"], p: int) -> Checked:
     """
     values, vectors, ok = safe_eigh(stack)
     ok = ok & _positive(values)
-    value = _recompose(values.where(ok[:, None], 1.0), vectors, p)
-    if not bool(ok.all()):
-        for i in (~ok).nonzero().flatten().tolist():
-            retried = _precise_root(stack[i], p)
-            ok[i] = retried is not None
-            value[i] = 0.0 if retried is None else retried
-    return Checked(value, ok)
+    first = Checked(_recompose(values.where(ok[:, None], 1.0), vectors, p), ok)
+    return retried(stack, first, partial(_precise_root, p=p))
 
 
 def inverse_root(stack: Float[Tensor, "b d d"], p: int, method: Method = "auto") -> Checked:
@@ -118,13 +122,7 @@ def inverse_root(stack: Float[Tensor, "b d d"], p: int, method: Method = "auto")
     if method == "eigh" or (method == "auto" and stack.device.type in EIGH_DEVICES):
         return eigh_root(stack, p)
     value, residual, _ = coupled_newton(stack, p)
-    ok = residual <= RESIDUAL
-    if not bool(ok.all()):
-        for i in (~ok).nonzero().flatten().tolist():
-            retried = _precise_root(stack[i], p)
-            ok[i] = retried is not None
-            value[i] = 0.0 if retried is None else retried
-    return Checked(value, ok)
+    return retried(stack, Checked(value, residual <= RESIDUAL), partial(_precise_root, p=p))
 
 
 def _positive(values: Float[Tensor, "b d"]) -> Tensor:

@@ -44,7 +44,7 @@ class TensorNormal:
                 E[D_n D_nᵀ].
         """
         if self.statistic == "batch" and not exact:
-            mean = sum(_mean_gradient(sample, role) for sample, role in parts)
+            mean = sum(mean_gradient(sample, role) for sample, role in parts)
             assert isinstance(mean, Tensor)
             self._contract(mean.reshape(1, *self.shape), 1.0)
             return
@@ -107,7 +107,7 @@ def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tup
     return factors
 
 
-def _mean_gradient(sample: Sample, role: str) -> Tensor:
+def mean_gradient(sample: Sample, role: str) -> Tensor:
     """D̄ = 1/N Σ_n D_n."""
     if role == "bias":
         return sample.signals.sum((1, 2)) / sample.examples

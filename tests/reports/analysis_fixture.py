@@ -85,7 +85,7 @@ def analysis(*, data: bool = True, synthetic: bool = False, extra: tuple[LayerRe
     layers = (
         layer("conv1", "Conv2d", (16, 1, 3, 3), 12.25),
         layer("fc1", "Linear", (20, 64), None),
-        LayerResult("head", "Linear", (10, 20), 210, 0.75, weights=weights(nonfinite=2)),
+        LayerResult("head", "Linear", (10, 20), 210, 0.75, "bias length 10 equals the rows of weight", weights(2)),
         *extra,
     )
     parameters = sum(one.parameters for one in layers) + 40

@@ -33,6 +33,9 @@ def test_every_cell_is_what_the_json_has_under_that_path():
             assert cell == ("" if wanted is None else str(wanted)), path
     assert rows(result)[0]["moments.condition_number.lnb"] == "93.75"
     assert rows(result)[0]["tnt.modes.1.size"] == "64"
+    assert rows(result)[1]["moments.condition_number.identity"] == ""
+    assert rows(result)[1]["moments.condition_number_nonzero.identity"] == "325000.0"
+    assert rows(result)[2]["evidence"] == "bias length 10 equals the rows of weight"
 
 
 def test_facts_and_coverage():

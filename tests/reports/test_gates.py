@@ -62,6 +62,22 @@ def test_an_infinite_condition_number_is_above_every_limit():
     assert not holds("fc1.kfac.kronecker.condition_number < inf")
     assert holds("any.kfac.kronecker.condition_number > 1e12")
     assert not holds("all.kfac.kronecker.condition_number > 1e12")
+    assert holds("3e5 < fc1.moments.condition_number_nonzero.identity < 4e5")
+
+
+def test_a_condition_number_that_was_not_computed_is_not_infinite():
+    first, second, _ = DOCUMENT["layers"][:3]
+    large = {**first, "weights": {**first["weights"], "condition_number": None, "rank": None}}
+    small = {**second, "weights": {**second["weights"], "condition_number": 3.0}}
+    document = {**DOCUMENT, "layers": [large, small]}
+    assert not parse("any.weights.condition_number > 1e8").check(document).holds
+    with pytest.raises(CommandError, match="not computed"):
+        parse("conv1.weights.condition_number > 1e8").check(document)
+    spoiled = {**large, "weights": {**large["weights"], "nonfinite": 2}}
+    assert parse("any.weights.condition_number > 1e8").check({**document, "layers": [spoiled, small]}).holds
+    nothing = {**first, "moments": {**first["moments"], "condition_number_nonzero": {"centered": None}}}
+    with pytest.raises(CommandError, match="null"):
+        parse("any.moments.condition_number_nonzero.centered > 1").check({**document, "layers": [nothing]})
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_the_document_is_the_contract():
     assert {"count", "size", "rank", "effective_rank", "mean_energy", "dead", "eigenvalues", "stderr"} <= set(
         first["moments"]
     )
-    assert set(first["moments"]["condition_number"]) == {"identity", "centered", "diagonal", "lnb", "whitened"}
+    for table in ("condition_number", "condition_number_nonzero"):
+        assert set(first["moments"][table]) == {"identity", "centered", "diagonal", "lnb", "whitened"}
     assert set(first["moments"]["eigenvalues"]) == {"min", "max", "quantiles"}
     assert first["kfac"]["normalization"] == "A=1/N sum_nt, G=1/(NT) sum_nt"
     assert first["kfac"]["pi"] == 1.75
@@ -71,6 +72,8 @@ def test_what_does_not_exist_is_null_and_layers_keep_their_order():
     head = document["layers"][2]
     assert (head["moments"], head["kfac"], head["tnt"]) == (None, None, None)
     assert document["layers"][1]["moments"]["condition_number"]["identity"] is None
+    assert document["layers"][1]["moments"]["condition_number_nonzero"]["identity"] == 3.25e5
+    assert (document["layers"][1]["evidence"], head["evidence"]) == (None, "bias length 10 equals the rows of weight")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, np.float64("nan")])

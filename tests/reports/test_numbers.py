@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curvlab.reports.numbers import condition, count, operations, shape, short, size, with_error
+from curvlab.reports.numbers import condition, count, operations, shape, share, short, size, with_error
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,13 @@ def test_errors_are_in_per_cent():
     assert with_error("200", 200.0, 0.1) == "200 ±<1%"
     assert with_error("∞", None, None) == "∞"
     assert with_error("200", 200.0, None) == "200"
+    assert with_error("200", -200.0, 199.0) == "200 ±100%"
+    assert with_error("200", 200.0, 2814.0) == "200 ±>100%"
+
+
+def test_all_and_nothing_are_said_only_of_all_and_nothing():
+    assert [share(part, 10**6) for part in (0, 1, 1000, 999_999, 10**6)] == ["0%", "<0.1%", "0.1%", "99.9%", "100%"]
+    assert share(0, 0) == "nothing"
 
 
 def test_counts_sizes_and_shapes():
