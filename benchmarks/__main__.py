@@ -24,7 +24,7 @@ if arguments.cpu_time:
 torch.set_num_threads(arguments.threads)
 wanted = arguments.only or ["mlp", "resnet", "spectra", "memory"]
 clock = "CPU time" if arguments.cpu_time else "wall time"
-print(f"torch {torch.__version__}, {arguments.threads} threads, {clock}, medians of {arguments.rounds} alternating rounds")
+print(f"torch {torch.__version__}, {arguments.threads} threads, {clock}, medians of {arguments.rounds} rounds in turn")
 if "mlp" in wanted:
     factors.measure("MLP 784-1024-512-256-128-64-10", mlp(), arguments.rounds)
 if "resnet" in wanted:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from curvlab import curvature
+    from curvlab import curvature, optim
     from curvlab.analyses.analyze import analyze, estimate
     from curvlab.analyses.results import Analysis
     from curvlab.checkpoints.checkpoint import Checkpoint
@@ -32,12 +32,23 @@ _HOMES = {
     "save": "curvlab.checkpoints.own",
 }
 
-__all__ = ["Analysis", "Checkpoint", "CurvlabError", "__version__", "analyze", "curvature", "estimate", "load", "save"]
+__all__ = [
+    "Analysis",
+    "Checkpoint",
+    "CurvlabError",
+    "__version__",
+    "analyze",
+    "curvature",
+    "estimate",
+    "load",
+    "optim",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "curvature":
-        return importlib.import_module("curvlab.curvature")
+    if name in ("curvature", "optim"):
+        return importlib.import_module(f"curvlab.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'curvlab' has no attribute {name!r}")

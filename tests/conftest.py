@@ -10,7 +10,17 @@ from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-_CHECKED = ["layers", "capture", "statistics", "operators", "likelihoods", "curvature", "analyses"]
+_CHECKED = [
+    "layers",
+    "capture",
+    "statistics",
+    "operators",
+    "likelihoods",
+    "curvature",
+    "analyses",
+    "solvers",
+    "curvatures",
+]
 install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
 
 import torch  # noqa: E402 - after the hook, so that nothing of curvlab is imported before it

@@ -49,7 +49,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_parsed(command: str) -> None:
-    """A command of the docs must be understood: on files that are not here it fails with 1, never with 2 for its options."""
+    """A command of the docs is understood: on files that are not here it fails with 1, never with 2."""
     words = shlex.split(command)[1:]
     done = subprocess.run(
         [sys.executable, "-m", "curvlab_cli", *words],

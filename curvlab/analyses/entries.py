@@ -93,7 +93,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
-    """The layers that names and shapes tell, buffers left out; a recurrent or attention layer has one row per matrix."""
+    """The layers that names and shapes tell, buffers left out; recurrent and attention layers have a row per matrix."""
     entries = []
     for layer in checkpoint.layers:
         tensors = {role: name for role, name in layer.tensors.items() if role not in _STATISTICS}

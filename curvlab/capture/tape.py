@@ -76,6 +76,20 @@ class Tape:
         finally:
             self._armed = False
 
+    def join(self, args: Any, kwargs: Any) -> None:
+        """Record the call of the model that is just beginning: for a tape made inside the model's own pre-hook."""
+        self._armed, self.runs, self.output = True, 0, None
+        self._begin(self.model, args, kwargs)
+
+    def pause(self) -> None:
+        """Stop recording; what the last call returned stays."""
+        self._armed = False
+
+    def release(self) -> None:
+        """Stop recording and let go of the last graph."""
+        self._armed = False
+        self.output = self.anchor = None
+
     def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._armed or self._running:
             return
@@ -101,7 +115,7 @@ class Tape:
             torch.autograd.grad(output, self.anchor, seed, retain_graph=retain_graph, allow_unused=True)
 
     def close(self) -> None:
-        """Take all hooks off, and let go of everything: what a cycle kept alive would wait for the garbage collector."""
+        """Take all hooks off, and let go of everything: what a cycle keeps alive waits for the garbage collector."""
         for handle in self._handles:
             handle.remove()
         for module, before in reversed(self._replaced):

@@ -56,7 +56,7 @@ def patch_sum(x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: torch
 
 @torch.no_grad()
 def patch_products(x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: torch.dtype) -> Float[Tensor, "g d d"]:
-    """Σ_{n,t} āāᵀ from the rows ā, some examples at a time: as many patch entries as x has, about."""
+    """Σ_{n,t} āāᵀ from the rows ā, some examples at a time: about as many entries as x has."""
     entries = x.shape[1] * prod(geometry.kernel) * prod(geometry.output_shape(x.shape[2:]))
     parts = torch.split(x, max(1, max(x.numel(), ENTRIES) // entries))
     second = upper_gram(patches(parts[0].to(dtype), geometry).flatten(1, 2))
@@ -79,5 +79,5 @@ def _shifts_are_faster(shape: tuple[int, ...], geometry: Geometry) -> bool:
     entries = n * groups * prod(outputs) * channels * taps
     image = n * groups * channels * prod(spatial)
     shifts = image + pixels * (0.2 + channels / 130 + 0.7 / channels) + 30e3 * rectangles + 8e3 * taps**2 + 2 * result
-    rows = entries * (0.3 + 8 / outputs[-1] + channels * taps / 200) + 3e5 + 3 * result
+    rows = entries * (0.3 + 8 / outputs[-1] + channels * taps / 200) + 3e5 + 1.5 * result
     return shifts < rows

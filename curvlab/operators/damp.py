@@ -80,7 +80,7 @@ def _(operator: Kronecker | GroupedKronecker, lam: Scalar) -> Operator:
 
 
 def exact(lam: Scalar) -> Damping:
-    """F → F + λI; for A ⊗ G in the eigenbasis, where it is values + λ (grosse eq. 23).
+    """F → F + λI; for G ⊗ A in the eigenbasis, where it is values + λ (grosse eq. 23).
 
     Args:
         lam: λ ≥ 0.
@@ -156,7 +156,7 @@ def factored(lam: Scalar, pi: Literal["trace"] | float = "trace") -> Damping:
     return damped
 
 
-def _shares(lam: Scalar, pi: Literal["trace"] | float, means: Sequence[Tensor]) -> list[Scalar]:
+def _shares(lam: Scalar, pi: Literal["trace"] | float, means: Sequence[Tensor]) -> list[float | Tensor]:
     """λ^(1/k)·m_j/m̄ for every factor; each a number, or a tensor of the shape of the means."""
     root = lam ** (1 / len(means))
     if pi != "trace":

@@ -24,7 +24,7 @@ Root = Callable[[Tensor, int], Checked]
 """A `[b, d, d]` and p to A^(−1/p), as `inverse_root` does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """The matrices that a power of an operator needs the same power of, and what to make of the results.
 

@@ -1,9 +1,9 @@
-"""Batches of one epoch in an order that depends on (seed, epoch) alone, so that a resumed run sees what it would have."""
+"""Batches of one epoch, in an order that depends on (seed, epoch) alone: a resumed run goes on as if never stopped."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from curvlab.errors import DataError
@@ -34,10 +34,8 @@ def batches(
     if size < 1 or (last == "drop" and size > len(dataset)):
         raise DataError(f"batches of {size} cannot be made of {len(dataset)} examples", do="choose another batch size")
     order = permutation(len(dataset), epoch, seed)
-    rows = order.split(size)
-    if last == "drop" and len(dataset) % size:
-        rows = rows[:-1]
-    return _picked(dataset.x, dataset.y, rows)
+    stop = len(dataset) - (len(dataset) % size if last == "drop" else 0)
+    return _picked(dataset.x, dataset.y, [order[start : start + size] for start in range(0, stop, size)])
 
 
 def permutation(count: int, epoch: int, seed: int) -> Tensor:
@@ -49,7 +47,7 @@ def permutation(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def _picked(x: Tensor, y: Tensor, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+def _picked(x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     for rows in batches:
         places = rows.to(x.device)
         yield x[places], y[places]

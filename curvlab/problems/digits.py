@@ -43,7 +43,16 @@ register(
         test_size=297,
         batch_size=100,
         epochs=20,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.05},
+            "adam": {"lr": 0.01, "damping": 1e-08},
+            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "kfac": {"lr": 0.03, "damping": 0.1},
+            "ekfac": {"lr": 0.01, "damping": 0.1},
+            "tnt": {"lr": 0.001, "damping": 0.1},
+            "shampoo": {"lr": 0.01, "damping": 0.001},
+            "block-fisher": {"lr": 0.01, "damping": 0.1},
+        },
         initialise=glorot,
     )
 )
@@ -62,7 +71,16 @@ register(
         test_size=297,
         batch_size=100,
         epochs=30,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.02},
+            "adam": {"lr": 0.01, "damping": 1e-08},
+            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "kfac": {"lr": 0.01, "damping": 0.3},
+            "ekfac": {"lr": 0.003, "damping": 0.1},
+            "tnt": {"lr": 0.001, "damping": 0.3},
+            "shampoo": {"lr": 0.003, "damping": 0.01},
+            "block-fisher": {"lr": 0.003, "damping": 0.1},
+        },
         initialise=glorot,
     )
 )
@@ -81,7 +99,16 @@ register(
         test_size=297,
         batch_size=100,
         epochs=20,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.1},
+            "adam": {"lr": 0.01, "damping": 1e-08},
+            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "kfac": {"lr": 0.01, "damping": 0.1},
+            "ekfac": {"lr": 0.01, "damping": 0.1},
+            "tnt": {"lr": 0.003, "damping": 0.3},
+            "shampoo": {"lr": 0.01, "damping": 0.01},
+            "block-fisher": {"lr": 0.01, "damping": 0.1},
+        },
     )
 )
 
@@ -99,6 +126,15 @@ register(
         test_size=297,
         batch_size=100,
         epochs=20,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.1},
+            "adam": {"lr": 0.03, "damping": 1e-08},
+            "rmsprop": {"lr": 0.003, "damping": 1e-08},
+            "kfac": {"lr": 0.03, "damping": 0.03},
+            "ekfac": {"lr": 0.03, "damping": 0.03},
+            "tnt": {"lr": 0.003, "damping": 0.03},
+            "shampoo": {"lr": 0.01, "damping": 0.001},
+            "block-fisher": {"lr": 0.03, "damping": 0.03},
+        },
     )
 )

@@ -49,7 +49,15 @@ register(
         test_size=10_000,
         batch_size=256,
         epochs=10,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.03},
+            "adam": {"lr": 0.001, "damping": 1e-8},
+            "rmsprop": {"lr": 1e-4, "damping": 1e-8},
+            "kfac": {"lr": 0.003, "damping": 0.1},
+            "ekfac": {"lr": 0.003, "damping": 0.1},
+            "tnt": {"lr": 3e-4, "damping": 0.1},
+            "shampoo": {"lr": 0.003, "damping": 0.001},
+        },
         obtain=OBTAIN,
     )
 )
@@ -68,7 +76,15 @@ register(
         test_size=10_000,
         batch_size=256,
         epochs=10,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.03},
+            "adam": {"lr": 0.001, "damping": 1e-8},
+            "rmsprop": {"lr": 1e-4, "damping": 1e-8},
+            "kfac": {"lr": 0.003, "damping": 0.1},
+            "ekfac": {"lr": 0.003, "damping": 0.1},
+            "tnt": {"lr": 3e-4, "damping": 0.1},
+            "shampoo": {"lr": 0.003, "damping": 0.001},
+        },
         obtain=OBTAIN,
     )
 )

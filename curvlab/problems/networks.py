@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def mlp(widths: Sequence[int], activation: str = "ReLU", linear: int | None = No
     from torch import nn
 
     network, last = nn.Sequential(), len(widths) - 1
-    for place, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for place, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         network.add_module(f"fc{place}", nn.Linear(inputs, outputs))
         if place not in (linear, last):
             network.add_module(f"{activation.lower()}{place}", getattr(nn, activation)())
@@ -28,5 +29,5 @@ def mlp(widths: Sequence[int], activation: str = "ReLU", linear: int | None = No
 
 
 def autoencoder(encoder: Sequence[int], activation: str = "ReLU") -> nn.Sequential:
-    """`encoder`'s widths and back again; the narrowest layer, the code, is linear (ren Table 2.4). Outputs are logits."""
+    """`encoder`'s widths and back again; the narrowest layer, the code, is linear (ren Table 2.4). Answers logits."""
     return mlp([*encoder, *reversed(encoder[:-1])], activation, linear=len(encoder) - 1)

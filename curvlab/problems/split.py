@@ -40,16 +40,16 @@ def load_split(problem: Problem, seed: int, data: str | None = None, max_memory:
     """
     spec = _found(problem) if data is None else data
     whole = load(spec, input_shape=problem.input_shape, seed=seed, max_memory=max_memory)
-    test = None if spec in names() else _test_images(Path(spec).expanduser())
-    if test is not None:
-        parts = whole, load(test, max_memory=max_memory)
+    own_test = None if spec in names() else _test_images(Path(spec).expanduser())
+    if own_test is None:
+        train, test = _divided(whole, problem.test_size, seed)
     else:
-        parts = _divided(whole, problem.test_size, seed)
-    return Split(*(_prepared(problem, part) for part in parts))
+        train, test = whole, load(own_test, max_memory=max_memory)
+    return Split(_prepared(problem, train), _prepared(problem, test))
 
 
 def fingerprint(split: Split) -> str:
-    """sha256 of types, shapes and little-endian bytes of x and y, training part first, in their order: 64 hex digits."""
+    """sha256 of types, shapes and little-endian bytes of x and y, the training part first, in their order: as hex."""
     digest = hashlib.sha256()
     for tensor in _tensors(split):
         array = tensor.detach().cpu().numpy()
@@ -96,12 +96,16 @@ def _targets(problem: Problem, dataset: Dataset) -> Tensor:
     if y is None:
         raise DataError(f"{dataset.source} has no targets", f"'{problem.name}' is trained on {problem.targets}")
     if problem.targets == "labels" and y.is_floating_point():
-        raise DataError(f"{dataset.source} has real numbers as targets", f"'{problem.name}' is trained on class numbers")
+        raise DataError(
+            f"{dataset.source} has real numbers as targets", f"'{problem.name}' is trained on class numbers"
+        )
     if problem.targets == "values":
         y = y.float().reshape(len(dataset), -1)
     if problem.likelihood == "bernoulli" and not bool(((y >= 0) & (y <= 1)).all()):
         raise DataError(
-            f"{dataset.source} has targets outside 0 to 1", f"'{problem.name}' takes them for probabilities", "scale them"
+            f"{dataset.source} has targets outside 0 to 1",
+            f"'{problem.name}' takes them for probabilities",
+            "scale them",
         )
     return y
 

@@ -24,7 +24,16 @@ register(
         test_size=48,
         batch_size=26,
         epochs=30,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.03},
+            "adam": {"lr": 0.01, "damping": 1e-08},
+            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "kfac": {"lr": 0.03, "damping": 0.1},
+            "ekfac": {"lr": 0.01, "damping": 0.1},
+            "tnt": {"lr": 0.003, "damping": 0.1},
+            "shampoo": {"lr": 0.01, "damping": 0.001},
+            "block-fisher": {"lr": 0.01, "damping": 0.1},
+        },
         initialise=glorot,
     )
 )
@@ -43,7 +52,16 @@ register(
         test_size=92,
         batch_size=50,
         epochs=30,
-        settings={},
+        settings={
+            "sgd": {"lr": 0.03},
+            "adam": {"lr": 0.01, "damping": 1e-08},
+            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "kfac": {"lr": 0.01, "damping": 0.1},
+            "ekfac": {"lr": 0.01, "damping": 0.1},
+            "tnt": {"lr": 0.001, "damping": 0.1},
+            "shampoo": {"lr": 0.003, "damping": 0.001},
+            "block-fisher": {"lr": 0.01, "damping": 0.1},
+        },
         initialise=glorot,
     )
 )

@@ -12,7 +12,7 @@ from curvlab.shapes import Float
 
 
 def by_size(
-    stacks: Sequence[Float[Tensor, "b d d"]], function: Callable[[Tensor], Sequence[Tensor]]
+    stacks: Sequence[Float[Tensor, "_ _ _"]], function: Callable[[Tensor], Sequence[Tensor]]
 ) -> list[tuple[Tensor, ...]]:
     """[function(stack) for stack in stacks], with one call for all stacks of equal size, dtype and device.
 

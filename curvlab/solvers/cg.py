@@ -24,7 +24,7 @@ _REASONS: tuple[Reason, ...] = (
 _RUNNING, _CONVERGED, _CURVATURE, _PRECONDITIONER, _NOT_FINITE = range(5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """What conjugate gradients reached.
 
@@ -75,7 +75,7 @@ def conjugate_gradients(
         b: one right-hand side `[d]`, or several `[b, d]` with α and β of their own.
         preconditioner: r ↦ Pr with P ≈ A⁻¹ symmetric positive definite.
         start: x₀, 0 if None. A start that is not finite is reported as "not finite" and returned.
-        max_iterations: d if None.
+        max_iterations: d if None; rounding may call for more.
         tolerance: ‖r‖/‖b‖ at which a system has converged; at the eps of the dtype it has in any case.
     """
     x = torch.zeros_like(b) if start is None else start.clone()
@@ -94,20 +94,18 @@ def conjugate_gradients(
         ap = product(p)
         curvature = _dot(p, ap)
         status = torch.where(status == _RUNNING, _judge_curvature(curvature), status)
-        alpha = rz / curvature
-        next_r = r - alpha[..., None] * ap
-        next_size = _norm(next_r)
-        next_x = x + alpha[..., None] * p
-        broken = ~(next_size.isfinite() & next_x.isfinite().all(-1))
-        status = torch.where((status == _RUNNING) & broken, _NOT_FINITE, status)
+        alpha = (rz / curvature)[..., None]
+        r = torch.addcmul(r, alpha, ap, value=-1)
+        next_size = _norm(r)
+        status = torch.where((status == _RUNNING) & ~next_size.isfinite(), _NOT_FINITE, status)
         moving = status == _RUNNING
-        x = torch.where(moving[..., None], next_x, x)
-        r = torch.where(moving[..., None], next_r, r)
+        x = torch.where(moving[..., None], torch.addcmul(x, alpha, p), x)
         size = torch.where(moving, next_size, size)
+        # The r and z of a system that has stopped mean nothing from here on; its p stays finite for `product`.
         z = r if preconditioner is None else preconditioner(r)
         next_rz = _dot(r, z)
         status = torch.where(moving, _judge(size, enough, next_rz), status)
-        p = torch.where((status == _RUNNING)[..., None], z + (next_rz / rz)[..., None] * p, p)
+        p = torch.where((status == _RUNNING)[..., None], torch.addcmul(z, (next_rz / rz)[..., None], p), p)
         rz = next_rz
         history.append(size)
     return Solution(x, torch.stack(history), len(history) - 1, status)
@@ -131,4 +129,5 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return (x * y).sum(-1)
+    dot: Tensor = torch.linalg.vecdot(x, y)
+    return dot

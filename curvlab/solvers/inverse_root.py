@@ -32,7 +32,7 @@ where `eigh_root` goes on to float64):
     eigh_root       0.2 (0.4) 0.6 (1.5) 3.3 (8.2) 15 (40)   120 (510)
     coupled_newton  1.1 (1.5) 2.4 (3.2) 18 (24)   125 (160) 1300 (2600)
 
-Accelerators get coupled Newton, all of it matrix products, as ren 4.7.2 reports of a GPU; not measured here."""
+Elsewhere coupled Newton, which is all matrix products, as ren 4.7.2 advises; that choice is not measured."""
 
 Method = Literal["auto", "newton", "eigh"]
 

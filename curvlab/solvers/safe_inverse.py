@@ -31,7 +31,8 @@ def safe_inverse(stack: Float[Tensor, "b d d"]) -> Checked:
     """A⁻¹ = L⁻ᵀL⁻¹ with A = LLᵀ, of every matrix A of the stack (methods.md section 4).
 
     What fails in the stack's dtype, or is too ill-conditioned for it, is tried again in float64, then with the growing
-    shifts `JITTERS` of ‖A‖_∞ on the diagonal. Nothing is raised: a matrix that is not finite, or clearly not positive definite, is not `ok`.
+    shifts `JITTERS` of ‖A‖_∞ on the diagonal. Nothing is raised: a matrix that is not finite, or clearly not positive
+    definite, is not `ok`.
 
     Only the lower triangles are read; the inverses are symmetric bit for bit. One number is read back from the
     device, "did all succeed?"; the retries, which are rare, read more.
@@ -60,7 +61,7 @@ def cholesky_inverse(stack: Float[Tensor, "b d d"]) -> Checked:
 
 
 def retried(stack: Float[Tensor, "b d d"], first: Checked, again: Callable[[Tensor], Tensor | None]) -> Checked:
-    """`first`, with again(A) in place of what failed, or zeros where that is None too; asks the device once if not."""
+    """`first`, with again(A) in place of what failed, and zeros where that is None too; alters `first`."""
     value, ok = first
     if not bool(ok.all()):
         for i in (~ok).nonzero().flatten().tolist():

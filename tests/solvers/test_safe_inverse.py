@@ -33,7 +33,7 @@ def test_the_inverse_of_numpy(d: int, b: int, log_condition: float, log_scale: f
     assert error.max() <= 10 * EPS[dtype] * 10**log_condition  # backward stability bounds it by a multiple of eps·κ
 
 
-@pytest.mark.parametrize("numbers", [(6765, 4181, 2584), (75025, 46368, 28657), (196418, 121393, 75025)])
+@pytest.mark.parametrize("numbers", [(4181, 2584, 1597), (75025, 46368, 28657), (196418, 121393, 75025)])
 def test_what_float32_cannot_resolve_is_solved_in_float64(numbers: tuple[int, int, int]) -> None:
     # Fibonacci numbers: [[a, b], [b, c]] has determinant 1, so its inverse is [[c, −b], [−b, a]], all exact in float32.
     # Its condition number is a²: Cholesky in float32 succeeds on the first two, with inverses wrong many times over.

@@ -1,0 +1,49 @@
+"""Shampoo: D ×_1 (S_1 + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)}, S_i the EMA of mat_i(ḡ) mat_i(ḡ)ᵀ (ren Alg. 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from curvlab.capture.sample import Sample
+from curvlab.capture.survey import Survey
+from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
+from curvlab.curvatures.tensor_normal import contractions
+from curvlab.operators.damp import per_factor
+from curvlab.operators.operator import Dense, Kronecker, Operator
+from curvlab.operators.power import powers
+
+
+class ShampooCurvature(Curvature):
+    """Contractions of the batch gradient itself: no signals, so that every parameter is a unit."""
+
+    source: Source = "gradient"
+
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+        """One per parameter: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
+        units = []
+        for name, p in parameters.items():
+            shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], p[0, 0].numel())
+            units.append(Unit(name, None, "weight", {"weight": name}, shape or (1,)))
+        return units
+
+    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+        """Nothing: the gradient is all there is."""
+        return {}
+
+    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+        """mat_i(ḡ) mat_i(ḡ)ᵀ."""
+        return contractions(sums["gradient"])
+
+    def operators(
+        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+    ) -> list[Operator | None]:
+        """The inverse roots; by coupled Newton or `eigh`, whichever is cheaper on the device."""
+        damped, exponents = [], []
+        for unit, state, group in zip(units, states, settings, strict=True):
+            factors = tuple(Dense(state[str(mode)]) for mode in range(len(unit.shape)))
+            damped.append(per_factor(group["damping"])(Kronecker(factors)))
+            exponents.append(-1 / (2 * len(unit.shape)))
+        return powers(damped, exponents)

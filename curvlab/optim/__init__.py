@@ -1,0 +1,15 @@
+"""The optimizers, as `torch.optim.Optimizer`s on one core, by class and by name: `create("kfac", model, ...)`."""
+
+from __future__ import annotations
+
+from curvlab.optim.adam import Adam
+from curvlab.optim.block_fisher import BlockFisher
+from curvlab.optim.ekfac import EKFAC
+from curvlab.optim.kfac import KFAC
+from curvlab.optim.registry import OPTIMIZERS, create
+from curvlab.optim.rmsprop import RMSprop
+from curvlab.optim.sgd import SGD
+from curvlab.optim.shampoo import Shampoo
+from curvlab.optim.tnt import TNT
+
+__all__ = ["EKFAC", "KFAC", "OPTIMIZERS", "SGD", "TNT", "Adam", "BlockFisher", "RMSprop", "Shampoo", "create"]

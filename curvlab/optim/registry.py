@@ -1,0 +1,55 @@
+"""Optimizers by name: `create("kfac", model, likelihood="categorical", lr=0.03)`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from torch import nn
+
+from curvlab.errors import CurvlabError
+from curvlab.optim.adam import Adam
+from curvlab.optim.block_fisher import BlockFisher
+from curvlab.optim.core import Optimizer
+from curvlab.optim.ekfac import EKFAC
+from curvlab.optim.kfac import KFAC
+from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.rmsprop import RMSprop
+from curvlab.optim.sgd import SGD
+from curvlab.optim.shampoo import Shampoo
+from curvlab.optim.tnt import TNT
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    made.name: made for made in (SGD, Adam, RMSprop, KFAC, EKFAC, TNT, Shampoo, BlockFisher)
+}
+
+
+def create(name: str, model: nn.Module, *, likelihood: str | None = None, **settings: Any) -> Optimizer:
+    """The optimizer of a name with settings by name.
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        model: the network.
+        likelihood: of its output; ignored by methods that need gradients alone.
+        settings: its constructor's.
+
+    Raises:
+        CurvlabError: no optimizer has that name, or no such setting.
+    """
+    if name not in OPTIMIZERS:
+        close = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+        do = f"did you mean {close[0]!r}" if close else f"there are {', '.join(OPTIMIZERS)}"
+        raise CurvlabError(f"there is no optimizer {name!r}", "", do)
+    kind: Any = OPTIMIZERS[name]
+    known = set(inspect.signature(kind).parameters) - {"model", "likelihood", "shared"}
+    if issubclass(kind, Preconditioned):
+        from curvlab.optim.preconditioned import Shared
+
+        known |= set(Shared.__annotations__)
+        settings = {"likelihood": likelihood, **settings}
+    unknown = sorted(set(settings) - known - {"likelihood"})
+    if unknown:
+        raise CurvlabError(f"{name} has no setting {unknown[0]!r}", "", f"there are {', '.join(sorted(known))}")
+    made: Optimizer = kind(model, **settings)
+    return made

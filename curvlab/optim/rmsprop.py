@@ -1,0 +1,86 @@
+"""RMSprop: p = m with m ← μm + g/(√v + ε), v ← βv + (1−β)g², v without bias correction but warm-started (ren 2.8.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.optim.core import Closure, Named, Optimizer
+from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
+
+
+class RMSprop(Optimizer):
+    """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m.
+
+    Args:
+        model: the network.
+        lr: α.
+        decay: β.
+        momentum: μ.
+        damping: ε.
+        weight_decay: γ, decoupled.
+        groups: parameter groups with settings of their own.
+    """
+
+    name = "rmsprop"
+    bounds: ClassVar[Mapping[str, Bound]] = {
+        "lr": RATE,
+        "decay": DECAY,
+        "momentum": DECAY,
+        "damping": POSITIVE,
+        "weight_decay": RATE,
+    }
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float = 1e-3,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        damping: float = 1e-8,
+        weight_decay: float = 0.0,
+        groups: Iterable[Mapping[str, Any]] | None = None,
+    ) -> None:
+        defaults = {"lr": lr, "decay": decay, "momentum": momentum, "damping": damping, "weight_decay": weight_decay}
+        super().__init__(model, defaults, groups)
+
+    def warm_start(self, closures: Iterable[Closure]) -> None:
+        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it."""
+        totals: Named = {}
+        count = 0
+        for closure in closures:
+            with torch.enable_grad():
+                _, _, gradients = self.evaluate(closure)
+            count += 1
+            for name, g in gradients.items():
+                totals[name] = totals[name] + g * g if name in totals else g * g
+        byname = dict(self.model.named_parameters())
+        for name, total in totals.items():
+            self.state[byname[name]]["square"] = total / count
+
+    def update(self, gradients: Named, finite: Tensor) -> Named:
+        """m after one step."""
+        scaled = {}
+        for p, group in self._with_groups():
+            name = self.names[id(p)]
+            if name not in gradients:
+                continue
+            g, state = gradients[name], self.state[p]
+            if "square" not in state:
+                state["square"] = torch.where(finite, g * g, torch.zeros_like(g))
+            new = torch.lerp(g * g, state["square"], group["decay"])
+            state["square"].copy_(torch.where(finite, new, state["square"]))
+            scaled[name] = g / (state["square"].sqrt() + group["damping"])
+        return self.heavy_ball(scaled, finite)
+
+    def direction(self, gradients: Named) -> Named:
+        """g/(√v + ε); g itself before the first step."""
+        directions = dict(gradients)
+        for p, group in self._with_groups():
+            name = self.names[id(p)]
+            if name in gradients and "square" in self.state[p]:
+                directions[name] = gradients[name] / (self.state[p]["square"].sqrt() + group["damping"])
+        return directions

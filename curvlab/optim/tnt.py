@@ -1,0 +1,49 @@
+"""TNT: D ×₁ (Ũ₁ + εI)⁻¹ … ×_k (Ũ_k + εI)⁻¹ per parameter tensor (ren Alg. 13–15, eq. 4.10)."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import nn
+
+from curvlab.curvatures.tensor_normal import TensorNormalCurvature
+from curvlab.likelihoods import Likelihood
+from curvlab.optim.preconditioned import Preconditioned, Shared
+from curvlab.statistics.tensor_normal import TensorStatistic
+
+
+class TNT(Preconditioned):
+    """p = m ×₁ (Ũ₁ + εI)⁻¹ … ×_k (Ũ_k + εI)⁻¹; biases and norm parameters are 1-way tensors.
+
+    Args:
+        model: the network.
+        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
+        lr: α.
+        damping: ε, added to every factor.
+        statistic: "batch" contracts the mean pseudo-gradient of each batch (Alg. 15), "per-example" every example's
+            own.
+        empirical: the data's targets (TNT-EF): no second backward.
+        shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
+    """
+
+    name = "tnt"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        likelihood: str | Likelihood | None = None,
+        *,
+        lr: float = 1e-3,
+        damping: float = 1e-2,
+        statistic: TensorStatistic = "batch",
+        empirical: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(
+            model,
+            TensorNormalCurvature(statistic, "data" if empirical else "pseudo"),
+            likelihood,
+            lr,
+            damping,
+            **shared,
+        )

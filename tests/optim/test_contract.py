@@ -1,0 +1,309 @@
+"""The contract of all optimizers, one table: convergence, state, accumulation, safety."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from optim_rows import ROWS, Row
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curvlab.errors import CurvlabError
+from curvlab.optim import OPTIMIZERS, create
+from curvlab.optim.core import Optimizer
+
+pytestmark = pytest.mark.usefixtures("float64")
+each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+def classification(n: int = 60, d: int = 4, classes: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, d, generator=generator)
+    return x, (x @ torch.randn(d, classes, generator=generator)).argmax(1)
+
+
+def mlp(bias: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6, bias=bias), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 3, bias=bias))
+
+
+def run(optimizer: Optimizer, model: nn.Module, x: Tensor, y: Tensor, steps: int) -> list[float]:
+    losses = []
+    for _ in range(steps):
+        loss = optimizer.step(lambda: F.cross_entropy(model(x), y))
+        assert loss is not None
+        losses.append(loss.item())
+    return losses
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_optimizer_has_a_row() -> None:
+    assert [row.name for row in ROWS] == list(OPTIMIZERS)
+
+
+@each
+def test_reaches_the_optimum_of_a_quadratic(row: Row) -> None:
+    """½‖xW − y‖² with a known solution, conditioned by 100."""
+    x = torch.randn(80, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.5, 0.3, 0.1])
+    target = torch.tensor([[1.0, -2.0, 3.0, 0.5], [0.3, 1.0, -1.0, 2.0]])
+    y = x @ target.T
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2, bias=False)
+    optimizer = row.make(model, "gaussian")
+
+    def loss() -> Tensor:
+        return 0.5 * (model(x) - y).square().sum() / len(x)
+
+    first = loss().item()
+    for step in range(600):
+        for group in optimizer.param_groups:
+            group["lr"] = row.settings["lr"] * (1 if step < 400 else 0.1)
+        optimizer.step(loss)
+    assert loss().item() < 1e-3 * first
+
+
+@each
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "transformer"])
+def test_learns_a_small_classification(row: Row, kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "mlp":
+        model, (x, y) = mlp(), classification()
+    elif kind == "cnn":
+        model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(48, 3))
+        x, y = classification(60, 16)
+        x = x.reshape(60, 1, 4, 4)
+    else:
+        model = nn.Sequential(
+            nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 3)
+        )
+        x, y = classification(60, 12)
+        x = x.reshape(60, 3, 4)
+    losses = run(row.make(model), model, x, y, 80)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[-1] < 0.5 * losses[0], (losses[0], losses[-1])
+
+
+@each
+def test_logistic_regression_reaches_the_known_optimum(row: Row) -> None:
+    """The optimum by a library's own second-order solver (torch's L-BFGS) on a problem that is not separable."""
+    x, y = classification()
+    y = torch.where(torch.arange(len(y)) % 4 == 0, (y + 1) % 3, y)
+
+    def loss_of(model: nn.Module) -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+    best = nn.Linear(4, 3)
+    solver = torch.optim.LBFGS(best.parameters(), max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-12)
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = loss_of(best)
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    torch.manual_seed(1)
+    model = nn.Linear(4, 3)
+    optimizer = row.make(model)
+    start = loss_of(model).item()
+    for step in range(400):
+        for group in optimizer.param_groups:
+            group["lr"] = row.settings["lr"] * 0.99**step
+        optimizer.step(lambda: loss_of(model))
+    optimum = loss_of(best).item()
+    assert loss_of(model).item() - optimum < 0.02 * (start - optimum)
+
+
+@each
+def test_wrong_settings_are_refused_with_a_sentence(row: Row) -> None:
+    with pytest.raises(CurvlabError) as caught:
+        row.make(mlp(), **row.wrong)
+    for name in row.wrong:
+        assert name in str(caught.value)
+    with pytest.raises(CurvlabError, match="no setting 'speed'"):
+        row.make(mlp(), speed=1)
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(CurvlabError, match="did you mean 'kfac'"):
+        create("kfca", mlp(), likelihood="categorical")
+
+
+@each
+def test_state_round_trip_continues_bit_for_bit(row: Row) -> None:
+    x, y = classification()
+    settings = {"inverse_interval": 3} if row.name not in ("sgd", "adam", "rmsprop") else {}
+    whole = mlp()
+    straight = row.make(whole, **settings)
+    run(straight, whole, x, y, 4)
+    saved, kept = copy.deepcopy(straight.state_dict()), copy.deepcopy(whole.state_dict())
+    run(straight, whole, x, y, 5)
+
+    resumed = mlp()
+    resumed.load_state_dict(kept)
+    optimizer = row.make(resumed, **settings)
+    optimizer.load_state_dict(saved)
+    run(optimizer, resumed, x, y, 5)
+    assert same(weights(resumed), weights(whole))
+
+
+@each
+def test_state_is_plain_and_by_name(row: Row, tmp_path: object) -> None:
+    model = mlp()
+    optimizer = row.make(model)
+    run(optimizer, model, *classification(), 2)
+    state = optimizer.state_dict()
+    assert set(state["state"]) == {name for name, _ in model.named_parameters()}
+    torch.save(state, f"{tmp_path}/state.pt")
+    loaded = torch.load(f"{tmp_path}/state.pt", weights_only=True)
+    assert loaded["steps"] == 2
+    with pytest.raises(CurvlabError, match="cannot be loaded"):
+        row.make(model).load_state_dict({**state, "optimizer": "other"})
+
+
+@each
+def test_accumulation_is_one_big_batch(row: Row) -> None:
+    """Unequal parts: losses are means, so that parts count by their examples; pseudo-targets are the same."""
+    x, y = classification()
+    big, parts = mlp(), mlp()
+    one, many = row.make(big), row.make(parts)
+    for _ in range(3):
+        one.step(lambda: F.cross_entropy(big(x), y))
+        many.accumulate(lambda: F.cross_entropy(parts(x[:17]), y[:17]))
+        many.step(lambda: F.cross_entropy(parts(x[17:]), y[17:]))
+    for name, p in weights(big).items():
+        torch.testing.assert_close(weights(parts)[name], p, rtol=1e-9, atol=1e-11)
+
+
+@each
+def test_same_seed_same_trajectory(row: Row) -> None:
+    x, y = classification()
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = mlp()
+        run(row.make(model), model, x, y, 5)
+        torch.rand(3)  # the global generator plays no part
+        runs.append(weights(model))
+    assert same(*runs)
+
+
+@each
+def test_decay_is_decoupled(row: Row) -> None:
+    """W ← W − α(p + γW): with a zero gradient the weights shrink by exactly 1 − αγ, whatever the preconditioner."""
+    model = mlp()
+    optimizer = row.make(model, weight_decay=0.1)
+    x, y = classification()
+    before = weights(model)
+    optimizer.step(lambda: F.cross_entropy(model(x), y) * 0)
+    for name, p in weights(model).items():
+        torch.testing.assert_close(p, before[name] * (1 - row.settings["lr"] * 0.1), rtol=1e-12, atol=1e-14)
+
+
+@each
+def test_non_finite_gradients_change_nothing_and_are_counted(row: Row) -> None:
+    model = mlp()
+    optimizer = row.make(model)
+    x, y = classification()
+    run(optimizer, model, x, y, 2)
+    before = weights(model)
+    optimizer.step(lambda: F.cross_entropy(model(x), y) * float("nan"))
+    assert same(weights(model), before)
+    assert optimizer.skipped == 1
+    losses = run(optimizer, model, x, y, 3)
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+@each
+def test_frozen_parameters_stay_and_missing_gradients_are_no_error(row: Row) -> None:
+    model = mlp()
+    for p in model[0].parameters():
+        p.requires_grad_(False)
+    model.extra = nn.Parameter(torch.ones(2))
+    before = weights(model)
+    optimizer = row.make(model)
+    run(optimizer, model, *classification(), 3)
+    after = weights(model)
+    assert all(torch.equal(after[name], before[name]) for name in ("0.weight", "0.bias", "extra"))
+    assert not torch.equal(after["3.weight"], before["3.weight"])
+
+
+@each
+def test_one_by_one_factors(row: Row) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = row.make(model, "gaussian")
+    x = torch.randn(20, 1)
+    start = abs(model.weight.item() - 3)
+    for _ in range(60):
+        optimizer.step(lambda: 0.5 * (model(x) - 3 * x).square().sum() / len(x))
+    assert abs(model.weight.item() - 3) < 0.5 * start
+
+
+@each
+def test_schedulers_and_groups(row: Row) -> None:
+    """A zero learning rate in one group holds its parameters; a scheduler changes the groups."""
+    model = mlp()
+    optimizer = row.make(model, groups=[{"params": ["0.weight", "0.bias"], "lr": 0.0}])
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    before = weights(model)
+    run(optimizer, model, *classification(), 1)
+    scheduler.step()
+    after = weights(model)
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert not torch.equal(after["3.weight"], before["3.weight"])
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(row.settings["lr"] * 0.5)
+    with pytest.raises(CurvlabError, match="no such parameter"):
+        row.make(model, groups=[{"params": ["nowhere"]}])
+
+
+@each
+def test_closures_are_checked(row: Row) -> None:
+    model = mlp()
+    x, y = classification()
+    with pytest.raises(CurvlabError, match="scalar"):
+        row.make(model).step(lambda: model(x))
+    with pytest.raises(CurvlabError, match="no graph"):
+        row.make(model).step(lambda: F.cross_entropy(model(x), y).detach())
+    if row.watches:
+        with pytest.raises(CurvlabError, match="needs a closure"):
+            row.make(model).step()
+        with pytest.raises(CurvlabError, match="ran the model 2 times"):
+            row.make(model).step(lambda: F.cross_entropy(model(x) + model(x), y))
+        with pytest.raises(CurvlabError, match="did not run the model"):
+            row.make(model).step(lambda: sum(p.square().sum() for p in model.parameters()))
+    else:
+        optimizer = row.make(model)
+        before = weights(model)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert not same(weights(model), before)
+
+
+@each
+def test_direction_moves_nothing(row: Row) -> None:
+    model = mlp()
+    x, y = classification()
+    optimizer = row.make(model)
+    run(optimizer, model, x, y, 2)
+    before, state = weights(model), copy.deepcopy(optimizer.state_dict())
+    gradients = dict(
+        zip(before, torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters())), strict=True)
+    )
+    direction = optimizer.direction(gradients)
+    assert direction.keys() == gradients.keys()
+    inner = sum((direction[name] * g).sum() for name, g in gradients.items())
+    assert inner > 0  # a descent direction
+    assert same(weights(model), before)
+    assert str(optimizer.state_dict()) == str(state)
+    assert set(optimizer.coverage()) == set(before)
