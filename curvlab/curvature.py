@@ -5,14 +5,18 @@ positions.
 
 `x, y` are tensors (one batch), or x is a loader of (inputs, targets) and y is None. For `fisher_type` "type-2" and
 "empirical" the results are deterministic; "mc" draws its pseudo-targets from `seed`. The model's mode (train or eval)
-is respected and its parameters, buffers and gradients are left as they were. Names are those of the model's modules,
-in the model's order.
+is respected, dropout is drawn from `seed` too, and parameters, buffers, gradients and the global random state are left
+as they were. Names are those of the model's modules, in the model's order.
+
+Targets of shape (examples, positions) beside outputs (examples, positions, classes) mean that the classes are last, as
+in language models. Without targets the classes are on axis 1; `Categorical(class_axis=-1)` says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -20,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.survey import Survey, first_examples, survey
-from curvlab.capture.tape import Inputs
+from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
 from curvlab.shapes import Float
+from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.collect import collect, output_tensor
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.tensor_normal import TensorStatistic
@@ -39,12 +44,17 @@ class FeatureStatistics:
     """Mean `(d,)`, second moment `(d, d)` over all rows, without an appended 1, and their count N·T; grouped layers
     lead with g.
 
-    The second moment of one-hot features (Embedding) is returned as its diagonal `(d,)`: the rest is zero.
+    `stored` is the second moment as it was summed: of one-hot features (Embedding) its diagonal `(d,)`.
     """
 
     mean: Tensor
-    second_moment: Tensor
+    stored: Tensor
     count: int
+
+    @property
+    def second_moment(self) -> Tensor:
+        """M = 1/(NT) Σ aaᵀ; that of a large vocabulary takes (vocabulary)² numbers, `stored` does not."""
+        return self.stored if self.stored.ndim > self.mean.ndim else torch.diag_embed(self.stored)
 
 
 @dataclass(frozen=True)
@@ -177,37 +187,49 @@ def block_fisher(
 
 
 def ggn_product(
-    model: nn.Module, x: Inputs, y: Tensor | None, vector: dict[str, Tensor], *, likelihood: str | Likelihood
+    model: nn.Module, x: Data, y: Tensor | None, vector: dict[str, Tensor], *, likelihood: str | Likelihood
 ) -> dict[str, Tensor]:
     """Gv = 1/N Σ_n J_nᵀ H_n J_n v: the generalised Gauss–Newton matrix of the mean loss times a vector of parameters
     (grosse 2.2).
 
     Args:
-        model: the network; in train mode batch-norm statistics are used as the forward finds them and not updated.
+        model: the network; in train mode batch norm normalises by the batch, and its buffers are left as they were.
         x: one batch of inputs.
-        y: unused by these likelihoods (their Hessians do not depend on the target); None is fine.
+        y: only its shape is looked at, for the axis of the classes: these Hessians do not depend on the target.
         vector: {parameter name: tensor}; parameters left out count as zero and are left out of the result.
         likelihood: whose Hessian H_n of ℓ_n at the output.
 
     Returns:
         {parameter name: tensor}, as in `vector`.
+
+    Raises:
+        CurvlabError: x is a loader, or `vector` does not fit the model's parameters.
     """
-    chosen = likelihood_named(likelihood)
+    if not isinstance(x, Tensor | tuple | Mapping):
+        raise CurvlabError(f"x is a {type(x).__name__}", "a Gauss–Newton product is of one batch", "give its inputs")
     parameters = dict(model.named_parameters())
     unknown = sorted(set(vector) - set(parameters))
     if unknown:
         raise CurvlabError(f"the model has no parameter {unknown[0]!r}", "", "name the model's own parameters")
-    state = {name: p.detach() for name, p in parameters.items()} | {n: b.clone() for n, b in model.named_buffers()}
+    for name, v in vector.items():
+        if v.shape != parameters[name].shape:
+            shapes = f"shape {tuple(v.shape)} for {name!r}, whose shape is {tuple(parameters[name].shape)}"
+            raise CurvlabError(f"the vector has {shapes}", "", "give a tensor of the parameter's shape")
+    state = {name: p.detach() for name, p in parameters.items()}
     primal = {name: parameters[name].detach() for name in vector}
+    args, kwargs = ((x,), {}) if isinstance(x, Tensor) else (x, {}) if isinstance(x, tuple) else ((), dict(x))
 
     def output(values: dict[str, Tensor]) -> Tensor:
-        args = (x,) if isinstance(x, Tensor) else tuple(x) if isinstance(x, tuple) else ()
-        kwargs = {} if isinstance(x, Tensor | tuple) else dict(x)
-        return output_tensor(torch.func.functional_call(model, {**state, **values}, args, kwargs))
+        # Copies made in here are the transform's own, so that batch norm may write to them.
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        return output_tensor(torch.func.functional_call(model, {**state, **buffers, **values}, args, kwargs))
 
-    z, tangent, *_ = torch.func.jvp(output, (primal,), (dict(vector),))
+    with _untouched(model, 0):
+        z, tangent, *_ = torch.func.jvp(output, (primal,), (dict(vector),))
+    chosen = with_class_axis(likelihood_named(likelihood), z, y)
     chosen.check(z)
-    _, pull, *_ = torch.func.vjp(output, primal)
+    with _untouched(model, 0):
+        _, pull, *_ = torch.func.vjp(output, primal)
     curved = chosen.hessian_product(z.detach(), tangent) / z.shape[0]
     (product,) = pull(curved)
     return {name: product[name].detach() for name in vector}
@@ -236,15 +258,33 @@ def _run(
     first = next(batches, None)
     if first is None:
         raise CurvlabError("the loader gave no batch")
+    if batch_size(first[0]) == 0:
+        raise CurvlabError("the data holds no examples")
     found = survey(model, first_examples(first[0], 2))
     if not found.blocks:
         reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
     if chosen is None:
-        chosen, plan = likelihood_named("gaussian"), Plan(**{**vars(plan), "signals": False})
+        chosen, plan = likelihood_named("gaussian"), replace(plan, signals=False)
     generator = torch.Generator().manual_seed(seed)
-    parts, _ = collect(model, found, chain([first], batches), chosen, plan, generator)
+    with _untouched(model, seed):
+        parts, _ = collect(model, found, chain([first], batches), chosen, plan, generator)
     return found, parts[0]
+
+
+@contextmanager
+def _untouched(model: nn.Module, seed: int) -> Iterator[None]:
+    """Afterwards, buffers (batch norm's in train mode) and the global random state (dropout's) are as before."""
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(cuda)):
+        torch.manual_seed(seed + 1)  # not the stream that pseudo-targets are drawn from
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
 
 
 def _single(x: Tensor) -> Tensor:

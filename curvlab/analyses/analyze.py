@@ -12,7 +12,7 @@ from torch import Tensor
 from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.entries import Entry, tensors_of
 from curvlab.analyses.environment import environment
-from curvlab.analyses.estimate import Estimate, estimate_blocks, gibibytes
+from curvlab.analyses.estimate import Estimate, estimate_blocks, estimate_weights, gibibytes
 from curvlab.analyses.job import Job, Model, Pass, prepare
 from curvlab.analyses.kfac import kfac_result
 from curvlab.analyses.moments import moments_result
@@ -21,6 +21,7 @@ from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import moved
 from curvlab.analyses.tensor_normal import tensor_normal_result
 from curvlab.analyses.weights import weight_statistics
+from curvlab.errors import NumericalError
 from curvlab.statistics.collect import collect
 from curvlab.statistics.plan import Collected
 
@@ -62,7 +63,7 @@ def analyze(
         model=_model_facts(job),
         data=job.data_pass.source.info if job.data_pass else None,
         settings=_settings_facts(job),
-        coverage=coverage_of(job.entries, layers, job.left_out),
+        coverage=coverage_of(job.entries, layers, job.left_out, _shapes(job)),
         layers=tuple(layers),
         notes=tuple(job.notes),
     )
@@ -72,7 +73,9 @@ def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None =
     """What `analyze` with the same arguments would hold and do, block by block; only two examples are run forward."""
     job = prepare(checkpoint, data, settings, options)
     if job.data_pass is None:
-        return Estimate((), 0, 0.0, tuple(job.notes))
+        weights = estimate_weights(job.entries, _shapes(job))
+        held = max((b.memory for b in weights), default=0)  # one after another
+        return Estimate(tuple(weights), held, sum(b.work for b in weights), tuple(job.notes))
     blocks = estimate_blocks(job.data_pass.found, job.data_pass.plan, job.data_pass.source.samples or 0)
     memory = sum(b.memory for b in blocks) + job.data_pass.activations * job.data_pass.batch_size
     reasons = [f"{name}: {why}" for name, why in job.left_out.items()]
@@ -131,13 +134,19 @@ def _on_data(
     if block is None or whole is None or job.data_pass is None:
         return result
     plan, name = job.data_pass.plan, block.name
-    if job.wants("moments") and name in whole.features:
-        parts = tuple(half.features[name] for half in halves if name in half.features)
-        result = replace(result, moments=moments_result(block.layer, whole.features[name], parts))
-    if job.wants("kfac"):
-        result = replace(result, kfac=kfac_result(block, plan, whole, halves))
-    if job.wants("tnt"):
-        result = replace(result, tnt=tensor_normal_result(entry.weight, whole, halves))
+    try:
+        if job.wants("moments") and name in whole.features:
+            parts = tuple(half.features[name] for half in halves if name in half.features)
+            result = replace(result, moments=moments_result(block.layer, whole.features[name], parts))
+        if job.wants("kfac"):
+            result = replace(result, kfac=kfac_result(block, plan, whole, halves))
+        if job.wants("tnt"):
+            result = replace(result, tnt=tensor_normal_result(entry.weight, whole, halves))
+    except NumericalError as reason:  # one layer's NaN must not hide the others, nor its own weights' count of them
+        job.left_out[entry.name] = str(reason)
+    backward = plan.backward and name not in job.left_out
+    if backward and ((job.wants("kfac") and result.kfac is None) or (job.wants("tnt") and result.tnt is None)):
+        job.left_out[entry.name] = "no gradient reached it: the output does not depend on it, or is detached from it"
     return result
 
 

@@ -4,20 +4,31 @@ model."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from curvlab.analyses.entries import Entry
 from curvlab.analyses.results import BlockCoverage, Coverage, LayerResult
 
 
-def coverage_of(entries: Sequence[Entry], layers: Sequence[LayerResult], left_out: Mapping[str, str]) -> Coverage:
-    """One line per entry: "analyzed" (all that was asked), "fallback" (some of it), "weights-only", or "skipped"."""
+def coverage_of(
+    entries: Sequence[Entry],
+    layers: Sequence[LayerResult],
+    left_out: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Coverage:
+    """One line per entry: "analyzed" (all that was asked), "fallback" (some of it), "weights-only", or "skipped".
+
+    The totals count a tensor that several entries share once.
+    """
     blocks = [_line(entry, layer, left_out) for entry, layer in zip(entries, layers, strict=True)]
-    sizes = {"analyzed": 0}
-    for block in blocks:
-        sizes[block.status] = sizes.get(block.status, 0) + block.parameters
+    everything, reached = set[str](), set[str]()
+    for entry, block in zip(entries, blocks, strict=True):
+        everything.update(entry.tensors)
+        if block.status in ("analyzed", "fallback"):
+            reached.update(entry.tensors)
     return Coverage(
-        parameters=sum(block.parameters for block in blocks),
-        analyzed=sizes["analyzed"] + sizes.get("fallback", 0),
+        parameters=sum(prod(shapes[name]) for name in everything),
+        analyzed=sum(prod(shapes[name]) for name in reached),
         blocks=tuple(blocks),
     )
 

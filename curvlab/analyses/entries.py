@@ -3,13 +3,14 @@ reason."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from curvlab.capture.survey import Block, Survey
+from curvlab.capture.survey import Block, Survey, adapters
 from curvlab.checkpoints.checkpoint import Checkpoint
+from curvlab.layers.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,12 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
     order = {name: i for i, name in enumerate(names)}
     entries: list[Entry] = []
     covered: set[str] = set()
-    for block in found.blocks.values() if found else ():
-        parameters = tuple(block.parameters.values())
-        main = block.parameters.get("weight", parameters[0])
-        entries.append(
-            Entry(
-                block.name, block.layer.kind, main, parameters, not block.layer.by_rows, block.layer.groups, block=block
-            )
-        )
+    for name, layer, roles, block in _maps(module, found):
+        parameters = tuple(roles.values())
+        if found is None and covered.issuperset(parameters):
+            continue  # a second use of a tied module
+        main = roles.get("weight", parameters[0])
+        entries.append(Entry(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block))
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
     for name in names:
@@ -63,6 +62,19 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
     for owner, parameters_left in by_owner.items():
         entries.extend(_unrecorded(module, owner, parameters_left, found))
     return sorted(entries, key=lambda e: order[e.tensors[0]])
+
+
+def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer, Mapping[str, str], Block | None]]:
+    """(name, layer, role -> parameter's name, block): what ran, or without a survey what has an adapter."""
+    if found is not None:
+        for block in found.blocks.values():
+            yield block.name, block.layer, block.parameters, block
+        return
+    names = {id(p): name for name, p in module.named_parameters()}
+    for name, made in adapters(module)[0].items():
+        for part, layer in {"": made}.items() if isinstance(made, Layer) else made.layers.items():
+            roles = {role: names[id(p)] for role, p in layer.parameters.items()}
+            yield ".".join(filter(None, (name, part))), layer, roles, None
 
 
 def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Survey | None) -> list[Entry]:

@@ -3,9 +3,11 @@ fit a budget."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
+from curvlab.analyses.entries import Entry
 from curvlab.capture.survey import Block, Survey
 from curvlab.statistics.plan import Plan
 
@@ -42,8 +44,23 @@ def estimate_blocks(survey: Survey, plan: Plan, examples: int) -> list[BlockEsti
     return [_block(block, plan, examples) for block in survey.blocks.values()]
 
 
+def estimate_weights(entries: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> list[BlockEstimate]:
+    """One estimate per weight: the Gram matrix of its smaller side (methods.md: section 3), held one at a time."""
+    found = []
+    for entry in entries:
+        shape, size = shapes[entry.weight], prod(shapes[entry.weight])
+        height = size if entry.groups == size else shape[0] if shape else 1
+        width = size // height if height else 0
+        small, large = sorted((height // entry.groups, width))
+        memory, work = _FLOAT64 * entry.groups * small**2, float(entry.groups * large * small**2)
+        sides = (height, width) if entry.transposed else (width, height)
+        found.append(BlockEstimate(entry.name, entry.kind, *sides, 1, memory, work))
+    return found
+
+
 def statistic_bytes(block: Block, plan: Plan) -> dict[str, int]:
-    """Bytes that each statistic of a block holds until the end: its factors in float64, twice for the halves."""
+    """Bytes that each statistic of a block holds until the end: its factors in float64, thrice with the halves' and
+    their sum; without what the plan leaves out."""
     layer, copies = block.layer, 3 if plan.halves else 1
     width, per = layer.width + layer.biased, _FLOAT64 * copies
     held: dict[str, int] = {}
@@ -56,7 +73,7 @@ def statistic_bytes(block: Block, plan: Plan) -> dict[str, int]:
         held["tensors"] = per * sum(d * d for role in layer.parameters for d in layer.modes(role))
     if plan.exact:
         held["exact"] = _FLOAT64 * block.size**2
-    return held
+    return {kind: size for kind, size in held.items() if all(plan.wants(kind, name) for name in _names(block, kind))}
 
 
 def leave_out(survey: Survey, plan: Plan, budget: int | None) -> tuple[Plan, dict[str, str]]:
@@ -67,17 +84,29 @@ def leave_out(survey: Survey, plan: Plan, budget: int | None) -> tuple[Plan, dic
     """
     limit = budget if budget is not None else 2**62
     held = [(size, name, kind) for name, b in survey.blocks.items() for kind, size in statistic_bytes(b, plan).items()]
-    total, skip, reasons = sum(size for size, _, _ in held), {k: set(v) for k, v in plan.skip.items()}, {}
+    total, skip = sum(size for size, _, _ in held), {k: set(v) for k, v in plan.skip.items()}
+    reasons: dict[str, list[str]] = {}
     for size, name, kind in sorted(held, reverse=True):
         if total <= limit and (size <= 2 * 2**30 or kind != "tensors"):
             continue
-        names = survey.blocks[name].parameters.values() if kind == "tensors" else (name,)
-        skip.setdefault(kind, set()).update(names)
-        what = {"features": "the input factor", "signals": "the gradient factor", "tensors": "tensor-normal factors"}
-        reasons[name] = f"{what.get(kind, 'the exact block')} would take {gibibytes(size)} of memory"
+        skip.setdefault(kind, set()).update(_names(survey.blocks[name], kind))
+        reasons.setdefault(name, []).append(f"{_WHAT[kind]} would take {gibibytes(size)}")
         total -= size
     frozen = {kind: frozenset(names) for kind, names in skip.items()}
-    return Plan(**{**vars(plan), "skip": frozen}), reasons
+    return replace(plan, skip=frozen), {name: f"{', '.join(parts)} of memory" for name, parts in reasons.items()}
+
+
+_WHAT = {
+    "features": "the input factor",
+    "signals": "the gradient factor",
+    "tensors": "tensor-normal factors",
+    "exact": "the exact block",
+}
+
+
+def _names(block: Block, kind: str) -> Iterable[str]:
+    """What the plan's `skip` calls a statistic of the block: tensors go by the parameters' names."""
+    return block.parameters.values() if kind == "tensors" else (block.name,)
 
 
 def gibibytes(size: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
 from curvlab.analyses.environment import pick_device
@@ -19,7 +20,7 @@ from curvlab.analyses.likelihood_choice import choose_likelihood
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved, open_source
 from curvlab.capture.survey import Survey, survey
-from curvlab.capture.tape import Inputs, batch_size, call_model
+from curvlab.capture.tape import Inputs, batch_size, call_model, explained
 from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.load import load
 from curvlab.data.registry import names
@@ -86,9 +87,11 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     if module is None:
         entries = _named(entries_of_file(checkpoint), settings)
         return Job(checkpoint, settings, device, entries, _with_advice(notes, "--architecture", NO_NETWORK))
-    if data is None:
+    weights_only = settings.analyses is not None and not set(settings.analyses) & set(DATA_ANALYSES)
+    if data is None or weights_only or next(module.parameters(), None) is None:
         entries = _named(entries_of_module(module, None), settings)
-        return Job(checkpoint, settings, device, entries, _with_advice(notes, "--data", NO_DATA))
+        notes = _with_advice(notes, "--data", NO_DATA) if data is None and not weights_only else notes
+        return Job(checkpoint, settings, device, entries, notes)
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
     source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
@@ -113,7 +116,11 @@ def as_checkpoint(given: Model) -> Checkpoint:
     """A checkpoint from a path, or from a network in memory."""
     if isinstance(given, Checkpoint):
         return given
+    if isinstance(given, torch.jit.ScriptModule):
+        raise CurvlabError("a TorchScript module was given", "it takes no hooks", "give the nn.Module it was made from")
     if isinstance(given, nn.Module):
+        if any(is_lazy(p) for p in given.parameters()):
+            raise CurvlabError("the model has lazy layers that have not run yet", "", "call it once on some inputs")
         tensors = {name: p.detach() for name, p in given.state_dict().items()}
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         return Checkpoint(None, "module", tensors, shapes, (), given, type(given).__qualname__)
@@ -163,18 +170,10 @@ def _try(module: nn.Module, first: Inputs, source: Source) -> tuple[Tensor, int]
             held += output.numel() * output.element_size()
 
     handles = [m.register_forward_hook(count) for m in module.modules() if next(m.children(), None) is None]
+    data = f"{source.info['source']} (inputs of shape {tuple(source.info['input_shape'])})"
     try:
-        with torch.no_grad():
+        with explained(data), torch.no_grad():
             z = output_tensor(call_model(module, first))
-    except CurvlabError:
-        raise
-    except Exception as error:  # the model is not ours: whatever it raises about this data is the answer
-        said = str(error).splitlines()[0] if str(error) else "no message"
-        raise CurvlabError(
-            f"the model cannot run on {source.info['source']} (inputs of shape {tuple(source.info['input_shape'])})",
-            f"{type(error).__name__}: {said}",
-            "give data of the shape the model was trained on",
-        ) from error
     finally:
         for handle in handles:
             handle.remove()

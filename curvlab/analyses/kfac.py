@@ -21,6 +21,8 @@ from curvlab.statistics.plan import Collected, Plan
 Factors = tuple[Operator, Operator]
 """A and G."""
 
+_REDUCED = "A=1/N sum_n, G=1/N sum_n (reduce: a averaged, g summed over t)"
+
 
 def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Collected]) -> KfacResult | None:
     """The K-FAC block of a layer; None if no gradient reached it."""
@@ -36,7 +38,8 @@ def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Col
             if part
         )
         a, g, both = (with_split_half(*three) for three in zip((a, g, both), first, second, strict=True))
-    return KfacResult(a, g, both, _pi(a, g))
+    result = KfacResult(a, g, both, _pi(a, g))
+    return replace(result, normalization=_REDUCED) if plan.reduced else result
 
 
 def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from curvlab.errors import DataError
 from curvlab.likelihoods import Categorical, Likelihood, likelihood
+from curvlab.statistics.class_axis import with_class_axis
 
 
 def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | None) -> tuple[Likelihood, str | None]:
@@ -24,15 +25,10 @@ def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | No
     name, note = loss, None
     if loss == "auto":
         name, note = (recorded, None) if recorded else _guess(z, y)
-    chosen = likelihood(name)
-    if (
-        isinstance(chosen, Categorical)
-        and z.ndim > 2
-        and y is not None
-        and y.shape[1:] != z.shape[2:]
-        and y.shape[1:] == z.shape[1:-1]
-    ):
-        chosen = Categorical(class_axis=-1)  # (examples, positions, classes), as language models answer
+    chosen = with_class_axis(likelihood(name), z, y)
+    if isinstance(chosen, Categorical) and z.ndim > 2 and y is None:
+        shape = ", ".join(map(str, z.shape[1:]))
+        note = f"classes: axis 1 of the output (examples, {shape}) is assumed without targets"
     return chosen, note
 
 

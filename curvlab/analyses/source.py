@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def open_source(
         y = data[1] if data[1] is None or samples is None else data[1][:samples]
         return _tensors(_taken(data[0], samples), y, "tensors given in Python")
     if isinstance(data, Iterable):
-        return _loader(data)
+        return _loader(data, samples)
     raise DataError(
         f"data of type {type(data).__name__} cannot be used",
         "",
@@ -86,20 +87,39 @@ def _tensors(x: Inputs, y: Tensor | None, source: str) -> Source:
     return Source(batches, first_examples(x, 2), y, count, _info(source, count, x))
 
 
-def _loader(loader: Iterable[Any]) -> Source:
-    head = next(batches_of(loader, None), None)
-    if head is None:
-        raise DataError("the loader gives no batch")
-    count = None
-    if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
+def _loader(loader: Iterable[Any], samples: int | None) -> Source:
+    once = batches_of(loader, None)
+    head = next(once, None)
+    if head is None or batch_size(head[0]) == 0:
+        raise DataError("the loader gives no batch" if head is None else "the loader's first batch holds no examples")
+    count = samples
+    if samples is None and hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
         count = len(loader.dataset)
 
     def batches(size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
-        return batches_of(loader, None)
+        # An iterator gives its first batch only once.
+        return _at_most(chain([head], once) if iter(loader) is loader else batches_of(loader, None), samples)
 
     return Source(
         batches, first_examples(head[0], 2), head[1], count, _info("a loader given in Python", count, head[0])
     )
+
+
+def _at_most(
+    batches: Iterable[tuple[Inputs, Tensor | None]], samples: int | None
+) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """The first `samples` examples; all of them for None."""
+    left = samples
+    for x, y in batches:
+        size = batch_size(x)
+        if left is None or size <= left:
+            yield x, y
+        else:
+            yield _slice(x, 0, left, size), None if y is None else y[:left]
+        if left is not None:
+            left -= min(size, left)
+            if left == 0:
+                return
 
 
 def _info(source: str, count: int | None, x: Inputs) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def weight_statistics(
 
 def _blocks(weight: Num[Tensor, "*shape"], groups: int, transposed: bool) -> Num[Tensor, "g n m"]:
     """The diagonal blocks or their transposes, n ≥ m: a view, except of a transposed convolution."""
+    if groups == weight.numel():  # a diagonal, whatever its shape: (1, T, C) of a scale by hand, (H, W) of a LayerNorm
+        return weight.reshape(groups, 1, 1)
     rows = weight.shape[0] if weight.ndim else 1
     if rows % groups:
         raise ValueError(f"a weight of {rows} rows cannot be {groups} groups")

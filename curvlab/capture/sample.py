@@ -111,12 +111,17 @@ def per_example_gradients(
     return torch.cat([weight, signals.sum(2).transpose(0, 1)[..., None]], dim=3)
 
 
-def example_axis(shape: Sequence[int], examples: int, kind: str) -> int:
+def example_axis(shape: Sequence[int], examples: int, kind: str, usual: int = 0) -> int:
     """The axis of x that holds the examples: the first, or the second in sequence-first networks.
+
+    Where both have the batch's length (as many time steps as examples), `usual` decides: the axis seen in other
+    batches.
 
     Raises:
         UnsupportedLayer: no axis has the batch's length, and the first is no multiple of it.
     """
+    if usual == 1 and len(shape) > 2 and shape[1] == examples:
+        return 1
     if shape and shape[0] == examples:
         return 0
     if len(shape) > 2 and shape[1] == examples:

@@ -54,12 +54,14 @@ class Survey:
         blocks: name -> Block, in the model's own order.
         refused: name of a module or parameter -> why it is in no block.
         block_of: name of a use -> name of its block.
+        axes: name of a use -> axis of the examples in its input.
     """
 
     modules: dict[str, Layer | Unrolled]
     blocks: dict[str, Block]
     refused: dict[str, str]
     block_of: dict[str, str]
+    axes: dict[str, int] = field(default_factory=dict)
 
 
 def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Survey:
@@ -98,7 +100,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     if layers:
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
         block_of = {use: name for use, name in block_of.items() if name in blocks}
-    return Survey(modules, blocks, refused, block_of)
+    axes = {use: calls[0].axis for use, calls in found.items()}
+    return Survey(modules, blocks, refused, block_of, axes)
 
 
 def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, str]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.functional import FunctionalUses, Use
 from curvlab.capture.sample import Call, example_axis
-from curvlab.errors import UnsupportedLayer
+from curvlab.errors import CurvlabError, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -36,6 +36,7 @@ class Tape:
         on_signal: gets (name, call, gradient) as soon as the gradient at its output is known; None records no graph.
         on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown
             way.
+        axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Tape:
         on_call: Callable[[str, Call], None],
         on_signal: Callable[[str, Call, Tensor], None] | None,
         on_refusal: Callable[[str, str], object],
+        axes: Mapping[str, int] | None = None,
     ) -> None:
+        self.axes = axes or {}
         self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
         self.examples = self.runs = 0
         self.anchor: Tensor | None = None
@@ -63,8 +66,12 @@ class Tape:
         self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def run(self, inputs: Inputs) -> Any:
-        """The model's output for a batch, recorded."""
-        with self.recording():
+        """The model's output for a batch, recorded.
+
+        Raises:
+            CurvlabError: whatever the model raised about this batch, as one sentence.
+        """
+        with explained(f"a batch of {_shapes(inputs)}"), self.recording():
             return call_model(self.model, inputs)
 
     @contextmanager
@@ -177,17 +184,20 @@ class Tape:
         # What recording computes is not the model's doing: the watcher of parameters need not see it.
         with torch._C.DisableTorchFunction():
             try:
-                call = self._call(layer, args, kwargs, output, examples_first)
+                call = self._call(name, layer, args, kwargs, output, examples_first)
             except UnsupportedLayer as reason:
                 self.on_refusal(name, str(reason))
                 return output
             return self._tap(name, call, output)
 
-    def _call(self, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
+    def _call(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
         if not isinstance(output, Tensor):
             raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
+        if any(p.numel() == 0 for p in layer.parameters.values()):
+            raise UnsupportedLayer(f"{layer.kind} has a parameter without entries", "there is nothing to analyse")
         x = layer.prepare(*args, **kwargs).detach()
-        axis = example_axis(x.shape[:1] if examples_first else x.shape, self.examples, layer.kind)
+        shape, usual = x.shape[:1] if examples_first else x.shape, self.axes.get(name, 0)
+        axis = example_axis(shape, self.examples, layer.kind, usual)
         return Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
 
     def _tap(self, name: str, call: Call, output: Tensor) -> Tensor:
@@ -236,6 +246,30 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
+@contextmanager
+def explained(data: str) -> Iterator[None]:
+    """What the model raises inside becomes one sentence about `data`: the model is not ours, its answer is the reason.
+
+    Memory that ran out is not about the data, and stays what it is.
+    """
+    try:
+        yield
+    except (CurvlabError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        why = f"{type(error).__name__}: {said}"
+        do = "give inputs of the shape and type the model was trained on"
+        raise CurvlabError(f"the model cannot run on {data}", why, do) from error
+
+
+def _shapes(inputs: Inputs) -> str:
+    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
+    return ", ".join(f"{tuple(p.shape)} {p.dtype}" for p in parts if isinstance(p, Tensor))
 
 
 def batch_size(inputs: Inputs) -> int:

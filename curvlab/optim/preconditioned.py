@@ -191,7 +191,7 @@ class Preconditioned(Optimizer):
         units = self.curvature.units(found, trainable)
         self.units = [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
         self._found = found
-        self._tape = Tape(self.model, found.modules, self._on_call, self._on_signal, lambda name, why: None)
+        self._tape = Tape(self.model, found.modules, self._on_call, self._on_signal, lambda name, why: None, found.axes)
         self._tape.join(args, kwargs)
 
     def _on_call(self, use: str, call: Call) -> None:

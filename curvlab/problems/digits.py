@@ -50,7 +50,7 @@ register(
             "kfac": {"lr": 0.03, "damping": 0.1},
             "ekfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 0.001, "damping": 0.1},
-            "shampoo": {"lr": 0.01, "damping": 0.001},
+            "shampoo": {"lr": 0.01, "damping": 0.01},
             "block-fisher": {"lr": 0.01, "damping": 0.1},
         },
         initialise=glorot,

@@ -20,6 +20,7 @@ from curvlab.capture.tape import Inputs, Tape, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.statistics.block_fisher import BlockFisher
+from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.feature_moments import FeatureMoments
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.signal_moments import ReducedMoments, SignalMoments
@@ -72,7 +73,7 @@ class Collector:
         self._calls: dict[str, list[Call]] = {}
         self._waiting: dict[tuple[str, ...], int] = {}
         on_signal = self._on_signal if plan.backward else None
-        self._tape = Tape(model, survey.modules, self._on_call, on_signal, self.refused.setdefault)
+        self._tape = Tape(model, survey.modules, self._on_call, on_signal, self.refused.setdefault, survey.axes)
 
     def batch(self, inputs: Inputs, targets: Tensor | None) -> None:
         """One forward and its backward passes."""
@@ -124,10 +125,9 @@ class Collector:
                 f"the model's output has shape {tuple(output.shape)} for a batch of {self._examples} examples",
                 "its first axis must be the examples",
             )
-        plan = self.plan
-        for seed, last in _marked(
-            self.likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
-        ):
+        plan, likelihood = self.plan, with_class_axis(self.likelihood, output, targets)
+        seeds = likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
+        for seed, last in _marked(seeds):
             self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in self._group.values()}
             self._tape.pull(output, seed.to(output.dtype), retain_graph=not last)
             for group in [g for g, count in self._waiting.items() if count > 0]:

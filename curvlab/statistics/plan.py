@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from curvlab.errors import CurvlabError
 from curvlab.statistics.block_fisher import BlockFisher
 from curvlab.statistics.feature_moments import FeatureMoments
 from curvlab.statistics.signal_moments import ReducedMoments, SignalMoments
@@ -46,6 +47,10 @@ class Plan:
     halves: bool = False
     keep_rows: bool = False
     skip: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mc_samples < 1:
+            raise CurvlabError(f"mc_samples is {self.mc_samples}", "at least one target per example must be drawn")
 
     @property
     def reduced(self) -> bool:

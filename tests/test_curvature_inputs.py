@@ -1,0 +1,128 @@
+"""What the public statistics are given: language models' outputs, train mode, data that is empty or does not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curvlab import curvature
+from curvlab.errors import CurvlabError
+from curvlab.likelihoods import Categorical
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class SequenceFirst(nn.Module):
+    """Runs with time first inside, as recurrent layers and transformers do by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.mix, self.out = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.mix(self.read(tokens).transpose(0, 1))).mean(0))
+
+
+def test_as_many_examples_as_time_steps_do_not_swap_them() -> None:
+    """A batch of 5 examples of 5 steps, seen time first inside, does not say by its shapes which axis is which."""
+    model, tokens = SequenceFirst(), torch.randint(0, 7, (10, 5))
+    whole, cut = (
+        curvature.tensor_normal_factors(
+            model, x, likelihood="categorical", fisher_type="type-2", statistic="per-example"
+        )
+        for x in (tokens, list(tokens.split(5)))
+    )
+    reduced, cut_reduced = (
+        curvature.kfac_factors(model, x, likelihood="categorical", fisher_type="type-2", kfac_approx="reduce")
+        for x in (tokens, list(tokens.split(5)))
+    )
+    for name, factors in whole.items():
+        for one, other in zip(factors.factors, cut[name].factors, strict=True):
+            torch.testing.assert_close(one, other)
+    for name, pair in reduced.items():
+        torch.testing.assert_close(pair.input_factor, cut_reduced[name].input_factor)
+        torch.testing.assert_close(pair.gradient_factor, cut_reduced[name].gradient_factor)
+
+
+def test_targets_tell_where_a_language_model_has_its_classes() -> None:
+    model, tokens, y = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 6)), torch.randint(0, 7, (8, 5)), None
+    y = torch.randint(0, 6, (8, 5))
+    for fisher_type in ("type-2", "mc", "empirical"):
+        told, named = (
+            curvature.kfac_factors(model, tokens, y, likelihood=likelihood, fisher_type=fisher_type)["1"]
+            for likelihood in ("categorical", Categorical(class_axis=-1))
+        )
+        assert torch.equal(told.gradient_factor, named.gradient_factor)
+        # Residuals of a softmax over the six classes sum to zero; over five positions they would not.
+        assert told.gradient_factor.sum(0).abs().max() < 1e-12
+    vector = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    told, named = (
+        curvature.ggn_product(model, tokens, y, vector, likelihood=likelihood)
+        for likelihood in ("categorical", Categorical(class_axis=-1))
+    )
+    assert all(torch.equal(told[name], named[name]) for name in vector)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).train()
+
+
+def test_dropout_is_drawn_from_the_seed_and_the_random_state_stays() -> None:
+    model, x = network(), torch.randn(9, 4)
+    before = torch.get_rng_state()
+    first, again, other = (
+        curvature.kfac_factors(model, x, likelihood="categorical", fisher_type="type-2", seed=seed)["3"].input_factor
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_gauss_newton_in_train_mode_is_that_of_the_batch_normalised_network() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).train(), torch.randn(9, 4)
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    vector = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    product = curvature.ggn_product(model, x, None, vector, likelihood="gaussian")
+
+    parameters = tuple(p.detach() for p in model.parameters())
+
+    def output(*values: Tensor) -> Tensor:
+        w, b, scale, shift, w2, b2 = values
+        h = x @ w.T + b
+        h = (h - h.mean(0)) / (h.var(0, correction=0) + 1e-5).sqrt() * scale + shift
+        return h @ w2.T + b2
+
+    columns = torch.autograd.functional.jacobian(output, parameters)
+    jacobian = torch.cat([c.reshape(27, -1) for c in columns], dim=1)
+    expected = jacobian.T @ (jacobian @ torch.cat([v.flatten() for v in vector.values()])) / 9
+    torch.testing.assert_close(torch.cat([p.flatten() for p in product.values()]), expected)
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda m, x: curvature.feature_moments(m, x[:0]), "holds no examples"),
+        (lambda m, x: curvature.kfac_factors(m, x, likelihood="gaussian", mc_samples=0), "mc_samples is 0"),
+        (lambda m, x: curvature.feature_moments(m, x[:, :3]), r"cannot run on a batch of \(2, 3\)"),
+        (lambda m, x: curvature.feature_moments(m, [x, x[:, :3]]), r"cannot run on a batch of \(9, 3\)"),
+        (lambda m, x: curvature.ggn_product(m, [x], None, {}, likelihood="gaussian"), "x is a list"),
+        (
+            lambda m, x: curvature.ggn_product(m, x, None, {"0.bias": x}, likelihood="gaussian"),
+            r"shape \(9, 4\) for '0.bias', whose shape is \(6,\)",
+        ),
+    ],
+    ids=["empty", "no draws", "wrong shape", "wrong shape later", "loader", "wrong vector"],
+)
+def test_what_does_not_fit_is_one_sentence(call: object, sentence: str) -> None:
+    with pytest.raises(CurvlabError, match=sentence):
+        call(network().eval(), torch.randn(9, 4))
+
+
+def test_a_layer_without_entries_is_refused_not_divided_by() -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 0), nn.Linear(0, 2))
+    with pytest.warns(UserWarning, match="zero-element"):
+        model[1].reset_parameters()
+    assert list(curvature.feature_moments(model, torch.randn(3, 4))) == ["0"]
