@@ -1,7 +1,11 @@
-"""Handwritten digits, embedded: the network of ren 4.3.4, an autoencoder, a convolutional and a linear classifier."""
+"""Handwritten digits, embedded: the network of ren 4.3.4, an autoencoder, a convolutional and a linear classifier.
+
+Settings come from grids (lr by factors of 3, damping alike) of 10 epochs and hold for the three seeds tried.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,14 +23,16 @@ def convolutional() -> nn.Sequential:
     """1×8×8 → 8×8×8 → 16×4×4 → 10."""
     from torch import nn
 
-    network = nn.Sequential()
-    network.add_module("conv1", nn.Conv2d(1, 8, 3, padding=1))
-    network.add_module("relu1", nn.ReLU())
-    network.add_module("conv2", nn.Conv2d(8, 16, 3, stride=2, padding=1))
-    network.add_module("relu2", nn.ReLU())
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("fc", nn.Linear(256, 10))
-    return network
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 8, 3, padding=1),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(256, 10),
+        )
+    )
 
 
 register(
@@ -45,8 +51,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.05},
-            "adam": {"lr": 0.01, "damping": 1e-08},
-            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "adam": {"lr": 0.01, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
             "kfac": {"lr": 0.03, "damping": 0.1},
             "ekfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 0.001, "damping": 0.1},
@@ -73,8 +79,8 @@ register(
         epochs=30,
         settings={
             "sgd": {"lr": 0.02},
-            "adam": {"lr": 0.01, "damping": 1e-08},
-            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "adam": {"lr": 0.01, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
             "kfac": {"lr": 0.01, "damping": 0.3},
             "ekfac": {"lr": 0.003, "damping": 0.1},
             "tnt": {"lr": 0.001, "damping": 0.3},
@@ -101,8 +107,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.1},
-            "adam": {"lr": 0.01, "damping": 1e-08},
-            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "adam": {"lr": 0.01, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
             "kfac": {"lr": 0.01, "damping": 0.1},
             "ekfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 0.003, "damping": 0.3},
@@ -128,8 +134,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.1},
-            "adam": {"lr": 0.03, "damping": 1e-08},
-            "rmsprop": {"lr": 0.003, "damping": 1e-08},
+            "adam": {"lr": 0.03, "damping": 1e-8},
+            "rmsprop": {"lr": 0.003, "damping": 1e-8},
             "kfac": {"lr": 0.03, "damping": 0.03},
             "ekfac": {"lr": 0.03, "damping": 0.03},
             "tnt": {"lr": 0.003, "damping": 0.03},

@@ -1,7 +1,12 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): a multi-layer perceptron and a convolutional network."""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): a multi-layer perceptron and a convolutional network.
+
+Settings come from grids of 4 epochs on a fifth of the training set. Exact blocks do not fit any memory: 40 GB for the
+first layer of the perceptron.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,18 +26,20 @@ def convolutional() -> nn.Sequential:
     """1×28×28 → 16×14×14 → 32×7×7 → 64 → 10."""
     from torch import nn
 
-    network = nn.Sequential()
-    network.add_module("conv1", nn.Conv2d(1, 16, 3, padding=1))
-    network.add_module("relu1", nn.ReLU())
-    network.add_module("pool1", nn.MaxPool2d(2))
-    network.add_module("conv2", nn.Conv2d(16, 32, 3, padding=1))
-    network.add_module("relu2", nn.ReLU())
-    network.add_module("pool2", nn.MaxPool2d(2))
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("fc1", nn.Linear(1568, 64))
-    network.add_module("relu3", nn.ReLU())
-    network.add_module("fc2", nn.Linear(64, 10))
-    return network
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 3, padding=1),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(16, 32, 3, padding=1),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(1568, 64),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(64, 10),
+        )
+    )
 
 
 register(

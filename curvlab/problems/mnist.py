@@ -23,7 +23,7 @@ register(
         test_size=1000,
         batch_size=1000,
         epochs=60,
-        # ren Table 4.3, RMSprop's of Table 2.5. No exact blocks: the first layer's would take 2 TB.
+        # ren Table 4.3, RMSprop's of Table 2.5, EKFAC's by trial. No exact blocks: the first layer's would take 2.5 TB.
         settings={
             "sgd": {"lr": 0.003},
             "adam": {"lr": 1e-4, "damping": 1e-4},

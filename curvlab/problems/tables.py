@@ -1,4 +1,7 @@
-"""Small tables, embedded: a classification of wines and a regression on diabetes."""
+"""Small tables, embedded: a classification of wines and a regression on diabetes.
+
+Settings come from grids as in `curvlab.problems.digits`.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ register(
         metrics={"accuracy": accuracy},
         test_size=48,
         batch_size=26,
-        epochs=30,
+        epochs=20,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.01, "damping": 1e-08},
-            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "adam": {"lr": 0.01, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
             "kfac": {"lr": 0.03, "damping": 0.1},
             "ekfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 0.003, "damping": 0.1},
@@ -51,11 +54,11 @@ register(
         metrics={"squared_error": squared_error},
         test_size=92,
         batch_size=50,
-        epochs=30,
+        epochs=20,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.01, "damping": 1e-08},
-            "rmsprop": {"lr": 0.001, "damping": 1e-08},
+            "adam": {"lr": 0.01, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
             "kfac": {"lr": 0.01, "damping": 0.1},
             "ekfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 0.001, "damping": 0.1},
