@@ -50,7 +50,7 @@ $(BIN)/python:
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
-	@echo "installing curvlab into $(VENV)"
+	@echo "installing curvlab into $(VENV): a few minutes, about 1 GB"
 	@$(PIP) install -c constraints.txt -e .
 	@touch $@
 

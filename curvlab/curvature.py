@@ -1,4 +1,4 @@
-"""Curvature statistics of a model on data, layer by layer, in the scale of methods.md section 3: N examples, T
+"""Curvature statistics of a model on data, layer by layer, in the scale of docs/curvature.md: N examples, T
 positions.
 
     A = 1/N Σ_n Σ_t āāᵀ      G = 1/(NT) Σ_n Σ_t ggᵀ      F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ

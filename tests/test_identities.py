@@ -1,4 +1,4 @@
-"""Identities that hold between statistics, whatever the model: scale, splits, limits (methods.md section 6)."""
+"""Identities that hold between statistics, whatever the model: scale, splits, limits (docs/curvature.md)."""
 
 from __future__ import annotations
 

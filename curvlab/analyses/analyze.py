@@ -65,7 +65,7 @@ def analyze(
         settings=_settings_facts(job),
         coverage=coverage_of(job.entries, layers, job.left_out, _shapes(job)),
         layers=tuple(layers),
-        notes=tuple(job.notes),
+        notes=(*job.notes, *_too_few(layers)),
     )
 
 
@@ -148,6 +148,17 @@ def _on_data(
     if backward and ((job.wants("kfac") and result.kfac is None) or (job.wants("tnt") and result.tnt is None)):
         job.left_out[entry.name] = "no gradient reached it: the output does not depend on it, or is detached from it"
     return result
+
+
+def _too_few(layers: Sequence[LayerResult]) -> list[str]:
+    """A sentence on the layers whose features outnumber the rows that were seen, if there are any."""
+    few = [layer.name for layer in layers if layer.moments is not None and layer.moments.note]
+    if not few:
+        return []
+    named = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
+    return [
+        f"fewer rows than features in {named}: rank, dead and singular factors there say as much of the data's size"
+    ]
 
 
 def _shapes(job: Job) -> Mapping[str, tuple[int, ...]]:

@@ -82,7 +82,9 @@ def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Sur
     reason = None if found is None else _reason(owner, parameters, found)
     weight = f"{owner}.weight" if owner else "weight"
     if weight in parameters:
-        groups = int(getattr(sub, "groups", 1))
+        own = sub.get_parameter("weight")
+        # A 1-D weight scales channels: as a matrix it is diagonal.
+        groups = own.numel() if own.ndim == 1 else int(getattr(sub, "groups", 1))
         transposed = isinstance(sub, nn.Embedding)
         return [Entry(owner, type(sub).__name__, weight, tuple(parameters), transposed, groups, reason=reason)]
     return [Entry(p, f"{type(sub).__name__} parameter", p, (p,), reason=reason) for p in parameters]

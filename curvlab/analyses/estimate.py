@@ -45,7 +45,7 @@ def estimate_blocks(survey: Survey, plan: Plan, examples: int) -> list[BlockEsti
 
 
 def estimate_weights(entries: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> list[BlockEstimate]:
-    """One estimate per weight: the Gram matrix of its smaller side (methods.md: section 3), held one at a time."""
+    """One estimate per weight: the Gram matrix of its smaller side (docs/curvature.md), held one at a time."""
     found = []
     for entry in entries:
         shape, size = shapes[entry.weight], prod(shapes[entry.weight])

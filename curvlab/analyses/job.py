@@ -81,6 +81,8 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     checkpoint = as_checkpoint(given)
     device = pick_device(settings.device)
     notes, module = list(checkpoint.notes), checkpoint.module
+    if module is None and data is not None:
+        notes.append("the data was not used: there is no network to run it through")
     if data is None and checkpoint.data in names():
         data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is nobody's to follow
     _refuse_impossible(settings, runnable=module is not None, data=data is not None)

@@ -1,4 +1,4 @@
-"""Spectra of a layer's K-FAC factors A and G and of the block A ⊗ G, with split-half errors (methods.md sections 3
+"""Spectra of a layer's K-FAC factors A and G and of the block A ⊗ G, with split-half errors (docs/curvature.md
 and 5)."""
 
 from __future__ import annotations

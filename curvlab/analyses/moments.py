@@ -37,6 +37,7 @@ def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMom
         condition_number_nonzero=over_range,
         eigenvalues={"min": summary.min, "max": summary.max, "quantiles": summary.quantiles},
         stderr=_errors(*numbers) if len(numbers) == 2 else {},
+        note=None if whole.count >= summary.size else f"{whole.count} rows limit the rank of {summary.size} features",
     )
 
 

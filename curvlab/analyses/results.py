@@ -15,7 +15,7 @@ QUANTILE_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalue summary of a symmetric positive semi-definite matrix (methods: section 3).
+    """Eigenvalue summary of a symmetric positive semi-definite matrix (docs/curvature.md).
 
     `rank` counts eigenvalues above max(d, count)·eps·λ_max; a singular matrix has `condition_number` None and
     `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the

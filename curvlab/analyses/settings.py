@@ -34,7 +34,7 @@ class Settings:
     Attributes:
         loss: "cross-entropy" (categorical), "bce" (bernoulli), "mse" (gaussian), or "auto": what the file and the
             targets say.
-        fisher_type: where the pseudo-gradients come from (methods: section 2).
+        fisher_type: where the pseudo-gradients come from (docs/curvature.md).
         mc_samples: pseudo-targets drawn per example when `fisher_type` is "mc".
         kfac_approx: "expand" or "reduce" for weights shared over positions.
         statistic: what a tensor-normal contraction is made of: each example's gradient, or the batch mean's.

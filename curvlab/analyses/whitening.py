@@ -35,7 +35,7 @@ def whitening(
     levels: Sequence[float] = QUANTILE_LEVELS,
     resolution: float = 0.0,
 ) -> Tables:
-    """κ(M), κ(diag(Σ, 1)), κ(D^-½MD^-½), κ(W̃ᵀMW̃) and 1 for M = E[āāᵀ], whole and over the range (methods: section 3).
+    """κ(M), κ(diag(Σ, 1)), κ(D^-½MD^-½), κ(W̃ᵀMW̃) and 1 for M = E[āāᵀ], whole and over the range (docs/curvature.md).
 
     With a bias, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]] with V = diag Σ (lnb 3.3, with the approximation of 3.5). Its W̃ᵀā is
     (V^-½(a − μ), 1), so that W̃ᵀMW̃ = diag(V^-½ΣV^-½, 1): the correlation matrix and a 1, which is how it is

@@ -104,7 +104,7 @@ class Sample:
 def per_example_gradients(
     layer: Layer, features: Float[Tensor, "g n s i"], signals: Float[Tensor, "g n s o"]
 ) -> Float[Tensor, "n g o j"]:
-    """DW_n = Σ_t g[n,t] ā[n,t]ᵀ with the bias column Σ_t g[n,t] appended: methods.md section 1."""
+    """DW_n = Σ_t g[n,t] ā[n,t]ᵀ with the bias column Σ_t g[n,t] appended: docs/curvature.md."""
     weight = torch.einsum("gnso,gnsi->ngoi", signals, features)
     if not layer.biased:
         return weight

@@ -85,7 +85,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
-        """The statistics of the whole batch from its sums, in the scale of methods.md section 3.
+        """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
         For source "gradient" the only sum is "gradient", the unit's batch-mean gradient.
         """

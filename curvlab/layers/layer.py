@@ -1,5 +1,5 @@
 """Layer: one affine map s[g,n,t] = W̄_g ā[g,n,t], whatever module it hides in, and `adapt`, which finds it
-(methods.md, section 1).
+(docs/curvature.md).
 
 Every supported module becomes `[groups, examples, positions, features]`: g = 1 unless the map is grouped (convolution
 groups, the gates of a recurrent cell, the channels of a norm's scale), n examples, t positions that share the

@@ -1,4 +1,4 @@
-"""Bernoulli: ℓ = Σ_j BCE(σ(z_j), y_j), Hessian diag(σ(1 − σ)) (methods.md section 2; ren 1.2.2 prints diag(σ), a
+"""Bernoulli: ℓ = Σ_j BCE(σ(z_j), y_j), Hessian diag(σ(1 − σ)) (docs/curvature.md; ren 1.2.2 prints diag(σ), a
 slip)."""
 
 from __future__ import annotations

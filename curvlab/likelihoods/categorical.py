@@ -1,4 +1,4 @@
-"""Categorical: ℓ = −log softmax(z)_y, Hessian diag(p) − ppᵀ (methods.md section 2)."""
+"""Categorical: ℓ = −log softmax(z)_y, Hessian diag(p) − ppᵀ (docs/curvature.md)."""
 
 from __future__ import annotations
 

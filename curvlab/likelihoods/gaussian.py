@@ -1,4 +1,4 @@
-"""Gaussian: ℓ = ½‖z − y‖², Hessian I: y ~ N(z, I) (methods.md section 2; for ‖z − y‖² the noise would have variance
+"""Gaussian: ℓ = ½‖z − y‖², Hessian I: y ~ N(z, I) (docs/curvature.md; for ‖z − y‖² the noise would have variance
 ½)."""
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Fisher factors.
 
 A *seed* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target ("mc"),
 at the data's target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact). Table:
-methods.md section 2; ren 1.2.2.
+docs/curvature.md; ren 1.2.2.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _JITTERS = (0.0, 1e-14, 1e-12, 1e-10)
 
 
 def safe_eigvalsh(matrix: Float[Tensor, "*g d d"]) -> Float[Tensor, "*g d"]:
-    """λ(matrix + jI) − j in float64, ascending; j = 0 unless LAPACK fails, then growing (methods: section 4).
+    """λ(matrix + jI) − j in float64, ascending; j = 0 unless LAPACK fails, then growing (docs/curvature.md).
 
     No eigenvectors are computed and only the lower triangle is read. The shift by j = 1e-14 … 1e-10 of the largest
     entry is undone on the eigenvalues, so that it costs rounding of that size and no bias.

@@ -30,7 +30,7 @@ def rounding(size: int, count: int, resolution: float = 0.0) -> float:
 def spectrum(
     operator: Operator, count: int = 0, levels: Sequence[float] = QUANTILE_LEVELS, resolution: float = 0.0
 ) -> Spectrum:
-    """λ_max, λ_min, Σλ, rank, exp(−Σ p ln p) with p = λ/Σλ, λ_max/λ_min and quantiles (methods: section 3).
+    """λ_max, λ_min, Σλ, rank, exp(−Σ p ln p) with p = λ/Σλ, λ_max/λ_min and quantiles (docs/curvature.md).
 
     An eigenvalue under max(d, count)·eps·λ_max counts as zero, and is 0 in `min` and in the quantiles. Quantiles are
     numpy's "linear" ones, exact.

@@ -27,7 +27,7 @@ from curvlab.optim.hyperparameters import DECAY, INTERVAL, POSITIVE, RATE, Bound
 from curvlab.statistics.collect import output_tensor
 
 FAILURES = 4
-"""So many failed inverses of a unit in a row are an error (methods.md section 4)."""
+"""So many failed inverses of a unit in a row are an error (docs/curvature.md)."""
 
 
 class Shared(TypedDict, total=False):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from curvlab.errors import NumericalError
 
 LIMIT = 4
-"""So many failures in a row are an error (methods.md section 4)."""
+"""So many failures in a row are an error (docs/curvature.md)."""
 
 T = TypeVar("T")
 

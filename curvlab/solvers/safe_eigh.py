@@ -22,7 +22,7 @@ class Eigh(NamedTuple):
 
 
 def safe_eigh(stack: Float[Tensor, "b d d"]) -> Eigh:
-    """A = Q diag(λ) Qᵀ of every matrix A of the stack, λ ascending (methods.md section 4).
+    """A = Q diag(λ) Qᵀ of every matrix A of the stack, λ ascending (docs/curvature.md).
 
     A matrix that is not finite is set aside first. If the iteration does not converge, the matrices are done one by
     one, each in its own dtype, then in float64, then with a growing shift on its diagonal, 1e-14 … 1e-10 of its norm,

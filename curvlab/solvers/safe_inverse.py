@@ -28,7 +28,7 @@ class Checked(NamedTuple):
 
 
 def safe_inverse(stack: Float[Tensor, "b d d"]) -> Checked:
-    """A⁻¹ = L⁻ᵀL⁻¹ with A = LLᵀ, of every matrix A of the stack (methods.md section 4).
+    """A⁻¹ = L⁻ᵀL⁻¹ with A = LLᵀ, of every matrix A of the stack (docs/curvature.md).
 
     What fails in the stack's dtype, or is too ill-conditioned for it, is tried again in float64, then with the growing
     shifts `JITTERS` of ‖A‖_∞ on the diagonal. Nothing is raised: a matrix that is not finite, or clearly not positive

@@ -1,4 +1,4 @@
-"""Exact block: F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ over W̄ flattened row by row (methods.md section 3; ren 4.3.4)."""
+"""Exact block: F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ over W̄ flattened row by row (docs/curvature.md; ren 4.3.4)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Feature moments: μ = 1/(NT) Σ a, M = 1/(NT) Σ aaᵀ, and the K-FAC factor A = 1/N Σ_n Σ_t āāᵀ (methods.md section
-3)."""
+"""Feature moments: μ = 1/(NT) Σ a, M = 1/(NT) Σ aaᵀ, and the K-FAC factor A = 1/N Σ_n Σ_t āāᵀ (docs/curvature.md)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Plan:
         kfac_approx: "expand" or "reduce".
         tensors: statistic of the tensor-normal contractions, or None for none.
         exact: the exact Fisher block.
-        fisher_type: "type-2", "mc", "empirical" or "forward-only" (methods.md section 2).
+        fisher_type: "type-2", "mc", "empirical" or "forward-only" (docs/curvature.md).
         mc_samples: pseudo-targets per example for "mc".
         dtype: of the products; None is the model's own. Sums over batches are float64 always.
         halves: keep two sums, of every second example each, for standard errors.

@@ -1,6 +1,6 @@
 """Signal moments: G = 1/(NT) Σ_n Σ_t ggᵀ, the gradient-based K-FAC factor of "expand", and both factors of "reduce".
 
-Sources: ren Alg. 7 and 12, grosse section 5; scale: methods.md section 3.
+Sources: ren Alg. 7 and 12, grosse section 5; scale: docs/curvature.md.
 """
 
 from __future__ import annotations

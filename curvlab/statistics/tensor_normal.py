@@ -1,7 +1,7 @@
 """Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (ren Alg.
 13–15, eq. 4.10).
 
-Two statistics (methods.md section 3): "batch" contracts the mean gradient of each batch, "per-example" every
+Two statistics (docs/curvature.md): "batch" contracts the mean gradient of each batch, "per-example" every
 example's own gradient. Per example, a plain linear layer needs no gradients: D_n = g_n a_nᵀ gives Σ ‖a_n‖² g gᵀ and Σ
 ‖g_n‖² a aᵀ; with positions the T×T Gram matrices do the same, where they are cheaper than D_n.
 """

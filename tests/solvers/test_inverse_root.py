@@ -1,4 +1,4 @@
-"""Inverse roots: coupled Newton, eigenvalues and numpy must agree (methods.md section 6)."""
+"""Inverse roots: coupled Newton, eigenvalues and numpy must agree (docs/curvature.md)."""
 
 from __future__ import annotations
 
