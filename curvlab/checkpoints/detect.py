@@ -147,7 +147,8 @@ def _marked(path: Path, head: bytes) -> str | None:
         return "tflite"
     if head.startswith(b"\x93NUMPY"):
         return "numpy"
-    return "pickle" if re.match(rb"\x80[\x02-\x05]", head) else None
+    # A safetensors header of 640 bytes begins like a pickle too; zeros and "{" behind its length tell them apart.
+    return "pickle" if re.match(rb"\x80[\x02-\x05](?!..\0{4}\{)", head, re.DOTALL) else None
 
 
 def _safetensors(path: Path, head: bytes) -> str | None:
