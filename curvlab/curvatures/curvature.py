@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
@@ -87,7 +86,8 @@ class Curvature(ABC):
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
         """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
-        For source "gradient" the only sum is "gradient", the unit's batch-mean gradient.
+        For source "gradient" the only sum is "gradient", the unit's batch-mean gradient. The other sums are nobody
+        else's afterwards, and may be altered.
         """
 
     @abstractmethod
@@ -105,6 +105,15 @@ class Curvature(ABC):
             One operator to apply with `product` per unit; None where it could not be made.
         """
 
+    def merge(self, state: State, fresh: State, weight: float) -> State:
+        """x ← βx + (1 − β)x_new for every statistic, β = `weight`, in place; what is new enters as it is."""
+        for key, value in fresh.items():
+            if key in state:
+                state[key].lerp_(value.to(state[key].dtype), 1 - weight)
+            else:
+                state[key] = value
+        return state
+
     def renew(self, state: State, settings: Mapping[str, Any]) -> Operator | None:
         """A cheap new operator from averages that have moved since the last refresh; None where there is no such
         thing."""
@@ -120,9 +129,3 @@ def layer_units(found: Survey | None) -> list[Unit]:
             shape = (layer.groups, layer.height, layer.width + layer.biased)
             made.append(Unit(block.name, block, None, dict(block.parameters), shape))
     return made
-
-
-def blend(old: Tensor, new: Tensor, weight: float | Tensor) -> Tensor:
-    """x ← βx + (1 − β)x_new, β = `weight`."""
-    blended: Tensor = torch.lerp(new.to(old.dtype), old, weight)
-    return blended

@@ -6,27 +6,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from curvlab.capture.sample import Sample, per_example_gradients
+from curvlab.capture.sample import Sample
 from curvlab.curvatures.curvature import Batch, State, Unit
 from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
 from curvlab.operators.operator import Operator
+from curvlab.statistics.rotated_squares import rotated_squares
 
 
 class EkfacCurvature(KfacCurvature):
     """F ≈ (Q_G ⊗ Q_A) diag(S) (Q_G ⊗ Q_A)ᵀ.
 
-    The basis is renewed with the operators; until then the second moments S of the rotated per-example gradients are
-    averaged in it, starting from the factors' own eigenvalues.
+    S starts as the factors' own eigenvalues; then the second moments of the rotated per-example gradients are averaged
+    in the basis. A new basis R takes over what the old one, Q, knew: diag(Rᵀ Q diag(S) Qᵀ R) = (R_GᵀQ_G)² S (Q_AᵀR_A)².
     """
 
     def measure(self, unit: Unit, sample: Sample, state: State) -> State:
         """K-FAC's sums, and Σ (Q_Gᵀ DW_n Q_A)² in the current basis."""
         sums = super().measure(unit, sample, state)
         if "basis_input" in state:
-            gradients = per_example_gradients(sample.layer, sample.features, sample.signals)
-            rotated = state["basis_gradient"].mT @ gradients @ state["basis_input"]
-            sums["scales"] = rotated.square().sum(0)
+            sums["scales"] = rotated_squares(sample, state["basis_gradient"], state["basis_input"])
         return sums
 
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
@@ -39,18 +38,21 @@ class EkfacCurvature(KfacCurvature):
     def operators(
         self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
-        """A new basis for every unit, S carried over into it as the factors' eigenvalues, then (diag(S) + λ)⁻¹."""
-        found = eigenbases([kronecker(state) for state in states])
+        """A new basis for every unit with S in it, then (diag(S) + λ)⁻¹."""
         operators: list[Operator | None] = []
-        for state, basis in zip(states, found, strict=True):
-            if basis is None or any(base is None for base in basis.bases):
-                operators.append(basis)
+        for state, found in zip(states, eigenbases([kronecker(state) for state in states]), strict=True):
+            if found is None or any(base is None for base in found.bases):
+                operators.append(found)
                 continue
-            g, a = basis.bases
+            g, a = found.bases
             assert g is not None
             assert a is not None
-            state.update(basis_gradient=g, basis_input=a, scales=basis.values)
-            operators.append(basis)
+            scales = found.values
+            if "basis_input" in state:
+                scales = (g.mT @ state["basis_gradient"]).square() @ state["scales"]
+                scales = scales @ (state["basis_input"].mT @ a).square()
+            state.update(basis_gradient=g, basis_input=a, scales=scales)
+            operators.append(Eigenbasis((g, a), scales.clone()))
         return invert(operators, settings)
 
     def renew(self, state: State, settings: Mapping[str, Any]) -> Operator | None:

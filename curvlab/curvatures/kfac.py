@@ -60,9 +60,9 @@ class KfacCurvature(Curvature):
 
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
         """A over examples, G over rows ("reduce": over examples)."""
-        a = sums["input"] / batch.examples
+        a = sums["input"].div_(batch.examples)
         rows = batch.examples if self.kfac_approx == "reduce" else batch.rows
-        return {"input": a if a.ndim == 2 else mirrored(a), "gradient": mirrored(sums["gradient"] / rows)}
+        return {"input": a if a.ndim == 2 else mirrored(a), "gradient": mirrored(sums["gradient"].div_(rows))}
 
     def operators(
         self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.errors import CurvlabError
@@ -35,13 +35,14 @@ class Categorical(Likelihood):
 
     def loss(self, z: Tensor, y: Tensor) -> Tensor:
         """Σ over positions, mean over examples."""
-        scores, targets = self._last(z), self._targets(z, y)
-        return F.cross_entropy(scores.flatten(0, -2), targets.flatten(), reduction="sum") / z.shape[0]
+        with self._in_range(z, y):
+            return -self._last(z).log_softmax(-1).gather(-1, self._targets(z, y)[..., None]).sum() / z.shape[0]
 
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
         """p − onehot(y)."""
         p = self._last(z).softmax(-1)
-        p.scatter_add_(-1, self._targets(z, y)[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
+        with self._in_range(z, y):
+            p.scatter_add_(-1, self._targets(z, y)[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
         return p.movedim(-1, self.class_axis)
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
@@ -75,13 +76,24 @@ class Categorical(Likelihood):
         return z.movedim(self.class_axis, -1)
 
     def _targets(self, z: Tensor, y: Tensor) -> Tensor:
-        shape, classes = self._last(z).shape[:-1], z.shape[self.class_axis]
+        shape = self._last(z).shape[:-1]
         if y.shape != shape or y.is_floating_point():
             raise CurvlabError(
                 f"targets of shape {tuple(y.shape)} and type {y.dtype} do not fit outputs of shape {tuple(z.shape)}",
                 f"cross entropy needs integer classes of shape {tuple(shape)}",
                 "give class numbers, or another loss",
             )
-        if y.numel() and (int(y.min()) < 0 or int(y.max()) >= classes):
-            raise CurvlabError(f"targets lie in {int(y.min())}..{int(y.max())}", f"the model has {classes} classes")
         return y.long()
+
+    @contextmanager
+    def _in_range(self, z: Tensor, y: Tensor) -> Iterator[None]:
+        """An index out of range becomes a sentence. Looking at y beforehand would wait for the device at every step."""
+        try:
+            yield
+        except (IndexError, RuntimeError) as error:
+            classes = z.shape[self.class_axis]
+            if "out of bounds" not in str(error):
+                raise
+            raise CurvlabError(
+                f"targets lie in {int(y.min())}..{int(y.max())}", f"the model has {classes} classes"
+            ) from error

@@ -68,7 +68,9 @@ class Likelihood(ABC):
             shape = self.draws(z)
             # One row of uniforms per example and sample, in the order of the examples: the same numbers however the
             # data is split.
-            u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=torch.float64).to(z.device)
+            device = generator.device if generator is not None else None
+            u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=torch.float64, device=device)
+            u = u.to(z.device)
             for k in range(mc_samples):
                 yield self.residual(z, self.sample(z, u[:, k])) / mc_samples**0.5
         elif fisher_type == "empirical":

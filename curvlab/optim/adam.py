@@ -47,36 +47,31 @@ class Adam(Optimizer):
         defaults = {"lr": lr, "beta1": beta1, "beta2": beta2, "damping": damping, "weight_decay": weight_decay}
         super().__init__(model, defaults, groups)
 
-    def update(self, gradients: Named, finite: Tensor) -> Named:
+    def update(self, gradients: Named) -> Named:
         """m̂/(√v̂ + ε)."""
         directions = {}
-        for p, group in self._with_groups():
-            name = self.names[id(p)]
-            if name not in gradients:
-                continue
-            g, state = gradients[name], self.state[p]
-            if not state:
-                state.update(
-                    mean=torch.zeros_like(p), square=torch.zeros_like(p), count=torch.zeros((), device=p.device)
-                )
-            state["count"] += finite
-            for key, value, beta in (("mean", g, group["beta1"]), ("square", g * g, group["beta2"])):
-                state[key].copy_(torch.where(finite, torch.lerp(value, state[key], beta), state[key]))
-            directions[name] = self._step(state["mean"], state, group)
+        for group, names, parameters in self.by_group(gradients):
+            beta1, beta2 = group["beta1"], group["beta2"]
+            for name, p in zip(names, parameters, strict=True):
+                g, state = gradients[name], self.state[p]
+                if not state:
+                    state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), count=0)
+                state["count"] += 1
+                mean = state["mean"].lerp_(g, 1 - beta1)
+                state["square"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+                directions[name] = self._scaled(mean, state, group) / (1 - beta1 ** state["count"])
         return directions
 
     def direction(self, gradients: Named) -> Named:
         """g/(√v̂ + ε) with the second moment of the steps so far; g itself before the first."""
-        return {
-            name: self._scaled(g, self.state[p], group) if self.state.get(p) else g
-            for p, group in self._with_groups()
-            if (name := self.names[id(p)]) in gradients and (g := gradients[name]) is not None
-        }
+        directions = dict(gradients)
+        for group, names, parameters in self.by_group(gradients):
+            for name, p in zip(names, parameters, strict=True):
+                if self.state.get(p):
+                    directions[name] = self._scaled(gradients[name], self.state[p], group)
+        return directions
 
-    def _step(self, mean: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-        return self._scaled(mean / (1 - group["beta1"] ** state["count"]), state, group)
-
-    def _scaled(self, x: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-        square = state["square"] / (1 - group["beta2"] ** state["count"])
-        scaled: Tensor = x / (square.sqrt() + group["damping"])
+    def _scaled(self, x: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        root = state["square"].sqrt().div_((1 - group["beta2"] ** state["count"]) ** 0.5)
+        scaled: Tensor = x / root.add_(group["damping"])
         return scaled

@@ -1,5 +1,5 @@
-"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact dense block (ren 4.3.4): the reference that directions are
-compared with."""
+"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block (ren 4.3.4): the reference that directions are compared
+with."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from typing import Unpack
 
 from torch import nn
 
-from curvlab.curvatures.block_fisher import BlockFisherCurvature
+from curvlab.curvatures.block_fisher import BlockFisherCurvature, batches_kept
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.preconditioned import Preconditioned, Shared
+from curvlab.optim.hyperparameters import POSITIVE, check
+from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.shared import Shared
 
 
 class BlockFisher(Preconditioned):
     """p = (F + λI)⁻¹ vec(m), F the EMA of 1/N Σ vec(DW_n) vec(DW_n)ᵀ.
 
     Args:
-        model: the network; blocks of p parameters take p² numbers.
+        model: the network. A block of d parameters takes d² numbers, or d for every example in its average.
         likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
         lr: α.
         damping: λ.
         empirical: the data's targets instead of drawn ones.
-        max_memory: bytes for all blocks; more is a MemoryBudgetError with both sizes.
+        max_memory: bytes for all blocks. While they fit they are dense; then those that are smaller so are kept as the
+            gradients of the examples in the average, with the same directions; then MemoryBudgetError with both sizes.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
 
@@ -38,11 +41,8 @@ class BlockFisher(Preconditioned):
         max_memory: int = 2 * 2**30,
         **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            model,
-            BlockFisherCurvature("data" if empirical else "pseudo", max_memory),
-            likelihood,
-            lr,
-            damping,
-            **shared,
-        )
+        check(self.name, {"max_memory": max_memory}, {"max_memory": POSITIVE})
+        curvature = BlockFisherCurvature("data" if empirical else "pseudo", max_memory)
+        super().__init__(model, curvature, likelihood, lr, damping, **shared)
+        between = -(-self.schedule["inverse_interval"] // self.schedule["statistics_interval"])
+        curvature.batches = batches_kept(self.schedule["decay"], between)

@@ -8,7 +8,8 @@ from torch import nn
 
 from curvlab.curvatures.ekfac import EkfacCurvature
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.preconditioned import Preconditioned, Shared
+from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.shared import Shared
 
 
 class EKFAC(Preconditioned):

@@ -8,7 +8,8 @@ from torch import nn
 
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.preconditioned import Preconditioned, Shared
+from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.shared import Shared
 
 
 class KFAC(Preconditioned):

@@ -18,6 +18,7 @@ from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
 from curvlab.optim.shampoo import Shampoo
+from curvlab.optim.shared import Shared
 from curvlab.optim.tnt import TNT
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -44,8 +45,6 @@ def create(name: str, model: nn.Module, *, likelihood: str | None = None, **sett
     kind: Any = OPTIMIZERS[name]
     known = set(inspect.signature(kind).parameters) - {"model", "likelihood", "shared"}
     if issubclass(kind, Preconditioned):
-        from curvlab.optim.preconditioned import Shared
-
         known |= set(Shared.__annotations__)
         settings = {"likelihood": likelihood, **settings}
     unknown = sorted(set(settings) - known - {"likelihood"})

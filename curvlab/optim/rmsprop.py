@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvlab.optim.core import Closure, Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
@@ -47,8 +48,13 @@ class RMSprop(Optimizer):
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "damping": damping, "weight_decay": weight_decay}
         super().__init__(model, defaults, groups)
 
-    def warm_start(self, closures: Iterable[Closure]) -> None:
-        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it."""
+    def warm_start(self, closures: Iterable[Closure]) -> float:
+        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it.
+
+        Returns:
+            Seconds it took.
+        """
+        start = time.perf_counter()
         totals: Named = {}
         count = 0
         for closure in closures:
@@ -56,31 +62,28 @@ class RMSprop(Optimizer):
                 _, _, gradients = self.evaluate(closure)
             count += 1
             for name, g in gradients.items():
-                totals[name] = totals[name] + g * g if name in totals else g * g
+                totals[name] = totals[name].addcmul_(g, g) if name in totals else g * g
         byname = dict(self.model.named_parameters())
         for name, total in totals.items():
             self.state[byname[name]]["square"] = total / count
+        return time.perf_counter() - start
 
-    def update(self, gradients: Named, finite: Tensor) -> Named:
+    def update(self, gradients: Named) -> Named:
         """m after one step."""
-        scaled = {}
-        for p, group in self._with_groups():
-            name = self.names[id(p)]
-            if name not in gradients:
-                continue
-            g, state = gradients[name], self.state[p]
-            if "square" not in state:
-                state["square"] = torch.where(finite, g * g, torch.zeros_like(g))
-            new = torch.lerp(g * g, state["square"], group["decay"])
-            state["square"].copy_(torch.where(finite, new, state["square"]))
-            scaled[name] = g / (state["square"].sqrt() + group["damping"])
-        return self.heavy_ball(scaled, finite)
+        for group, names, parameters in self.by_group(gradients):
+            for name, p in zip(names, parameters, strict=True):
+                g, state = gradients[name], self.state[p]
+                if "square" in state:
+                    state["square"].mul_(group["decay"]).addcmul_(g, g, value=1 - group["decay"])
+                else:
+                    state["square"] = g * g
+        return self.heavy_ball(self.direction(gradients))
 
     def direction(self, gradients: Named) -> Named:
         """g/(√v + ε); g itself before the first step."""
         directions = dict(gradients)
-        for p, group in self._with_groups():
-            name = self.names[id(p)]
-            if name in gradients and "square" in self.state[p]:
-                directions[name] = gradients[name] / (self.state[p]["square"].sqrt() + group["damping"])
+        for group, names, parameters in self.by_group(gradients):
+            for name, p in zip(names, parameters, strict=True):
+                if "square" in self.state.get(p, {}):
+                    directions[name] = gradients[name] / self.state[p]["square"].sqrt().add_(group["damping"])
         return directions

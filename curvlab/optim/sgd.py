@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from curvlab.optim.core import Named, Optimizer
 
@@ -33,9 +33,9 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(model, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, groups)
 
-    def update(self, gradients: Named, finite: Tensor) -> Named:
+    def update(self, gradients: Named) -> Named:
         """p = m."""
-        return self.heavy_ball(gradients, finite)
+        return self.heavy_ball(gradients)
 
     def direction(self, gradients: Named) -> Named:
         """p = g."""

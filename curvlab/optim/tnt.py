@@ -8,7 +8,8 @@ from torch import nn
 
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.preconditioned import Preconditioned, Shared
+from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.shared import Shared
 from curvlab.statistics.tensor_normal import TensorStatistic
 
 

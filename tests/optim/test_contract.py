@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from device_readings import Readings
 from optim_rows import ROWS, Row
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +48,14 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_of(one)
 
 
 def test_every_optimizer_has_a_row() -> None:
@@ -125,6 +136,38 @@ def test_logistic_regression_reaches_the_known_optimum(row: Row) -> None:
 
 
 @each
+def test_descends_the_valley_of_rosenbrock(row: Row) -> None:
+    """(1 − u)² + 10 (v − u²)² with (u, v) the outputs of a layer, as ½‖r‖² of the residuals √2 (1 − u, √10 (v − u²)): a
+    curved valley, where no fixed metric is right everywhere."""
+
+    class Valley(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.point = nn.Linear(1, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, v = self.point(x).unbind(-1)
+            return math.sqrt(2) * torch.stack([1 - u, math.sqrt(10) * (v - u * u)], dim=-1)
+
+    model = Valley()
+    with torch.no_grad():
+        model.point.weight.copy_(torch.tensor([[-0.5], [1.0]]))
+    optimizer = row.make(model, "gaussian")
+    x = torch.ones(1, 1)
+
+    def loss() -> Tensor:
+        return 0.5 * model(x).square().sum()
+
+    first = loss().item()
+    for step in range(600):
+        for group in optimizer.param_groups:  # small at first: the valley is steep beside the start
+            group["lr"] = row.settings["lr"] * row.valley * min(1.0, (600 - step) / 200)
+        optimizer.step(loss)
+    assert loss().item() < 1e-2 * first
+    assert (model.point.weight.flatten() - 1).abs().max() < 0.5
+
+
+@each
 def test_wrong_settings_are_refused_with_a_sentence(row: Row) -> None:
     with pytest.raises(CurvlabError) as caught:
         row.make(mlp(), **row.wrong)
@@ -142,7 +185,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 @each
 def test_state_round_trip_continues_bit_for_bit(row: Row) -> None:
     x, y = classification()
-    settings = {"inverse_interval": 3} if row.name not in ("sgd", "adam", "rmsprop") else {}
+    settings = {"inverse_interval": 3} if row.scheduled else {}
     whole = mlp()
     straight = row.make(whole, **settings)
     run(straight, whole, x, y, 4)
@@ -183,6 +226,63 @@ def test_accumulation_is_one_big_batch(row: Row) -> None:
         many.step(lambda: F.cross_entropy(parts(x[17:]), y[17:]))
     for name, p in weights(big).items():
         torch.testing.assert_close(weights(parts)[name], p, rtol=1e-9, atol=1e-11)
+
+
+@each
+def test_reads_nothing_from_the_device_but_the_answer_whether_all_is_finite(row: Row) -> None:
+    """Steps between refreshes, on networks of 2 and of 6 layers: at most two readings, none of them per block, and no
+    copy between devices."""
+    for depth in (1, 5):
+        torch.manual_seed(0)
+        layers = [part for _ in range(depth) for part in (nn.Linear(4, 4), nn.Tanh())]
+        model = nn.Sequential(*layers, nn.Linear(4, 3))
+        optimizer = row.make(model, **({"inverse_interval": 2} if row.scheduled else {}))
+        x, y = classification()
+        run(optimizer, model, x, y, 4)  # with an interval of 2, steps 0, 1, 3 and 5 renew the operators
+        readings = Readings()
+        with readings:
+            optimizer.step(lambda: F.cross_entropy(model(x), y))  # noqa: B023
+        assert readings.count <= 2, readings.found
+        assert not readings.copies
+
+
+@each
+def test_forward_under_bfloat16_autocast(row: Row) -> None:
+    """Activations and signals in bfloat16; statistics, operators and weights keep float32."""
+    torch.set_default_dtype(torch.float32)
+    x, y = classification()
+    plain, model = mlp(), mlp()
+    wanted = run(row.make(plain), plain, x, y, 20)
+    optimizer = row.make(model)
+
+    def loss() -> Tensor:
+        z = model(x)
+        assert z.dtype == torch.bfloat16
+        return F.cross_entropy(z, y)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # around the whole step: it must not reach the statistics
+        losses = [optimizer.step(loss) for _ in range(20)]
+    assert wanted[-1] < 0.9 * wanted[0]
+    # bfloat16 keeps 8 bits of every activation.
+    assert losses[-1] is not None
+    assert abs(losses[-1].item() - wanted[-1]) < 0.05 * wanted[0]
+    state = optimizer.state_dict()
+    kept = list(tensors_of([state["state"], state.get("averages", {}), state.get("operators", {})]))
+    assert kept
+    assert all(t.dtype == torch.float32 for t in kept if t.is_floating_point())
+
+
+@each
+def test_a_state_moves_to_the_device_of_the_model(row: Row) -> None:
+    model = mlp()
+    optimizer = row.make(model)
+    run(optimizer, model, *classification(), 2)
+    elsewhere = mlp().to("meta")  # a device that every machine has
+    moved = row.make(elsewhere)
+    moved.load_state_dict(optimizer.state_dict())
+    found = list(tensors_of(moved.state_dict()))
+    assert found
+    assert all(t.device.type == "meta" for t in found)
 
 
 @each

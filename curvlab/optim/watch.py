@@ -1,0 +1,151 @@
+"""Watch: runs a closure once while its model is on a tape, and shows what every block saw and sent back.
+
+Pseudo-gradients come from a second backward through the same forward graph (grosse 5.8; ren Alg. 15, line 7), so that
+batch-norm statistics and dropout masks are those of the step itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.sample import Call, Sample
+from curvlab.capture.survey import Survey, first_examples, survey, use_key
+from curvlab.capture.tape import Inputs, Tape
+from curvlab.errors import CurvlabError
+from curvlab.optim.core import Closure, Named, checked_loss
+from curvlab.statistics.collect import output_tensor
+
+Seed = Callable[[Tensor], Tensor]
+"""The model's output z to what is pulled back from it: ∂ℓ/∂z at drawn targets."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One batch.
+
+    Attributes:
+        loss: the closure's, without its graph.
+        examples: N.
+        gradients: of the loss, by parameter name.
+        samples: block name -> features and signals of the block, ∂ℓ_n/∂s without a 1/N.
+    """
+
+    loss: Tensor
+    examples: int
+    gradients: Named
+    samples: dict[str, Sample]
+
+
+class Watch:
+    """The eyes of an optimizer on its model.
+
+    Args:
+        model: the network.
+        name: of the optimizer, for messages.
+
+    Attributes:
+        found: the model's blocks, once the model has run.
+        inputs: what the model was last called with, positional and by name.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.model, self.name = model, name
+        self.found: Survey | None = None
+        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._tape: Tape | None = None
+        self._calls: dict[str, list[Call]] = {}
+        self._collecting = self._surveying = False
+        self._scale = 1
+
+    def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], seed: Seed | None) -> Seen:
+        """Loss, gradients and samples of one batch.
+
+        Args:
+            closure: runs the model once and returns the mean loss.
+            gradients_of: (loss, keep the graph?) -> gradients by parameter name.
+            seed: of the second backward; None takes the signals of the loss itself, the data's own targets.
+
+        Raises:
+            CurvlabError: the closure did not run the model, or ran it twice.
+        """
+        self._calls = {}
+        with self._recording():
+            loss = checked_loss(self.name, closure())
+        tape = self._checked()
+        # The closure's loss is a mean over the batch; ℓ_n is one example's.
+        self._collecting, self._scale = seed is None, tape.examples if seed is None else 1
+        gradients = gradients_of(loss, seed is not None)
+        if seed is not None:
+            output, self._collecting = output_tensor(tape.output), True
+            with torch.no_grad():
+                pulled = seed(output)
+            tape.pull(output, pulled)
+        self._collecting = False
+        dtype = next(self.model.parameters()).dtype
+        lit = {name: [call for call in calls if call.g is not None] for name, calls in self._calls.items()}
+        samples = {name: Sample(calls, tape.examples, dtype) for name, calls in lit.items() if calls}
+        examples, self._calls = tape.examples, {}
+        tape.release()
+        return Seen(loss.detach(), examples, gradients, samples)
+
+    def _checked(self) -> Tape:
+        tape = self._tape
+        if tape is None or tape.runs != 1:
+            what = "did not run the model" if tape is None or not tape.runs else f"ran the model {tape.runs} times"
+            raise CurvlabError(
+                f"{self.name}: the closure {what}", "it must run it once", "call model(x) in the closure"
+            )
+        return tape
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        handle = self.model.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
+        try:
+            if self._tape is None:
+                yield
+            else:
+                with self._tape.recording():
+                    yield
+        finally:
+            handle.remove()
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._tape is not None:
+            self._tape.pause()
+
+    def _look(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note the call's inputs; at the first call find the model's blocks by a small forward of its own, then record
+        the call."""
+        if self._surveying:  # the survey's own forward comes through here too
+            return
+        self.inputs = (args, kwargs)
+        if self._tape is not None:
+            return
+        self._surveying = True
+        try:
+            lone = len(args) == 1 and isinstance(args[0], Tensor) and not kwargs
+            inputs: Inputs = args[0] if lone else args or kwargs
+            self.found = survey(self.model, first_examples(inputs, 2))
+        finally:
+            self._surveying = False
+        found = self.found
+        self._tape = Tape(self.model, found.modules, self._on_call, self._on_signal, lambda name, why: None, found.axes)
+        self._tape.join(args, kwargs)
+
+    def _on_call(self, use: str, call: Call) -> None:
+        assert self.found is not None
+        name = self.found.block_of.get(use_key(use, call.layer))
+        if name is not None:
+            self._calls.setdefault(name, []).append(call)
+
+    def _on_signal(self, use: str, call: Call, gradient: Tensor) -> None:
+        if self._collecting:
+            call.check()
+            call.g = gradient if self._scale == 1 else gradient * self._scale
