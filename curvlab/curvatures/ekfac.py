@@ -6,10 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from curvlab.capture.sample import Sample
 from curvlab.curvatures.curvature import Batch, State, Unit
 from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
+from curvlab.operators.flushed import flushed
+from curvlab.operators.grouped_product import grouped_product
 from curvlab.operators.operator import Operator
 from curvlab.statistics.rotated_squares import rotated_squares
 
@@ -49,8 +53,10 @@ class EkfacCurvature(KfacCurvature):
             assert a is not None
             scales = found.values
             if "basis_input" in state:
-                scales = (g.mT @ state["basis_gradient"]).square() @ state["scales"]
-                scales = scales @ (state["basis_input"].mT @ a).square()
+                small = torch.finfo(g.dtype).tiny ** 0.5
+                left = flushed(grouped_product(g.mT, state["basis_gradient"]).square(), small)
+                right = flushed(grouped_product(state["basis_input"].mT, a).square(), small)
+                scales = flushed(grouped_product(grouped_product(left, state["scales"]), right))
             state.update(basis_gradient=g, basis_input=a, scales=scales)
             operators.append(Eigenbasis((g, a), scales.clone()))
         return invert(operators, settings)

@@ -15,7 +15,7 @@ from curvlab.operators.damp import per_factor
 from curvlab.operators.gram import gram, mirrored
 from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
-from curvlab.statistics.tensor_normal import TensorNormal, TensorStatistic, mean_gradient, tensor_normal_factors
+from curvlab.statistics.tensor_normal import TensorNormal, TensorStatistic, gradient_sum, tensor_normal_factors
 
 
 class TensorNormalCurvature(Curvature):
@@ -37,7 +37,7 @@ class TensorNormalCurvature(Curvature):
         """Σ of the gradient (batch), or of the contractions (per-example)."""
         assert unit.role is not None
         if self.statistic == "batch":
-            return {"mean": mean_gradient(sample, unit.role).reshape(unit.shape) * sample.examples}
+            return {"gradient": gradient_sum(sample, unit.role).reshape(unit.shape)}
         running = TensorNormal(unit.shape, "per-example")
         running.update([(sample, unit.role)], exact=False)
         return {str(mode): one.total for mode, one in enumerate(running.sums) if one.total is not None}
@@ -45,7 +45,7 @@ class TensorNormalCurvature(Curvature):
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
         """G⁽ⁱ⁾ of the batch."""
         if self.statistic == "batch":
-            return contractions(sums["mean"] / batch.examples)
+            return contractions(sums["gradient"].div_(batch.examples))
         return {mode: mirrored(total / batch.examples) for mode, total in sums.items()}
 
     def operators(

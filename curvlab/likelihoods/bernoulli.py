@@ -28,7 +28,7 @@ class Bernoulli(Likelihood):
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """1 where the uniform is below σ(z)."""
-        return (uniforms < z.double().sigmoid()).to(z.dtype)
+        return (uniforms < z.to(uniforms.dtype).sigmoid()).to(z.dtype)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:
         """One uniform per output."""

@@ -47,7 +47,7 @@ class Categorical(Likelihood):
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """The class whose interval of the cumulative distribution holds the uniform."""
-        cumulative = self._last(z).double().softmax(-1).cumsum(-1)
+        cumulative = self._last(z).to(uniforms.dtype).softmax(-1).cumsum(-1)
         return (cumulative < uniforms[..., None]).sum(-1).clamp_(max=cumulative.shape[-1] - 1)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:

@@ -27,7 +27,8 @@ class Gaussian(Likelihood):
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """z + Φ⁻¹(u)."""
-        noise: Tensor = torch.special.ndtri(uniforms.clamp(1e-300))
+        # A uniform of 0 stands for the interval up to the next one: its middle, not minus infinity.
+        noise: Tensor = torch.special.ndtri(uniforms.clamp(torch.finfo(uniforms.dtype).eps / 4))
         return z + noise.to(z.dtype)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:

@@ -51,6 +51,17 @@ class Likelihood(ABC):
     def hessian_product(self, z: Tensor, v: Tensor) -> Tensor:
         """H_n v_n for every example, H_n = ∂²ℓ_n/∂z_n²: the shape of z."""
 
+    def drawn_residual(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """∂ℓ_n/∂z_n at y_n ~ p(· | z_n): the seed of a training step, drawn on z's device.
+
+        Uniforms are in z's type, float32 at least; those of `seeds(…, "mc", …)` are float64 on any device, so that a
+        profile is the same everywhere.
+        """
+        self.check(z)
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        uniforms = torch.rand(self.draws(z), generator=generator, dtype=dtype, device=z.device)
+        return self.residual(z, self.sample(z, uniforms))
+
     def check(self, z: Tensor) -> None:
         """Raise CurvlabError if z cannot be this likelihood's output."""
         if not z.is_floating_point():
@@ -59,7 +70,10 @@ class Likelihood(ABC):
     def seeds(
         self, z: Tensor, y: Tensor | None, fisher_type: str, mc_samples: int, generator: torch.Generator | None
     ) -> Iterator[Tensor]:
-        """The seeds of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc")."""
+        """The seeds of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc").
+
+        `generator` draws for "mc", on its own device.
+        """
         z = z.detach()
         self.check(z)
         if fisher_type == "type-2":

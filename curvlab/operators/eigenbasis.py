@@ -12,6 +12,7 @@ from torch import Tensor
 from curvlab.errors import NumericalError
 from curvlab.operators.double import double
 from curvlab.operators.eigenvalues import eigenvalues, outer
+from curvlab.operators.flushed import flushed
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.product import along, multiply_modes
 from curvlab.operators.trace import trace
@@ -136,7 +137,8 @@ def _joined(factors: tuple[Grouped | Diagonal, ...], solved: Iterator[tuple[Tens
             lists.append(factor.values[None].clamp(min=0))
         else:
             values, vectors, ok = next(solved)
-            bases.append(vectors)
+            # Entries of unit vectors are known to eps at best; under its square they only slow products down.
+            bases.append(flushed(vectors, torch.finfo(vectors.dtype).eps ** 2))
             lists.append(values.clamp(min=0).where(ok[:, None], torch.nan))
     shape = (lists[0].shape[0], *(values.shape[1] for values in lists))
-    return Eigenbasis(tuple(bases), reduce(outer, lists).view(shape))
+    return Eigenbasis(tuple(bases), flushed(reduce(outer, lists).view(shape)))

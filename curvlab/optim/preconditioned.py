@@ -106,8 +106,7 @@ class Preconditioned(Optimizer):
             # Seeded by the step, so that a resumed run draws what an uninterrupted one would.
             self._generator.manual_seed((self.schedule["seed"] * 1_000_003 + self.steps) % 2**63)
         with self.full_precision():
-            (residual,) = self.likelihood.seeds(output, None, "mc", 1, self._generator)
-        return residual
+            return self.likelihood.drawn_residual(output.detach(), self._generator)
 
     def _trainable_units(self) -> list[Unit]:
         trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}

@@ -96,7 +96,8 @@ def coupled_newton(
 def eigh_root(stack: Float[Tensor, "b d d"], p: int) -> Checked:
     """A^(−1/p) = Q diag(λ^(−1/p)) Qᵀ of every matrix A = Q diag(λ) Qᵀ of the stack.
 
-    A matrix whose smallest eigenvalue is under `RESOLVED`·eps·λ_max is done again in float64, and if it is not
+    A matrix whose smallest eigenvalue is under `RESOLVED`/p·eps·λ_max (its root then errs by as much as an inverse at
+    `RESOLVED`, since d(λ^(−1/p)) = −λ^(−1/p)/p dλ/λ) is done again in float64, and if it is not
     positive there either, with the first of the shifts `JITTERS`·λ_max that makes it so. Nothing is raised.
 
     Args:
@@ -104,7 +105,7 @@ def eigh_root(stack: Float[Tensor, "b d d"], p: int) -> Checked:
         p: any positive number.
     """
     values, vectors, ok = safe_eigh(stack)
-    ok = ok & _positive(values)
+    ok = ok & _positive(values, p)
     first = Checked(_recompose(values.where(ok[:, None], 1.0), vectors, p), ok)
     return retried(stack, first, partial(_precise_root, p=p))
 
@@ -125,9 +126,9 @@ def inverse_root(stack: Float[Tensor, "b d d"], p: int, method: Method = "auto")
     return retried(stack, Checked(value, residual <= RESIDUAL), partial(_precise_root, p=p))
 
 
-def _positive(values: Float[Tensor, "b d"]) -> Tensor:
+def _positive(values: Float[Tensor, "b d"], p: int) -> Tensor:
     """Which lists of ascending eigenvalues are positive beyond the rounding of `eigh`."""
-    return values[:, :1].gt(RESOLVED * torch.finfo(values.dtype).eps * values[:, -1:]).all(1)
+    return values[:, :1].gt(RESOLVED / p * torch.finfo(values.dtype).eps * values[:, -1:]).all(1)
 
 
 def _recompose(values: Float[Tensor, "b d"], vectors: Float[Tensor, "b d d"], p: int) -> Float[Tensor, "b d d"]:
@@ -140,7 +141,7 @@ def _precise_root(matrix: Float[Tensor, "d d"], p: int) -> Float[Tensor, "d d"] 
     values, vectors, ok = safe_eigh(double(matrix)[None])
     for jitter in JITTERS if bool(ok[0]) else ():
         shifted = values + jitter * values[:, -1:]
-        if bool(_positive(shifted)[0] & (shifted[0, 0] > jitter / 2 * values[0, -1])):
+        if bool(_positive(shifted, p)[0] & (shifted[0, 0] > jitter / 2 * values[0, -1])):
             root = _recompose(shifted, vectors, p)[0].to(matrix)
             return root if bool(root.isfinite().all()) else None
     return None

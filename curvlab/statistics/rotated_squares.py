@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
+from curvlab.operators.flushed import flushed
+from curvlab.operators.grouped_product import grouped_product
 from curvlab.shapes import Float
 
 CHUNK = 2**24
@@ -21,9 +24,12 @@ def rotated_squares(
     ((g Q_G)²)ᵀ ((ā Q_A)²); at several the rotated gradients are formed, some examples at a time.
     """
     features = F.pad(sample.features, (0, 1), value=1.0) if sample.layer.biased else sample.features
-    a, g = features @ input_basis[:, None], sample.signals @ gradient_basis[:, None]
-    if a.shape[2] == 1:
-        return g[:, :, 0].square().mT @ a[:, :, 0].square()
+    a = grouped_product(features.flatten(1, 2), input_basis)
+    g = grouped_product(sample.signals.flatten(1, 2), gradient_basis)
+    if sample.positions == 1:
+        small = torch.finfo(a.dtype).tiny ** 0.5
+        return flushed(grouped_product(flushed(g.square(), small).mT, flushed(a.square(), small)))
+    a, g = a.view(features.shape), g.view(sample.signals.shape)
     total = g.new_zeros(a.shape[0], g.shape[-1], a.shape[-1])
     step = max(1, CHUNK // total.numel())
     for start in range(0, a.shape[1], step):

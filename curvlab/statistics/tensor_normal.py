@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
 from curvlab.operators.gram import mirrored, upper_gram
+from curvlab.operators.grouped_product import grouped_product
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
 
@@ -44,9 +46,9 @@ class TensorNormal:
                 E[D_n D_nᵀ].
         """
         if self.statistic == "batch" and not exact:
-            mean = sum(mean_gradient(sample, role) for sample, role in parts)
-            assert isinstance(mean, Tensor)
-            self._contract(mean.reshape(1, *self.shape), 1.0)
+            total = sum(gradient_sum(sample, role).reshape(1, *self.shape) for sample, role in parts)
+            assert isinstance(total, Tensor)
+            self._contract(total / parts[0][0].examples, 1.0)
             return
         scale = 1.0 if self.statistic == "per-example" else parts[0][0].examples ** -2
         sample, role = parts[0]
@@ -107,15 +109,14 @@ def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tup
     return factors
 
 
-def mean_gradient(sample: Sample, role: str) -> Tensor:
-    """D̄ = 1/N Σ_n D_n."""
+def gradient_sum(sample: Sample, role: str) -> Tensor:
+    """Σ_n D_n, its entries in the order of the parameter's modes."""
     if role == "bias":
-        return sample.signals.sum((1, 2)) / sample.examples
-    g, a = sample.signals.flatten(1, 2), sample.features.flatten(1, 2)
-    mean = g.mT @ a / sample.examples
-    if sample.layer.biased:
-        mean = torch.cat([mean, g.sum(1)[..., None] / sample.examples], dim=2)
-    return sample.layer.split(mean)[role]
+        return sample.signals.sum((1, 2))
+    total = grouped_product(sample.signals.flatten(1, 2).mT, sample.features.flatten(1, 2))
+    if sample.layer.by_rows:
+        return total
+    return sample.layer.split(F.pad(total, (0, 1)) if sample.layer.biased else total)[role]
 
 
 def _by_positions(sample: Sample, shape: tuple[int, ...]) -> bool:
