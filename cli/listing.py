@@ -18,7 +18,7 @@ def list_(
         typer.Option("--json", metavar="PATH", help="Write the list as JSON; '-' is stdout, and nothing else."),
     ] = None,
 ) -> None:
-    """List layer types, file formats or datasets, with where each comes from."""
+    """List optimizers, problems, datasets, file formats or layer types, with where each comes from."""
     check_target(json, "--json")
     from curvlab.listing import listing
     from curvlab.reports.json import dumps

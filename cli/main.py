@@ -14,6 +14,8 @@ from curvlab.errors import CurvlabError
 from .analyze import EPILOG, analyze
 from .listing import list_
 from .output import say
+from .train import EPILOG as TRAIN_EPILOG
+from .train import train
 
 INTERRUPTED = 130
 
@@ -26,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="analyze", no_args_is_help=True, epilog=EPILOG)(analyze)
+app.command(name="train", no_args_is_help=True, epilog=TRAIN_EPILOG)(train)
 app.command(name="list", no_args_is_help=True)(list_)
 
 

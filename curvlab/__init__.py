@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from curvlab.checkpoints.load import load
     from curvlab.checkpoints.own import save
     from curvlab.errors import CurvlabError
+    from curvlab.training.train import train
 
 _HOMES = {
     "Analysis": "curvlab.analyses.results",
@@ -30,6 +31,7 @@ _HOMES = {
     "estimate": "curvlab.analyses.analyze",
     "load": "curvlab.checkpoints.load",
     "save": "curvlab.checkpoints.own",
+    "train": "curvlab.training.train",
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "load",
     "optim",
     "save",
+    "train",
 ]
 
 

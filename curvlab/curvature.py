@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.jacobian import jacobian_product
+from curvlab.capture.model_call import ModelCall
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
@@ -215,24 +217,17 @@ def ggn_product(
         if v.shape != parameters[name].shape:
             shapes = f"shape {tuple(v.shape)} for {name!r}, whose shape is {tuple(parameters[name].shape)}"
             raise CurvlabError(f"the vector has {shapes}", "", "give a tensor of the parameter's shape")
-    state = {name: p.detach() for name, p in parameters.items()}
-    primal = {name: parameters[name].detach() for name in vector}
     args, kwargs = ((x,), {}) if isinstance(x, Tensor) else (x, {}) if isinstance(x, tuple) else ((), dict(x))
-
-    def output(values: dict[str, Tensor]) -> Tensor:
-        # Copies made in here are the transform's own, so that batch norm may write to them.
-        buffers = {name: b.clone() for name, b in model.named_buffers()}
-        return output_tensor(torch.func.functional_call(model, {**state, **buffers, **values}, args, kwargs))
-
-    with _untouched(model, 0):
-        z, tangent, *_ = torch.func.jvp(output, (primal,), (dict(vector),))
+    call = ModelCall.of(model, args, kwargs)
+    z, tangent = jacobian_product(model, call, vector)
     chosen = with_class_axis(likelihood_named(likelihood), z, y)
     chosen.check(z)
-    with _untouched(model, 0):
-        _, pull, *_ = torch.func.vjp(output, primal)
-    curved = chosen.hessian_product(z.detach(), tangent) / z.shape[0]
-    (product,) = pull(curved)
-    return {name: product[name].detach() for name in vector}
+    primal = {name: parameters[name].detach().requires_grad_() for name in vector}
+    with call.again(model), torch.enable_grad():
+        output = output_tensor(torch.func.functional_call(model, primal, args, kwargs))
+    curved = chosen.hessian_product(z, tangent) / z.shape[0]
+    pulled = torch.autograd.grad(output, list(primal.values()), curved, allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(primal.items(), pulled, strict=True)}
 
 
 def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | None]]:

@@ -1,4 +1,4 @@
-"""What there is: formats, datasets and layer types, those that plugins bring included."""
+"""What there is: optimizers, problems, formats, datasets and layer types, those that plugins bring included."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Subject = Literal["layers", "formats", "datasets"]
+Subject = Literal["optimizers", "problems", "datasets", "formats", "layers"]
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,46 @@ def _public_names(kind: type) -> list[str]:
     return [f"torch.nn.{k.__name__}" for k in exported] or [f"{kind.__module__}.{kind.__name__}"]
 
 
-_SUBJECTS: Mapping[str, Callable[[], Listing]] = {"layers": _layers, "formats": _formats, "datasets": _datasets}
+def _optimizers() -> Listing:
+    from curvlab.optim.catalogue import catalogue
+
+    rows = tuple(
+        (entry.name, entry.description, ", ".join(map(_setting, entry.settings.items())), entry.source)
+        for entry in catalogue().values()
+    )
+    note = "a problem may recommend other values of lr and damping; --set changes any"
+    return Listing("optimizers", ("name", "what", "settings", "source"), rows, (note,))
+
+
+def _setting(item: tuple[str, object]) -> str:
+    name, value = item
+    return f"{name}={str(value).lower() if value is None or isinstance(value, bool) else value}"
+
+
+def _problems() -> Listing:
+    """Problems with what an ordinary run of them is, and the optimizers that settings are recommended for."""
+    from curvlab.problems.registry import load_problems, names, problem
+
+    plugins = load_problems()
+    rows = tuple(
+        (
+            one.name,
+            one.description,
+            one.data,
+            f"{one.epochs} epochs, batches of {one.batch_size}",
+            ", ".join(one.settings),
+            one.source,
+        )
+        for one in map(problem, names())
+    )
+    notes = tuple(f"the plugin '{p.name}' of {p.distribution} was skipped: {p.error}" for p in plugins if p.error)
+    return Listing("problems", ("name", "what", "data", "a run", "settings for", "source"), rows, notes)
+
+
+_SUBJECTS: Mapping[str, Callable[[], Listing]] = {
+    "optimizers": _optimizers,
+    "problems": _problems,
+    "datasets": _datasets,
+    "formats": _formats,
+    "layers": _layers,
+}

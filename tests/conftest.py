@@ -20,6 +20,7 @@ _CHECKED = [
     "analyses",
     "solvers",
     "curvatures",
+    "rules",
 ]
 install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -39,15 +40,40 @@ def test_python_blocks_run(page: Path, number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def commands() -> list[str]:
+def commands(page: Path) -> list[str]:
     found = []
-    for page in PAGES:
-        for block in [*blocks(page, "console"), *blocks(page, "sh")]:
-            found += [line[2:].split("  #")[0] for line in block.splitlines() if line.startswith("$ curvlab ")]
-    return sorted(set(found))
+    for block in [*blocks(page, "console"), *blocks(page, "sh")]:
+        found += [line[2:].split("  #")[0].strip() for line in block.splitlines() if line.startswith("$ curvlab ")]
+    return found
 
 
-@pytest.mark.parametrize("command", commands())
+TRAINS = [page for page in PAGES if any(command.startswith("curvlab train") for command in commands(page))]
+LOOKS = sorted({c for page in PAGES for c in commands(page) if not c.startswith("curvlab train")})
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with what the docs' commands speak of: a network, data for it, and a file of options."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "mynet.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(48, 5))\n"
+    )
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "photos.npz", x=generator.random((60, 3, 4, 4), np.float32), y=generator.integers(0, 5, 60))
+    (tmp_path / "run.toml").write_text('problem = "wine-mlp"\noptimizer = "kfac"\nepochs = 3\n\n[set]\ndamping = 0.3\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", TRAINS, ids=lambda page: page.stem)
+def test_training_commands_work_one_after_the_other(page: Path, workplace: Path) -> None:
+    for command in commands(page):
+        if command.startswith("curvlab train"):
+            words = [sys.executable, "-m", "curvlab_cli", *shlex.split(command)[1:]]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=workplace, check=False)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("command", LOOKS)
 def test_commands_are_parsed(command: str) -> None:
     """A command of the docs is understood: on files that are not here it fails with 1, never with 2."""
     words = shlex.split(command)[1:]

@@ -1,10 +1,18 @@
-"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block F_l = 1/N Σ vec(DW_n) vec(DW_n)ᵀ (ren 4.3.4)."""
+"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block F_l = 1/N Σ vec(DW_n) vec(DW_n)ᵀ (ren 4.3.4).
+
+Two routes to the same operator: the d × d block itself, or the rows vec(DW_n) of the batches in the average with their
+weights, F = Σ_s w_s/N_s rows_sᵀ rows_s, inverted by Sherman, Morrison and Woodbury (ren eq. 5.6–5.7).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
@@ -13,53 +21,181 @@ from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
 from curvlab.curvatures.kfac import invert
 from curvlab.errors import MemoryBudgetError
 from curvlab.operators.gram import mirrored, upper_gram
-from curvlab.operators.operator import Dense, Operator
+from curvlab.operators.operator import Dense, LowRank, Operator
+
+DROPPED = 1e-4
+"""The oldest batches are let go once all of them together have less than this weight in the average.
+
+F then lacks that share of their blocks, and is never too large. A batch whose gradients are ten times as long as
+today's (a hundredfold block) still makes 1 % of F by then, no more than the sampling error of F itself: under β = 0.9
+that is √((1 − β)/(1 + β)/N), 0.7 % for batches of N = 1000. Ten times less would keep a third more batches.
+"""
+
+WEIGHTS, ROWS = "weights", "rows {}"
+"""State of the second route: the weights w_s `[b]` of its batches, oldest first, and the rows `[n, d]` of each."""
 
 
 class BlockFisherCurvature(Curvature):
-    """Exact dense blocks.
+    """Exact blocks, dense while all of them fit the memory budget; beyond it those that gain most from it are rows.
+
+    The route of a unit is chosen when the first batch shows how many rows there will be; a saved state keeps its own.
 
     Args:
         source: "pseudo" or "data".
         max_memory: bytes that all blocks may take; the error says how many they would.
+        batches: how many batches are in the average at a time, see `batches_kept`.
     """
 
-    def __init__(self, source: Source = "pseudo", max_memory: int = 2 * 2**30) -> None:
-        self.source, self.max_memory = source, max_memory
+    def __init__(self, source: Source = "pseudo", max_memory: int = 2 * 2**30, batches: int = 1) -> None:
+        self.source, self.max_memory, self.batches = source, max_memory, batches
+        self._costs: dict[str, Cost] = {}
+        self._by_rows: dict[str, bool] = {}
+        self._kept: dict[str, int] = {}
+        self._parts = count()
 
     def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
-        """One per block that shares no parameter with another.
-
-        Raises:
-            MemoryBudgetError: the blocks do not fit.
-        """
+        """One per block that shares no parameter with another and is not frozen."""
         units = []
         for block in found.blocks.values() if found is not None else ():
-            if not block.tied:
+            if not block.tied and all(name in parameters for name in block.parameters.values()):
                 layer = block.layer
                 shape = (layer.groups, layer.height, layer.width + layer.biased)
                 units.append(Unit(block.name, block, None, dict(block.parameters), shape))
-        # The average, the inverse, and the batch's own while it is blended.
-        needed = sum(3 * 4 * unit.block.size**2 for unit in units if unit.block is not None)
-        if needed > self.max_memory:
-            raise MemoryBudgetError(
-                f"the exact Fisher blocks of this model take {needed / 2**30:.1f} GiB",
-                f"the budget is {self.max_memory / 2**30:.1f} GiB",
-                "raise max_memory, or use kfac",
-            )
+                number = next(iter(layer.parameters.values())).element_size()
+                self._costs[block.name] = Cost(block.size, number)
         return units
 
     def measure(self, unit: Unit, sample: Sample, state: State) -> State:
-        """Σ vec vecᵀ."""
+        """Σ vec vecᵀ, or the rows: every micro-batch under a name of its own, since sums of one name are added up.
+
+        Raises:
+            MemoryBudgetError: the blocks fit on neither route, or more batches are kept than was planned for.
+        """
         rows = per_example_gradients(sample.layer, sample.features, sample.signals).flatten(1)
-        return {"fisher": upper_gram(rows)}
+        if not self._route(unit.name, state, len(rows)):
+            return {"fisher": upper_gram(rows)}
+        self._kept[unit.name] = len(rows) + sum(len(held) for held in _rows(state))
+        self._check(self._by_rows, len(rows))
+        return {ROWS.format(next(self._parts)): rows}
 
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
-        """F."""
-        return {"fisher": mirrored(sums["fisher"] / batch.examples)}
+        """F; or the rows, and the share of the batch that each of its parts is."""
+        if "fisher" in sums:
+            return {"fisher": mirrored(sums["fisher"] / batch.examples)}
+        seen = sum(map(len, sums.values()))
+        if seen < batch.examples:  # a micro-batch that never reached this block: zeros in the mean
+            sums = {key: rows * (seen / batch.examples) ** 0.5 for key, rows in sums.items()}
+        return {WEIGHTS: torch.stack([rows.new_full((), len(rows) / seen) for rows in sums.values()]), **sums}
+
+    def merge(self, state: State, fresh: State, weight: float) -> State:
+        """F ← βF + (1 − β)F_new: of rows the weights alone change, and the new rows come after the old."""
+        if WEIGHTS not in fresh:
+            return super().merge(state, fresh, weight)
+        if not state:
+            return _numbered(fresh[WEIGHTS], _rows(fresh))
+        weights = torch.cat([state[WEIGHTS] * weight, fresh[WEIGHTS] * (1 - weight)])
+        return _numbered(weights, [*_rows(state), *_rows(fresh)])
 
     def operators(
         self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
-        """(F + λI)⁻¹."""
-        return invert([Dense(state["fisher"]) for state in states], settings)
+        """(F + λI)⁻¹; batches that hardly count any more leave the states."""
+        drop_oldest([state for state in states if WEIGHTS in state])
+        return invert([_block(state) for state in states], settings)
+
+    def _route(self, name: str, state: State, examples: int) -> bool:
+        """Whether a unit is kept as rows."""
+        if state:
+            self._by_rows[name] = WEIGHTS in state
+        elif name not in self._by_rows:
+            planned = self._plan(examples)
+            self._check(planned, examples)
+            self._by_rows = {**planned, **self._by_rows}
+        return self._by_rows[name]
+
+    def _plan(self, examples: int) -> dict[str, bool]:
+        """All dense; while that is too much, the unit with most to gain goes over to rows."""
+        costs, rows = self._costs, examples * self.batches
+        gains = {name: cost.dense - cost.rows(rows) for name, cost in costs.items()}
+        planned, excess = dict.fromkeys(costs, False), sum(cost.dense for cost in costs.values()) - self.max_memory
+        for name in sorted(gains, key=gains.__getitem__, reverse=True):
+            if excess > 0 and gains[name] > 0:
+                planned[name], excess = True, excess - gains[name]
+        return planned
+
+    def _check(self, by_rows: Mapping[str, bool], examples: int) -> None:
+        """Raise if the routes take more than the budget, with the rows that are kept or else will be."""
+        costs = {name: self._costs[name] for name in by_rows}
+        kept = {name: self._kept.get(name, examples * self.batches) for name in costs}
+        taken = sum(cost.rows(kept[name]) if by_rows[name] else cost.dense for name, cost in costs.items())
+        if taken <= self.max_memory:
+            return
+        dense = sum(cost.dense for cost in costs.values())
+        rows = sum(cost.rows(kept[name]) for name, cost in costs.items())
+        raise MemoryBudgetError(
+            f"the exact Fisher blocks of this model take {_size(dense)} as matrices and {_size(rows)} as the gradients "
+            f"of {max(kept.values()):,} examples",
+            f"the budget is {_size(self.max_memory)}",
+            "raise max_memory, lower the batch size, decay or inverse_interval, or use kfac",
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a block of `size` parameters takes, in bytes; `number` is the size of one number."""
+
+    size: int
+    number: int
+
+    @property
+    def dense(self) -> int:
+        """The average, the inverse, and the batch's own while it is blended: 3d²."""
+        return 3 * self.size**2 * self.number
+
+    def rows(self, rows: int) -> int:
+        """The average's r rows, the inverse's, and those of the next one while it is made; its inner r × r matrix,
+        factor and inverse: 3rd + 3r²."""
+        return 3 * rows * (self.size + rows) * self.number
+
+
+def batches_kept(decay: float, between: int) -> int:
+    """⌈log DROPPED / log β⌉, after which β^k is less, and the batches `between` two renewals of the operators, which
+    is when old ones are let go."""
+    return (math.ceil(math.log(DROPPED) / math.log(decay)) if decay > 0 else 1) + between
+
+
+def drop_oldest(states: Sequence[State]) -> None:
+    """Let go of the oldest batches while all that were let go would now weigh less than `DROPPED`; the device is asked
+    once."""
+    if not states:
+        return
+    # Weights add up to one with those of the batches that have left.
+    counts = [(1 - state[WEIGHTS].flip(0).cumsum(0).flip(0)[1:] < DROPPED).sum() for state in states]
+    for state, dropped in zip(states, torch.stack(counts).tolist(), strict=True):
+        if dropped:
+            kept = _numbered(state[WEIGHTS][dropped:].clone(), _rows(state)[dropped:])
+            state.clear()
+            state.update(kept)
+
+
+def _block(state: State) -> Operator:
+    """F: the matrix, or the rows of all batches times √(w_s/n_s)."""
+    if "fisher" in state:
+        return Dense(state["fisher"])
+    parts = _rows(state)
+    roots = [(w / len(rows)).sqrt().expand(len(rows)) for w, rows in zip(state[WEIGHTS], parts, strict=True)]
+    return LowRank(torch.cat(parts).mul_(torch.cat(roots)[:, None]), 1.0)
+
+
+def _rows(state: State) -> list[Tensor]:
+    """The rows of each batch, oldest first."""
+    return [value for key, value in state.items() if key != WEIGHTS]
+
+
+def _numbered(weights: Tensor, parts: Sequence[Tensor]) -> State:
+    return {WEIGHTS: weights, **{ROWS.format(i): rows for i, rows in enumerate(parts)}}
+
+
+def _size(number: float) -> str:
+    """In GiB, or MiB below one."""
+    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.1f} MiB"

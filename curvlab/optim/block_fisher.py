@@ -29,6 +29,7 @@ class BlockFisher(Preconditioned):
     """
 
     name = "block-fisher"
+    eager = False  # an inverse of a whole block costs as much as hundreds of steps
 
     def __init__(
         self,

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Unpack
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from curvlab.capture.model_call import ModelCall
+from curvlab.curvatures.curvature import Unit
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
+from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
+from curvlab.optim.core import Closure, Named
+from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
 from curvlab.optim.preconditioned import Preconditioned
-from curvlab.optim.shared import Shared
+from curvlab.optim.quadratic_steps import Part, QuadraticSteps
+from curvlab.optim.shared import BOUNDS, Shared
+from curvlab.rules.norm_constraint import norm_constraint as shrinkage
+from curvlab.rules.norm_constraint import squared_length
+
+StepSize = Literal["fixed", "mvp"]
+"""α by hand, with heavy ball; or α and the momentum from exact curvature-vector products (grosse eq. 26, 27)."""
 
 
 class KFAC(Preconditioned):
     """m ← μm + g per layer, p = (G ⊗ A + damping)⁻¹ m; layers that are no dense maps follow m.
+
+    Two options choose steps by the loss's quadratic model on the step's own batch. The field calls both unreliable on
+    small batches, and `step_size="mvp"` doubles the cost of a step; `adapt_damping` runs the closure once more on every
+    `damping_interval`-th step, with the same dropout masks and leaving batch norm's statistics alone.
 
     Args:
         model: the network.
@@ -23,10 +40,23 @@ class KFAC(Preconditioned):
         rule: how λ enters: "factored" with π (eq. 24), "exact" in the eigenbasis (eq. 23), "equal" (π = 1, ren Alg. 7).
         kfac_approx: "expand" or "reduce" over positions.
         empirical: the data's targets instead of drawn ones (KFAC-EF): no second backward.
+        norm_constraint: c; the direction is shrunk to α²pᵀ(F̂ + λI)p ≤ c (Ba, Grosse & Martens 2017).
+        step_size: "fixed", or "mvp": δ = −αp + μδ₀ with both numbers from a 2×2 system (grosse eq. 27); `momentum` is
+            not used then, and lr only by its ratios between groups.
+        adapt_damping: λ ← by the Levenberg–Marquardt rule with ω = (19/20)^T (Martens & Grosse 2015, 6.5).
+        damping_interval: T = 5 steps between its judgements.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
 
     name = "kfac"
+    bounds: ClassVar[Mapping[str, Bound]] = {
+        **BOUNDS,
+        "rule": Bound(choices=("factored", "exact", "equal")),
+        "kfac_approx": Bound(choices=("expand", "reduce")),
+        "step_size": Bound(choices=("fixed", "mvp")),
+        "norm_constraint": POSITIVE,
+        "damping_interval": INTERVAL,
+    }
 
     def __init__(
         self,
@@ -38,13 +68,91 @@ class KFAC(Preconditioned):
         rule: DampingRule = "factored",
         kfac_approx: str = "expand",
         empirical: bool = False,
+        norm_constraint: float | None = None,
+        step_size: StepSize = "fixed",
+        adapt_damping: bool = False,
+        damping_interval: int = 5,
         **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            model,
-            KfacCurvature(rule, kfac_approx, "data" if empirical else "pseudo"),
-            likelihood,
-            lr,
-            damping,
-            **shared,
-        )
+        own = {"rule": rule, "kfac_approx": kfac_approx, "step_size": step_size, "damping_interval": damping_interval}
+        check(self.name, own if norm_constraint is None else {**own, "norm_constraint": norm_constraint}, self.bounds)
+        source: Literal["data", "pseudo"] = "data" if empirical else "pseudo"
+        super().__init__(model, KfacCurvature(rule, kfac_approx, source), likelihood, lr, damping, **shared)
+        chosen = step_size == "mvp"
+        if chosen and norm_constraint is not None:
+            raise CurvlabError(
+                "kfac: norm_constraint with step_size='mvp'",
+                "the quadratic model chooses the length",
+                "use one of them",
+            )
+        self.norm_constraint = norm_constraint
+        self.quadratics: QuadraticSteps | None = None
+        if chosen or adapt_damping:
+            if self.likelihood is None:
+                raise CurvlabError(
+                    "kfac: step_size='mvp' and adapt_damping need the loss's Hessian", do="give likelihood="
+                )
+            interval = damping_interval if adapt_damping else None
+            self.quadratics = QuadraticSteps(self, self.likelihood, chosen, interval)
+        self._call: ModelCall | None = None
+        self._gradients: Named = {}
+
+    def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
+        """As every preconditioned optimizer; the quadratic model must be able to run the batch again."""
+        self._call = None
+        loss, examples, gradients = super().evaluate(closure)
+        if self.quadratics is not None and self._call is not None and not self._warming:
+            self.quadratics.parts.append(Part(self._call, closure, examples, loss))
+        return loss, examples, gradients
+
+    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+        """See `Optimizer.step`."""
+        try:
+            return super().step(closure)
+        finally:
+            if self.quadratics is not None:
+                self.quadratics.parts = []
+
+    def update(self, gradients: Named) -> Named:
+        """P m, no longer than the norm constraint allows; P g where the momentum is chosen with the step."""
+        self._gradients = gradients
+        if self.quadratics is not None and self.quadratics.chosen:
+            return self.direction(gradients)
+        averaged = self.heavy_ball(gradients)
+        directions = self.direction(averaged)
+        if self.norm_constraint is None or not self.units:
+            return directions
+        inside = {name for unit in self.units for name in unit.parameters.values()}
+        rates = {n: group["lr"] for group, names, _ in self.by_group(directions) for n in names if n in inside}
+        shrunk = shrinkage(squared_length(directions, averaged, rates), self.norm_constraint)
+        return dict(zip(directions, torch._foreach_mul(list(directions.values()), shrunk), strict=True))
+
+    def move(self, directions: Named) -> None:
+        """W ← (1 − αγ)W − αp, or by the quadratic model."""
+        if self.quadratics is None:
+            super().move(directions)
+        else:
+            self.quadratics.step(directions, self._gradients)
+
+    def group_of(self, unit: Unit) -> Mapping[str, Any]:
+        """The unit's group, with λ as it has been adapted."""
+        group = super().group_of(unit)
+        if self.quadratics is None or self.quadratics.rule is None:
+            return group
+        return {**group, "damping": self.quadratics.relief * group["damping"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the factor by which λ has been adapted."""
+        state = super().state_dict()
+        return state if self.quadratics is None else {**state, "relief": self.quadratics.relief}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Preconditioned.load_state_dict`."""
+        super().load_state_dict(state_dict)
+        if self.quadratics is not None:
+            self.quadratics.relief = state_dict["relief"].to(self.quadratics.relief.device).clone()
+
+    def _count(self, args: Any, kwargs: Any) -> None:
+        super()._count(args, kwargs)
+        if self.quadratics is not None:  # the survey's small forward comes first: the last call is the closure's own
+            self._call = ModelCall.of(self.model, args, kwargs)

@@ -42,6 +42,8 @@ class Preconditioned(Optimizer):
     """
 
     bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
+    eager: ClassVar[bool] = True
+    """Whether operators are renewed on each of the first T2 steps."""
 
     def __init__(
         self,
@@ -134,7 +136,8 @@ class Preconditioned(Optimizer):
             return
         self._absorb(examples)
         interval = self.schedule["inverse_interval"]
-        if self.steps < interval or self.steps - self.refreshed >= interval or not self.operators.blocks:
+        early = self.eager and self.steps < interval
+        if early or self.steps - self.refreshed >= interval or not self.operators.blocks:
             self.refresh()
         else:
             for unit in self.units:

@@ -1,0 +1,151 @@
+"""A training run for a person and for a program."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from curvlab.reports.escape import escape
+from curvlab.reports.json import plain
+from curvlab.reports.numbers import ABSENT, count, short, size
+from curvlab.reports.tables import GAP
+
+if TYPE_CHECKING:
+    from curvlab.training.result import TrainingResult
+
+_STATUS = {
+    "finished": "finished",
+    "target-met": "target met",
+    "diverged": "diverged",
+    "interrupted": "interrupted",
+    "out-of-time": "out of time",
+}
+
+
+def training_to_dict(result: TrainingResult) -> dict[str, Any]:
+    """The contract `curvlab.training/1`: the fields of `TrainingResult`; numbers that do not exist are None."""
+    import importlib.metadata
+
+    from curvlab.training.result import SCHEMA
+
+    return {"schema": SCHEMA, "curvlab": importlib.metadata.version("curvlab"), **plain(result)}
+
+
+def print_training(console: Console, result: TrainingResult) -> None:
+    """What was trained, how well, how long it took, and how to go on."""
+    for label, text in _facts(result):
+        _print(console, label, text)
+    console.print()
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    train, test = result.train or {}, result.test or {}
+    table.add_column(f"step {result.evaluated}" if result.evaluated is not None else "", no_wrap=True)
+    for part in ("train", "test"):
+        table.add_column(part, justify="right", no_wrap=True)
+    for name in train:
+        table.add_row(escape(name.replace("_", " ")), _number(train[name]), _number(test[name]))
+    if train:
+        console.print(table)
+        console.print()
+    for label, text in _closing(result):
+        _print(console, label, text)
+
+
+def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
+    """The sizes of a run that was not begun."""
+    console.print(Text("Plan: nothing was computed", "bold"))
+    settings = _settings(plan["optimizer_settings"])
+    rows = (
+        ("problem", plan["problem"]),
+        ("optimizer", f"{plan['optimizer']} ({settings})"),
+        ("parameters", f"{count(plan['parameters'])} ({size(plan['model_bytes'])})"),
+        ("examples", f"{count(plan['train_examples'])} to train on, {count(plan['test_examples'])} held out"),
+        ("memory of the data", size(plan["data_bytes"])),
+        (
+            "steps",
+            f"{count(plan['steps'])}, {count(plan['steps_per_epoch'])} an epoch of batches of {plan['batch_size']}",
+        ),
+        ("folder", plan["folder"]),
+    )
+    for label, text in rows:
+        _print(console, label, text)
+
+
+def _facts(result: TrainingResult) -> Iterator[tuple[str, str]]:
+    problem, settings = result.problem, result.settings
+    yield "problem", f"{problem['name']} ({problem['data']}), {count(result.model['parameters'])} parameters"
+    examples = f"{count(problem['train_examples'])} to train on, {count(problem['test_examples'])} held out"
+    yield "examples", f"{examples}, batches of {settings['batch_size']}, likelihood {problem['likelihood']}"
+    used = _settings(settings["settings"])
+    yield "optimizer", f"{result.optimizer} ({used})"
+    if len(result.coverage) > 1:
+        total = sum(result.coverage.values())
+        parts = (f"{how}: {count(number)} of {count(total)}" for how, number in result.coverage.items())
+        yield "parameters", "; ".join(parts)
+    ended = f"{_STATUS[result.status]} after {count(result.steps)} steps, {_number(result.epochs)} epochs"
+    yield "status", f"{ended}: {result.reason}" if result.reason else ended
+    if result.target is not None:
+        yield "target", f"{result.target['expression']}: {'met' if result.target['met'] else 'not met'}"
+
+
+def _closing(result: TrainingResult) -> Iterator[tuple[str, str]]:
+    best = result.best
+    if best is not None and best["step"] != result.evaluated:
+        parts = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in best["test"].items())
+        yield "smallest test loss", f"after epoch {_number(best['epoch'])}: {parts}"
+    seconds = {name: f"{value:.2f}" for name, value in result.seconds.items()}
+    yield (
+        "seconds",
+        f"training {seconds['train']} (of which warm start {seconds['warm_start']}), evaluation {seconds['evaluation']}"
+        f", saving {seconds['saving']}",
+    )
+    failed = sum(result.failures.values())
+    yield "safety", f"{result.skipped} steps skipped for gradients that were not finite, {failed} inverses failing"
+    memory = result.memory
+    peak = "" if memory["peak"] is None else f"process at most {size(memory['peak'])}, "
+    yield "memory", f"{peak}optimizer state {size(memory['state'] or 0)}"
+    yield "files", f"{result.folder}/ (model.safetensors, metrics.jsonl, summary.json, state/)"
+    yield "profile", analyze_command(result)
+    if result.status in ("interrupted", "out-of-time"):
+        yield "go on", resume_command(result)
+    elif result.status == "finished":
+        yield "go on", f"{resume_command(result)} --epochs {max(1, round(2 * result.epochs))}"
+
+
+def analyze_command(result: TrainingResult) -> str:
+    """The command that profiles the trained network."""
+    command = f"curvlab analyze {shlex.quote(str(result.model['path']))}"
+    if not result.model["self_contained"]:
+        command += " --trust"
+    if result.model["data"] is None:
+        command += f" --data {shlex.quote(str(result.problem['spec']))}"
+    return command
+
+
+def resume_command(result: TrainingResult) -> str:
+    """The command that goes on with the run."""
+    return f"curvlab train --resume --out {shlex.quote(str(result.folder))}"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Settings with their values; what is off (None) is left out."""
+    return ", ".join(f"{name} {_number(value)}" for name, value in settings.items() if value is not None)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return str(value).lower()
+    return short(value) if isinstance(value, int | float) else escape(str(value))
+
+
+def _print(console: Console, label: str, text: str) -> None:
+    lines = Text.assemble((f"{label}: ", "bold"), escape(text)).wrap(console, console.width - 2)
+    for place, line in enumerate(lines):
+        line.rstrip()
+        console.print(Text("  ").append_text(line) if place else line)

@@ -1,0 +1,1 @@
+"""Rules: how a direction becomes a step, step sizes and damping chosen by the quadratic model."""

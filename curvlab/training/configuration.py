@@ -1,0 +1,148 @@
+"""From a TOML file, the command line and, for a run that goes on, its saved settings to one `TrainingSettings`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from curvlab.errors import CommandError
+from curvlab.training.assignment import assignment
+from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, TrainingSettings, refusal, unknown, wrong
+
+Values = dict[str, Any]
+
+FREE = frozenset(
+    {"epochs", "steps", "max_seconds", "target", "out", "threads", "device"}
+    | {"log_every", "save_every", "snapshots", "save_factors"}
+)
+"""What may be another when a run goes on: how long, where, and what is written; not what is computed."""
+
+
+def configured(options: Mapping[str, Any], assignments: Iterable[str], config: Path | None) -> Values:
+    """What was given, by name: the file's values under those of the command line, each checked.
+
+    Args:
+        options: of the command line; None stands for "not given".
+        assignments: the texts after `--set`.
+        config: a TOML file whose keys are names of `TrainingSettings`; the optimizer's settings are its table `[set]`,
+            or the table `[optimizer]` beside `name`.
+
+    Raises:
+        CommandError: with everything that is wrong, the file's keys and types included.
+    """
+    found: list[str] = []
+    values = {} if config is None else _from_file(config, found)
+    table = values.pop("settings", {})
+    for text in assignments:
+        try:
+            key, value = assignment(text)
+        except CommandError as error:
+            found.append(str(error))
+        else:
+            table[key] = value
+    given = {name: value for name, value in options.items() if value is not None}
+    for one, other in (("epochs", "steps"), ("steps", "epochs"), ("problem", "architecture")):
+        if one in given and other not in given:  # the command line's choice displaces the file's
+            values.pop(other, None)
+    if "architecture" in given and "problem" not in given:
+        values.pop("problem", None)
+    values |= given
+    if table:
+        values["settings"] = table
+    if found:
+        raise refusal([*found, *wrong(_with_default_problem(values))])
+    return values
+
+
+def fresh(values: Mapping[str, Any]) -> TrainingSettings:
+    """The settings of a run that begins.
+
+    Raises:
+        CommandError: with everything that is wrong.
+    """
+    if found := wrong(_with_default_problem(values)):
+        raise refusal(found)
+    return TrainingSettings(**values)
+
+
+def continued(values: Mapping[str, Any], saved: Mapping[str, Any], used: Mapping[str, Any]) -> TrainingSettings:
+    """The settings of a run that goes on: the saved ones, with what may change as it is given now.
+
+    Args:
+        values: what was given now.
+        saved: `TrainingSettings.to_dict()` of the run.
+        used: the optimizer's settings with which it ran, those that nobody had to give included.
+
+    Raises:
+        CommandError: what was given differs in something that would make it another run, all of it named.
+    """
+    found = wrong({"optimizer": saved["optimizer"], **values})
+    differ = [
+        f"{name} {saved[name]}, not {value}"
+        for name, value in values.items()
+        if name not in FREE and name in saved and name != "settings" and value != saved[name]
+    ]
+    if saved["schedule"] in ("cosine", "linear"):
+        differ += [
+            f"{name} {saved[name]}, not {values[name]}, on which the schedule '{saved['schedule']}' depends"
+            for name in ("epochs", "steps")
+            if name in values and values[name] != saved[name]
+        ]
+    differ += [
+        f"{key}={used.get(key)}, not {value}"
+        for key, value in values.get("settings", {}).items()
+        if used.get(key) != value
+    ]
+    if differ:
+        found.append(f"the run was started with {'; '.join(differ)}: use --out for another run, or --force")
+    if found:
+        raise refusal(found)
+    merged = {**saved, **{name: value for name, value in values.items() if name in FREE}}
+    for one, other in (("epochs", "steps"), ("steps", "epochs")):
+        if one in values:
+            merged[other] = None
+    return TrainingSettings(**merged)
+
+
+def folder(values: Mapping[str, Any]) -> Path:
+    """Where the run that `values` mean has its results.
+
+    Raises:
+        CommandError: neither the folder nor what it would be called after is given.
+    """
+    if values.get("out"):
+        return Path(values["out"])
+    if "optimizer" not in values:
+        raise CommandError("--resume does not know which run", do="give --out, or --optimizer and --problem")
+    return Path(TrainingSettings(**values).folder)
+
+
+def _with_default_problem(values: Mapping[str, Any]) -> Values:
+    default = {} if "architecture" in values else {"problem": DEFAULT_PROBLEM}
+    return {**default, **values}
+
+
+def _from_file(path: Path, found: list[str]) -> Values:
+    """The known keys of a TOML file; what cannot be understood is added to `found`."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        found.append(f"--config '{path}' cannot be read: {error.strerror}")
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        found.append(f"--config '{path}' is not TOML: {error}")
+        return {}
+    values: Values = {}
+    table: Values = {}
+    for key, value in document.items():
+        if key in ("set", "optimizer") and isinstance(value, dict):
+            table |= {name: one for name, one in value.items() if (key, name) != ("optimizer", "name")}
+            if key == "optimizer" and "name" in value:
+                values["optimizer"] = value["name"]
+        elif key in NAMES and key != "settings":
+            values[key] = value
+        else:
+            found.append(f"--config '{path}': {unknown(key)}")
+    return {**values, "settings": table} if table else values

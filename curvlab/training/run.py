@@ -1,0 +1,271 @@
+"""Run: everything that changes while a network is trained, and how it is saved, continued and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.analyses.environment import pick_device
+from curvlab.checkpoints.quoting import reason
+from curvlab.errors import CheckpointError, CurvlabError, DataError
+from curvlab.optim import create
+from curvlab.problems.batches import batches
+from curvlab.training.clocks import Clocks
+from curvlab.training.entry import Entry
+from curvlab.training.evaluation import evaluate
+from curvlab.training.memory import peak_device_memory, peak_memory
+from curvlab.training.model_file import write_model
+from curvlab.training.run_folder import RunFolder
+from curvlab.training.schedule import parse_schedule
+from curvlab.training.settings import NAMES, TrainingSettings
+from curvlab.training.state_file import read_state, write_state
+from curvlab.training.task import Task, on_device
+
+VERSION = "curvlab.state/1"
+EVALUATED_AT_ONCE = 4
+"""Batches that an evaluation takes at once: no graph is kept, so that it needs no more memory than a step."""
+PATIENCE = 10
+"""So many skipped steps in a row are divergence; also the steps between two looks at the device's numbers."""
+EXPLODED = 1000.0
+"""A training loss of so many times the first batch's is divergence, even while it is finite."""
+SMALLEST = 1e-3
+"""A first loss below this counts as this: a network that is trained already may lose some of it again."""
+
+
+class Run:
+    """A network, its optimizer, and where in the data they are.
+
+    Args:
+        settings: of the run.
+        used: the optimizer's settings, all sources merged.
+        task: problem and examples.
+        folder: where files go.
+    """
+
+    def __init__(self, settings: TrainingSettings, used: dict[str, Any], task: Task, folder: RunFolder) -> None:
+        self.settings, self.used, self.task, self.folder = settings, used, task, folder
+        self.device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
+        self.model: nn.Module = task.problem.build(settings.seed).to(self.device, dtype).train()
+        self.train_part = on_device(task.split.train, self.device, dtype)
+        self.test_part = on_device(task.split.test, self.device, dtype)
+        self.optimizer = create(settings.optimizer, self.model, likelihood=task.problem.likelihood, **used)
+        self.batch_size = min(settings.batch_size or task.problem.batch_size, len(self.train_part))
+        # Batch normalisation cannot take a batch of one.
+        self.last = "drop" if len(self.train_part) % self.batch_size == 1 and self.batch_size > 1 else "keep"
+        full, rest = divmod(len(self.train_part), self.batch_size)
+        self.per_epoch = full + (1 if rest and self.last == "keep" else 0)
+        self.total = settings.steps or (settings.epochs or task.problem.epochs) * self.per_epoch
+        schedule = parse_schedule(settings.schedule)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: schedule.at(step, self.total, self.per_epoch)
+        )
+        self.clocks = Clocks(synchronize=self._synchronize)
+        self.warm = False
+        self.step = 0
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.entry: Entry | None = None
+        self.best: dict[str, Any] | None = None
+        self.saved = -1
+        """The step whose state is on disk."""
+        self._skipped = 0
+        self._unread: list[tuple[Tensor, int]] = []
+        """Losses of steps, with their numbers of examples, that are still on the device."""
+        self._losses: dict[str, Any] = {"sum": 0.0, "examples": 0, "first": None, "bad": None}
+        """Of this epoch, weighted by examples; of the first step; (step, loss) of the first that shows divergence."""
+
+    # Steps.
+
+    @property
+    def epoch(self) -> int:
+        """Complete passes over the training set."""
+        return self.step // self.per_epoch
+
+    def epochs(self) -> float:
+        """Passes over the training set, a fraction in the middle of one."""
+        return self.epoch if self.step % self.per_epoch == 0 else round(self.step / self.per_epoch, 6)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the epoch that have not been used."""
+        return islice(self._epoch(self.epoch), self.step % self.per_epoch, None)
+
+    def closures(self) -> Iterator[Callable[[], Tensor]]:
+        """The first epoch's batches as closures, for a warm start."""
+        for x, y in self._epoch(0):
+            yield lambda x=x, y=y: self.task.problem.loss(self.model(x), y)  # type: ignore[misc]
+
+    def take_step(self, x: Tensor, y: Tensor) -> None:
+        """One step of optimizer and schedule; nothing is read from the device."""
+        if self.step % self.per_epoch == 0:
+            self._losses |= {"sum": 0.0, "examples": 0}
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        loss = self.optimizer.step(lambda: self.task.problem.loss(self.model(x), y))
+        assert loss is not None
+        self.scheduler.step()
+        self._unread.append((loss, len(x)))
+        self.step += 1
+
+    def divergence(self) -> str | None:
+        """One sentence when the run has diverged; one look at the device."""
+        self._read()
+        if self._losses["bad"] is not None:
+            step, loss = self._losses["bad"]
+            how = f"{loss:.3g}, over {EXPLODED:g} times the first batch's" if isfinite(loss) else "not finite"
+            return f"the training loss of step {step} was {how}"
+        if self.step % PATIENCE == 0:
+            skipped = self.optimizer.skipped
+            in_a_row, self._skipped = skipped - self._skipped, skipped
+            if in_a_row >= PATIENCE:
+                return f"{PATIENCE} steps in a row, up to step {self.step}, had gradients that were not finite"
+        return None
+
+    def _read(self) -> None:
+        """Take in the losses that are on the device, in one transfer."""
+        if not self._unread:
+            return
+        values, known = torch.stack([loss for loss, _ in self._unread]).tolist(), self._losses
+        start = self.step - len(self._unread) + 1
+        for step, (value, (_, examples)) in enumerate(zip(values, self._unread, strict=True), start):
+            known["sum"] += value * examples
+            known["examples"] += examples
+            known["first"] = value if known["first"] is None else known["first"]
+            wrong = not isfinite(value) or value > EXPLODED * max(known["first"], SMALLEST)
+            if wrong and known["bad"] is None:
+                known["bad"] = (step, value)
+        self._unread.clear()
+
+    # Numbers.
+
+    def evaluated(self) -> Entry:
+        """The line of metrics for now, both parts evaluated; remembers it, and whether it is the best."""
+        with self.clocks.measure("evaluation"):
+            size, problem = EVALUATED_AT_ONCE * self.batch_size, self.task.problem
+            train = evaluate(self.model, problem, self.train_part, size)
+            test = evaluate(self.model, problem, self.test_part, size)
+        self.entry = {**self.line(), "train": train, "test": test}
+        if self.best is None or test["loss"] < self.best["test"]["loss"]:
+            self.best = {"step": self.step, "epoch": self.epochs(), "test": test}
+        return self.entry
+
+    def line(self) -> Entry:
+        """The line of metrics for now, nothing evaluated."""
+        self._read()
+        group, losses = self.optimizer.param_groups[0], self._losses
+        return {
+            "step": self.step,
+            "epoch": self.epochs(),
+            "train": None,
+            "test": None,
+            "batch_loss": losses["sum"] / losses["examples"] if losses["examples"] else None,
+            "seconds": {name: round(value, 6) for name, value in self.clocks.seconds().items()},
+            "lr": self.lr,
+            "damping": group.get("damping"),
+            "failures": sum(getattr(self.optimizer, "failures", {}).values()),
+            "skipped": self.optimizer.skipped,
+            "memory": peak_memory(),
+            "device_memory": peak_device_memory(self.device),
+        }
+
+    # Files.
+
+    def save(self) -> None:
+        """State and model, each complete or not at all."""
+        with self.clocks.measure("saving"):
+            self.write_model()
+            write_state(self.folder.state, self._state())
+        self.saved = self.step
+
+    def write_model(self) -> None:
+        """The network, ready for `curvlab analyze`."""
+        write_model(self.folder.model, self.model, self.task)
+
+    def snapshot(self) -> None:
+        """The network of this epoch, kept."""
+        with self.clocks.measure("saving"):
+            path = self.folder.snapshot(self.epoch)
+            path.parent.mkdir(exist_ok=True)
+            write_model(path, self.model, self.task)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Be as the saved run was, and forget the log's later lines.
+
+        Raises:
+            CurvlabError: the state is of other data or another network.
+        """
+        if state["fingerprint"] != self.task.fingerprint:
+            found = f"the data is not what the run in '{self.folder.path}' was started with"
+            raise DataError(found, "its fingerprint differs", "restore the data, or start again with --force")
+        again = "start again with --force"
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            found = f"the network is not the one of the run in '{self.folder.path}'"
+            raise CheckpointError(found, "its weights have other names or shapes", again) from error
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            found = f"the state in '{self.folder.path}' does not fit this version of curvlab"
+            raise CheckpointError(found, reason(error), again) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.folder.cut_log(state["logged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["generators"]["cpu"])
+        if self.device.type == "cuda" and state["generators"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["generators"]["cuda"])
+        self.warm, self.step, self.saved, self.lr = state["warm"], state["step"], state["step"], state["lr"]
+        self.entry, self.best, self._skipped = state["entry"], state["best"], state["skipped"]
+        self._losses = dict(state["losses"])
+        self.clocks = Clocks(state["seconds"], self._synchronize)
+
+    def _state(self) -> dict[str, Any]:
+        self._read()
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        return {
+            "version": VERSION,
+            "settings": self.settings.to_dict(),
+            "used": dict(self.used),
+            "fingerprint": self.task.fingerprint,
+            "logged": self.folder.logged(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "warm": self.warm,
+            "step": self.step,
+            "lr": self.lr,
+            "entry": self.entry,
+            "best": self.best,
+            "skipped": self._skipped,
+            "losses": dict(self._losses),
+            "seconds": self.clocks.seconds(),
+        }
+
+    def _epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(self.train_part, self.batch_size, number, self.settings.seed, last=self.last)  # type: ignore[arg-type]
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def saved_state(folder: RunFolder) -> dict[str, Any]:
+    """The state in a folder, all of its parts there.
+
+    Raises:
+        CurvlabError: there is none, or it is not one of this version.
+    """
+    state = read_state(folder.state)
+    needed = {"settings", "used", "fingerprint", "logged", "model", "optimizer", "scheduler", "generators", "warm"}
+    needed |= {"step", "lr", "entry", "best", "skipped", "losses", "seconds"}
+    sound = state.get("version") == VERSION and needed <= set(state)
+    if not sound or not isinstance(state["settings"], dict) or set(state["settings"]) != set(NAMES):
+        raise CurvlabError(
+            f"'{folder.state}' is not a training state of this version of curvlab", "", "start again with --force"
+        )
+    return state

@@ -1,0 +1,98 @@
+"""The folder of a run: model.safetensors, state/, metrics.jsonl, summary.json, and what else was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curvlab.errors import CommandError, CurvlabError
+from curvlab.reports.json import plain
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run and the log in it."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The network, as `curvlab analyze` takes it."""
+        return self.path / "model.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """All that going on needs."""
+        return self.path / "state" / "training.state"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result."""
+        return self.path / "summary.json"
+
+    @property
+    def factors(self) -> Path:
+        """Averaged statistics, when asked for."""
+        return self.path / "factors.safetensors"
+
+    def snapshot(self, epoch: int) -> Path:
+        """The network after an epoch, when asked for."""
+        return self.path / "snapshots" / f"epoch-{epoch:04d}.safetensors"
+
+    def begin(self, force: bool) -> None:
+        """Make the folder, empty of any earlier run; only files that a run writes are ever removed.
+
+        Raises:
+            CommandError: there is a run in it and `force` is False.
+            CurvlabError: it cannot be made or written to.
+        """
+        files = (self.model, self.state, self.metrics, self.summary, self.factors)
+        earlier = [file for file in files if file.exists()]
+        if earlier and not force:
+            found = f"'{self.path}' already holds a run ({earlier[0].name})"
+            raise CommandError(found, do="continue it with --resume, replace it with --force, or choose another --out")
+        try:
+            for file in (*earlier, *(self.path / "snapshots").glob("epoch-*.safetensors")):
+                file.unlink()
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CurvlabError(f"'{self.path}' cannot be used", str(error.strerror), "choose another --out") from error
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        line = json.dumps(plain(entry), allow_nan=False) + "\n"
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise CurvlabError(f"'{self.metrics}' cannot be written", str(error.strerror)) from error
+
+    def logged(self) -> int:
+        """Bytes of metrics.jsonl, all of which are on disk when this returns."""
+        if not self.metrics.exists():
+            return 0
+        with self.metrics.open("rb") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
+    def cut_log(self, size: int) -> None:
+        """Forget the lines after the first `size` bytes: they are of steps that will be taken again.
+
+        Raises:
+            CurvlabError: the log is shorter than that.
+        """
+        there = self.metrics.stat().st_size if self.metrics.exists() else 0
+        if there < size:
+            found = f"'{self.metrics}' has {there} bytes, and had {size} when the state was saved"
+            raise CurvlabError(found, "lines are missing", "restore it, or start again with --force")
+        if there:
+            os.truncate(self.metrics, size)

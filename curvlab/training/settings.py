@@ -1,0 +1,212 @@
+"""TrainingSettings: every choice of a training run as one frozen value; everything wrong is said at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any, Literal, get_args
+
+from curvlab.errors import CommandError, CurvlabError
+
+Loss = Literal["auto", "cross-entropy", "bce", "mse"]
+Dtype = Literal["float32", "float64"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+DEFAULT_PROBLEM = "digits-mlp"
+_WORDS = ("problem", "architecture", "data", "loss", "optimizer", "device", "dtype", "schedule", "target", "out")
+_COUNTS = ("epochs", "steps", "batch_size", "threads", "log_every", "save_every", "snapshots")
+_TRUTHS = ("warm_start", "save_factors")
+_SEED_LIMIT = 2**63
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained; the defaults are those of `curvlab train`.
+
+    Attributes:
+        optimizer: its name.
+        problem: name of a problem; None when `architecture` is given, else `digits-mlp`.
+        architecture: "package.module:callable", in place of a problem.
+        data: name or path; of a problem it replaces the data.
+        loss: of an architecture: "cross-entropy", "bce", "mse", or "auto": what the targets look like.
+        settings: the optimizer's; what is not in it comes from the problem's recommendation, then from the class.
+        epochs: passes over the training set; None: the problem's, unless `steps` is given.
+        steps: number of steps, in place of `epochs`.
+        batch_size: examples per step; None: the problem's.
+        seed: of weights, held-out examples, order of the data and everything drawn.
+        device: "auto", or a torch device name such as "cpu", "cuda:1", "mps".
+        dtype: of weights and data.
+        threads: of the processor; None leaves torch's choice.
+        schedule: "constant", "cosine", "linear" or "step:EPOCHS:FACTOR".
+        warm_start: begin with a pass for the statistics, where the optimizer has one.
+        target: a comparison over an evaluation; the run ends when it holds.
+        max_seconds: the run stops when this much time has passed since it was started or resumed.
+        out: folder for the results; None: runs/PROBLEM-OPTIMIZER.
+        log_every: also log every so many steps.
+        save_every: also save the state every so many steps, not only after each epoch.
+        snapshots: keep the model after every so many epochs.
+        save_factors: write the averaged statistics too.
+
+    Raises:
+        CommandError: naming everything that is wrong.
+    """
+
+    optimizer: str
+    problem: str | None = None
+    architecture: str | None = None
+    data: str | None = None
+    loss: str = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    schedule: str = "constant"
+    warm_start: bool = True
+    target: str | None = None
+    max_seconds: float | None = None
+    out: str | None = None
+    log_every: int | None = None
+    save_every: int | None = None
+    snapshots: int | None = None
+    save_factors: bool = False
+
+    def __post_init__(self) -> None:
+        if self.problem is None and self.architecture is None:
+            object.__setattr__(self, "problem", DEFAULT_PROBLEM)
+        if found := wrong(self.to_dict()):
+            raise refusal(found)
+
+    @property
+    def folder(self) -> str:
+        """Where the results go."""
+        subject = self.problem or (self.architecture or "").replace(":", ".").replace("/", ".")
+        return self.out or f"runs/{subject}-{self.optimizer}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {**values, "settings": dict(self.settings)}
+
+
+NAMES = tuple(entry.name for entry in fields(TrainingSettings))
+
+
+def wrong(values: Mapping[str, Any]) -> list[str]:
+    """A sentence for everything that is wrong with values by name; None stands for "not given"."""
+    given = {name: value for name, value in values.items() if value is not None}
+    found = [sentence for name, value in given.items() if (sentence := _wrong_type(name, value))]
+    sound = {name: value for name, value in given.items() if not _wrong_type(name, value)}
+    return [*found, *_wrong_choices(sound), *_wrong_together(given, sound), *_wrong_optimizer(given, sound)]
+
+
+def refusal(found: Sequence[str]) -> CommandError:
+    """One error for all that is wrong."""
+    if len(found) == 1:
+        return CommandError(found[0])
+    listed = "; ".join(f"({place}) {sentence}" for place, sentence in enumerate(found, start=1))
+    return CommandError(f"{len(found)} things are wrong", listed)
+
+
+def unknown(name: str) -> str:
+    """The sentence about a name that is none of `NAMES`."""
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    return f"there is no option '{name}'" + (f", did you mean '{close[0]}'" if close else "")
+
+
+def _wrong_type(name: str, value: Any) -> str | None:
+    if name in _WORDS:
+        return None if isinstance(value, str) and value else f"{name} is {value!r}, not a word"
+    if name in _COUNTS:
+        return None if _is_whole(value) and value >= 1 else f"{name} is {value!r}, not a whole number above 0"
+    if name in _TRUTHS:
+        return None if isinstance(value, bool) else f"{name} is {value!r}, not true or false"
+    if name == "seed":
+        sound = _is_whole(value) and 0 <= value < _SEED_LIMIT
+        return None if sound else f"seed is {value!r}, not a whole number from 0 to 2^63 - 1"
+    if name == "max_seconds":
+        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+        return None if number else f"max_seconds is {value!r}, not a number above 0"
+    if name == "settings":
+        return None if isinstance(value, Mapping) else f"settings is {value!r}, not a table of names and values"
+    return unknown(name)
+
+
+def _wrong_choices(sound: Mapping[str, Any]) -> Iterator[str]:
+    for name, choices in (("loss", get_args(Loss)), ("dtype", get_args(Dtype))):
+        if name in sound and sound[name] not in choices:
+            yield f"{name} is {sound[name]!r}, not one of {', '.join(choices)}"
+    family, _, index = sound.get("device", "auto").partition(":")
+    if family not in get_args(DeviceName) or (":" in sound.get("device", "") and not index.isdecimal()):
+        yield f"device is {sound['device']!r}, not one of {', '.join(get_args(DeviceName))} (or cuda:1)"
+    if "schedule" in sound:
+        from curvlab.training.schedule import parse_schedule
+
+        yield from _refusal(lambda: parse_schedule(sound["schedule"]))
+
+
+def _wrong_together(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
+    from curvlab.training.entry import entry_shape
+    from curvlab.training.target import parse_target
+
+    if "problem" in given and "architecture" in given:
+        yield "a run has a problem or an architecture, not both"
+    if "architecture" in given and "data" not in given:
+        yield "an architecture needs data to train on (--data)"
+    if "architecture" in sound and ":" not in sound["architecture"]:
+        yield f"architecture is {sound['architecture']!r}, not package.module:callable"
+    if "architecture" not in given and sound.get("loss", "auto") != "auto":
+        yield "loss belongs to an architecture: a problem has its own"
+    if "epochs" in given and "steps" in given:
+        yield "a run has a number of epochs or of steps, not both"
+    metrics: tuple[str, ...] | None = None
+    if "problem" in sound:
+        from curvlab.problems.registry import problem
+
+        try:
+            metrics = tuple(problem(sound["problem"]).metrics)
+        except CurvlabError as error:
+            yield str(error)
+    if "target" in sound:
+        try:
+            target = parse_target(sound["target"])
+        except CommandError as error:
+            yield str(error)
+        else:  # the metrics of an architecture are known when its data is
+            yield from target.missing(entry_shape(metrics)) if metrics is not None else ()
+
+
+def _wrong_optimizer(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
+    if "optimizer" not in given:
+        yield "no optimizer is given (--optimizer; `curvlab list optimizers` has them)"
+        return
+    if "optimizer" not in sound:
+        return
+    from curvlab.optim.catalogue import catalogue, wrong_settings
+
+    name = sound["optimizer"]
+    if name not in catalogue():
+        close = difflib.get_close_matches(name, catalogue(), n=1)
+        yield f"there is no optimizer '{name}', " + (
+            f"did you mean '{close[0]}'" if close else f"use one of {', '.join(catalogue())}"
+        )
+        return
+    yield from wrong_settings(name, sound.get("settings", {}))
+    if sound.get("save_factors") and not catalogue()[name].has_factors:
+        yield f"{name} keeps no factors that save_factors could write"
+
+
+def _refusal(attempt: Callable[[], object]) -> Iterator[str]:
+    try:
+        attempt()
+    except CommandError as error:
+        yield str(error)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

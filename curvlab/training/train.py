@@ -1,0 +1,248 @@
+"""`train(settings)`: a network trained, everything about it on disk, and a frozen result."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvlab.analyses.environment import environment
+from curvlab.checkpoints.digest import sha256
+from curvlab.errors import CommandError
+from curvlab.optim.catalogue import catalogue
+from curvlab.problems.problem import Problem
+from curvlab.reports.files import write
+from curvlab.reports.json import dumps
+from curvlab.training.configuration import continued, folder, fresh
+from curvlab.training.entry import OPTIONAL, entry_shape
+from curvlab.training.factors import save_factors
+from curvlab.training.interruption import Interruption
+from curvlab.training.loop import Outcome, Report, Watch, train_loop
+from curvlab.training.result import TrainingResult
+from curvlab.training.run import Run, saved_state
+from curvlab.training.run_folder import RunFolder
+from curvlab.training.settings import TrainingSettings, refusal
+from curvlab.training.target import Target, parse_target
+from curvlab.training.task import Task, task
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: anew, over the remains of another (`force`), or where another stopped (`resume`)."""
+
+    resume: bool = False
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+
+def train(
+    values: Mapping[str, Any],
+    start: Start = Start(),
+    report: Report = lambda *_: None,
+    note: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Train as `values` say (names and meanings of `TrainingSettings`); torch's generators are left as they were.
+
+    Args:
+        values: only what was decided; the rest has the defaults, or for a run that goes on what it had.
+        start: anew or not.
+        report: told how far it is.
+        note: told what the user should know meanwhile, a sentence each.
+
+    Raises:
+        CurvlabError: it cannot be begun.
+    """
+    if start.resume and start.force:
+        raise CommandError("--resume and --force exclude each other", "one goes on with a run, the other deletes it")
+    began = time.monotonic()
+    report("reading the data", 0, 1)
+    state = None
+    if start.resume:
+        place = RunFolder(folder(values))
+        state = saved_state(place)
+        settings = continued(values, state["settings"], state["used"])
+        settings = replace(settings, out=str(place.path))
+    else:
+        settings = fresh(values)
+        place = RunFolder(Path(settings.folder))
+    with _environment(settings):
+        chosen = task(settings)
+        used = dict(state["used"]) if state else optimizer_settings(settings, chosen.problem)
+        notes = list(_notes(settings, chosen, state))
+        for sentence in notes:
+            note(sentence)
+        run = Run(settings, used, chosen, place)
+        target = _target(run)
+        if state:
+            run.resume(state)
+            place.summary.unlink(missing_ok=True)  # it is of the part before
+        else:
+            place.begin(start.force)
+        report("reading the data", 1, 1)
+        deadline = None if settings.max_seconds is None else began + settings.max_seconds
+        with Interruption() as interruption:
+            outcome = train_loop(run, Watch(target, deadline, interruption, report))
+            return _finished(run, outcome, target, tuple(notes), start)
+
+
+def optimizer_settings(settings: TrainingSettings, problem: Problem) -> dict[str, Any]:
+    """The user's over the problem's recommended ones; everything drawn follows the run's seed."""
+    defaults = catalogue()[settings.optimizer].settings
+    seeded = {"seed": settings.seed} if "seed" in defaults else {}
+    return {**seeded, **problem.settings.get(settings.optimizer, {}), **settings.settings}
+
+
+def plan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a run, nothing of it computed or written (`--dry-run`)."""
+    settings = fresh(values)
+    with _environment(settings):
+        chosen = task(settings)
+        run = Run(settings, optimizer_settings(settings, chosen.problem), chosen, RunFolder(Path(settings.folder)))
+        parameters = sum(p.numel() for p in run.model.parameters())
+        return {
+            "schema": "curvlab.training-plan/1",
+            "problem": chosen.problem.name,
+            "optimizer": settings.optimizer,
+            "optimizer_settings": {**catalogue()[settings.optimizer].settings, **run.used},
+            "parameters": parameters,
+            "train_examples": len(run.train_part),
+            "test_examples": len(run.test_part),
+            "batch_size": run.batch_size,
+            "steps_per_epoch": run.per_epoch,
+            "steps": run.total,
+            "data_bytes": sum(_bytes(part.x) + _bytes(part.y) for part in (run.train_part, run.test_part)),
+            "model_bytes": sum(_bytes(tensor) for tensor in run.model.state_dict().values()),
+            "folder": str(run.folder.path),
+        }
+
+
+@contextmanager
+def _environment(settings: TrainingSettings) -> Iterator[None]:
+    """Seeded generators and the wanted threads; both are put back."""
+    from curvlab.analyses.environment import pick_device
+
+    device, threads = pick_device(settings.device), torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _target(run: Run) -> Target | None:
+    """The target, once it is known that its numbers will exist in this run."""
+    if run.settings.target is None:
+        return None
+    target = parse_target(run.settings.target)
+    never = {name: None for name, value in run.line().items() if value is None and name in OPTIONAL}
+    if missing := target.missing({**entry_shape(run.task.problem.metrics), **never}):
+        raise refusal(missing)
+    return target
+
+
+def _notes(settings: TrainingSettings, chosen: Task, state: dict[str, Any] | None) -> Iterator[str]:
+    yield from chosen.notes
+    if settings.optimizer not in chosen.problem.settings and settings.architecture is None:
+        yield (
+            f"nobody has tuned {settings.optimizer} for {chosen.problem.name}: its own defaults are used where nothing "
+            "is set (--set)"
+        )
+    if state is None:
+        return
+    yield f"going on after step {state['step']}"
+    moved = [name for name in ("device", "threads") if state["settings"][name] != getattr(settings, name)]
+    if moved:
+        yield f"another {' and '.join(moved)} than before: the numbers need not agree to the last bit with one run"
+
+
+def _finished(
+    run: Run, outcome: Outcome, target: Target | None, notes: tuple[str, ...], start: Start
+) -> TrainingResult:
+    """Everything that is left to write, and the result."""
+    with run.clocks.measure("saving"):
+        run.write_model()
+        if run.settings.save_factors and getattr(run.optimizer, "averages", {}):
+            save_factors(run.folder.factors, run.optimizer, run.used)
+    result = _result(run, outcome, target, notes, start)
+    write(dumps(result.to_dict()), run.folder.summary)
+    return result
+
+
+def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str, ...], start: Start) -> TrainingResult:
+    settings, chosen, optimizer = run.settings, run.task, run.optimizer
+    parameters = dict(run.model.named_parameters())
+    coverage: Counter[str] = Counter()
+    for name, treatment in optimizer.coverage().items():
+        coverage[treatment] += parameters[name].numel()
+    seconds = run.clocks.seconds()
+    entry, line = run.entry or {}, run.line()
+    met = target is not None and outcome.status == "target-met"
+    return TrainingResult(
+        status=outcome.status,
+        reason=outcome.reason,
+        problem={
+            "name": chosen.problem.name,
+            "data": chosen.split.train.source,
+            "spec": settings.data or chosen.problem.data,
+            "likelihood": chosen.problem.likelihood,
+            "train_examples": len(chosen.split.train),
+            "test_examples": len(chosen.split.test),
+            "fingerprint": chosen.fingerprint,
+        },
+        model={
+            "path": str(run.folder.model),
+            "parameters": sum(p.numel() for p in parameters.values()),
+            "sha256": sha256([run.folder.model]),
+            "self_contained": chosen.architecture is None,
+            "data": chosen.data,
+        },
+        optimizer=settings.optimizer,
+        settings={
+            **settings.to_dict(),
+            "batch_size": run.batch_size,
+            "settings": {**catalogue()[settings.optimizer].settings, **run.used},
+        },
+        steps=run.step,
+        epochs=run.epochs(),
+        evaluated=entry.get("step"),
+        train=entry.get("train"),
+        test=entry.get("test"),
+        best=run.best,
+        seconds={**seconds, "total": sum(seconds.values()) - seconds["warm_start"]},
+        target=None if target is None else {"expression": target.gate.text, "met": met},
+        skipped=optimizer.skipped,
+        failures={unit: count for unit, count in getattr(optimizer, "failures", {}).items() if count},
+        coverage=dict(coverage),
+        memory={
+            "peak": line["memory"],
+            "device_peak": line["device_memory"],
+            "state": _state_bytes(optimizer.state_dict()),
+        },
+        seed=settings.seed,
+        environment=environment(run.device),
+        command=start.command,
+        folder=run.folder.path,
+        notes=notes,
+    )
+
+
+def _state_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return _bytes(value)
+    if isinstance(value, Mapping):
+        return sum(_state_bytes(one) for one in value.values())
+    return sum(_state_bytes(one) for one in value) if isinstance(value, list | tuple) else 0
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()

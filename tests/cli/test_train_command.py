@@ -1,0 +1,239 @@
+"""`curvlab train` as a user meets it: exit codes, files, Ctrl-C, kill -9, and the way from a run to its profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from training_runs import entries, left_behind
+
+WINE = ("train", "--problem", "wine-mlp")
+KILLED = """
+import os, sys
+from curvlab.training.run import Run
+from curvlab_cli.main import run
+take = Run.take_step
+def step(self, x, y):
+    if self.step == {step}:
+        os.kill(os.getpid(), {signal})
+    take(self, x, y)
+Run.take_step = step
+sys.argv = ["curvlab", *sys.argv[1:]]
+run()
+"""
+"""The command line, in which a signal arrives in the middle of a step."""
+
+
+@pytest.fixture
+def killed(folder):
+    """A process that gets a signal of its own, finished."""
+
+    def start(number, step, *arguments):
+        code = KILLED.format(step=step, signal=int(number))
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return start
+
+
+def test_a_run_and_its_profile(process, inside, tmp_path):
+    out = tmp_path / "r"
+    run = process(*WINE, "--optimizer", "kfac", "--epochs", 3, "--out", out)
+    assert run.returncode == 0, run.stderr
+    for part in ("wine-mlp", "kfac (lr 0.0300, damping 0.100", "finished after 15 steps, 3 epochs", "accuracy"):
+        assert part in run.stdout
+    for part in ("warm start", "0 steps skipped", "0 inverses failing", f"curvlab analyze {out}/model.safetensors"):
+        assert part in " ".join(run.stdout.split())
+    assert "curvlab: training steps" in run.stderr
+    profile = inside("analyze", out / "model.safetensors", "--json", "-")
+    assert profile.returncode == 0, profile.stderr
+    document = json.loads(profile.stdout)
+    assert document["data"]["samples"] == 178
+    assert document["coverage"]["analyzed"] == document["coverage"]["parameters"] == 275
+    assert document["settings"]["likelihood"] == "categorical"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "kfac", "tnt"])
+def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(inside, killed, tmp_path, optimizer):
+    options = (*WINE, "--optimizer", optimizer, "--epochs", 4)
+    assert inside(*options, "--out", tmp_path / "one").returncode == 0
+    dead = killed(signal.SIGKILL, 13, *options, "--out", tmp_path / "two")
+    assert dead.returncode == -signal.SIGKILL
+    assert [entry["step"] for entry in entries(tmp_path / "two")] == [5, 10]
+    assert not (tmp_path / "two" / "summary.json").exists()
+    run = inside("train", "--resume", "--out", tmp_path / "two")
+    assert run.returncode == 0
+    assert "going on after step 10" in run.stderr
+    assert left_behind(tmp_path / "two") == left_behind(tmp_path / "one")
+
+
+def test_a_run_killed_from_outside_goes_on_bit_for_bit(folder, inside, tmp_path):
+    options = (*WINE, "--optimizer", "kfac", "--epochs", "25")
+    command = [sys.executable, "-m", "curvlab_cli", *options, "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log, until = tmp_path / "two" / "metrics.jsonl", time.monotonic() + 30
+    while time.monotonic() < until and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.005)
+    victim.kill()
+    victim.wait(10)
+    assert log.read_text().count("\n") > 3
+    assert inside("train", "--resume", "--out", tmp_path / "two").returncode == 0
+    assert inside(*options, "--out", tmp_path / "one").returncode == 0
+    assert left_behind(tmp_path / "two") == left_behind(tmp_path / "one")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(inside, killed, tmp_path):
+    options = (*WINE, "--optimizer", "tnt", "--epochs", 4, "--log-every", 2)
+    run = killed(signal.SIGINT, 7, *options, "--out", tmp_path / "two")
+    assert run.returncode == 130
+    assert "interrupted after step 8" in run.stderr
+    assert f"curvlab train --resume --out {tmp_path / 'two'}" in run.stderr
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["status"] == "interrupted"
+    assert "interrupted after 8 steps, 1.60 epochs" in run.stdout
+    assert inside(*options, "--resume", "--out", tmp_path / "two").returncode == 0
+    assert inside(*options, "--out", tmp_path / "one").returncode == 0
+    assert left_behind(tmp_path / "two") == left_behind(tmp_path / "one")
+
+
+def test_a_target_decides_the_exit_code(inside, tmp_path):
+    met = inside(*WINE, "--optimizer", "kfac", "--target", "test.accuracy>0.9", "--out", tmp_path / "a")
+    assert met.returncode == 0
+    assert "target met after" in met.stdout
+    unmet = inside(*WINE, "--optimizer", "sgd", "--epochs", 1, "--target", "train.loss<1e-9", "--out", tmp_path / "b")
+    assert unmet.returncode == 3
+    assert "was not met in 5 steps" in unmet.stderr
+    late = inside(
+        *WINE, "--optimizer", "sgd", "--max-seconds", 1e-6, "--target", "train.loss<1e-9", "--out", tmp_path / "c"
+    )
+    assert late.returncode == 3
+    assert json.loads((tmp_path / "c" / "summary.json").read_text())["status"] == "out-of-time"
+
+
+def test_time_that_runs_out_is_no_failure(inside, tmp_path):
+    run = inside(*WINE, "--optimizer", "sgd", "--max-seconds", 1e-6, "--out", tmp_path / "r")
+    assert run.returncode == 0
+    assert "out of time" in run.stdout
+
+
+def test_divergence_is_code_1_and_one_sentence(inside, tmp_path):
+    run = inside(*WINE, "--optimizer", "sgd", "--set", "lr=1e6", "--out", tmp_path / "r", "--json", "-")
+    assert run.returncode == 1
+    assert run.stderr.count("the run diverged: ") == 1
+    document = json.loads(run.stdout)
+    assert document["status"] == "diverged"
+    assert document["settings"]["settings"]["lr"] == 1e6
+
+
+def test_everything_wrong_is_one_message_with_code_2(inside, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('epohcs = 3\nseed = "x"\n[set]\nlr = -1\n')
+    run = inside(
+        *("train", "--optimizer", "kfac", "--problem", "wine", "--config", config, "--device", "abacus"),
+        *("--set", "rho=1", "--set", "damping", "--target", "loss <", "--batch-size", 0, "--out", tmp_path / "r"),
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len([line for line in run.stderr.splitlines() if "reading the data" not in line]) == 1
+    for part in (
+        *("'epohcs', did you mean 'epochs'", "seed is 'x'", "lr is -1", "no setting 'rho'", "--set 'damping'"),
+        *("there is no problem 'wine'", "device is 'abacus'", "the target 'loss <'", "batch_size is 0"),
+    ):
+        assert part in run.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_and_the_command_line_together(inside, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('optimizer = "tnt"\nproblem = "wine-mlp"\nepochs = 9\n[set]\nlr = 0.5\ndamping = 0.3\n')
+    run = inside("train", "--config", config, "--epochs", 1, "--set", "lr=0.01", "--out", tmp_path / "r", "--json", "-")
+    assert run.returncode == 0
+    document = json.loads(run.stdout)
+    assert (document["optimizer"], document["steps"]) == ("tnt", 5)
+    assert (document["settings"]["settings"]["lr"], document["settings"]["settings"]["damping"]) == (0.01, 0.3)
+
+
+def test_an_earlier_run_is_kept_unless_told(inside, tmp_path):
+    options = (*WINE, "--optimizer", "sgd", "--epochs", 1, "--out", tmp_path / "r")
+    assert inside(*options).returncode == 0
+    again = inside(*options)
+    assert again.returncode == 2
+    assert "already holds a run" in again.stderr
+    assert inside(*options, "--force").returncode == 0
+
+
+def test_a_damaged_state_is_one_sentence(inside, tmp_path):
+    assert inside(*WINE, "--optimizer", "sgd", "--epochs", 1, "--out", tmp_path).returncode == 0
+    state = tmp_path / "state" / "training.state"
+    state.write_bytes(state.read_bytes()[:-10])
+    run = inside("train", "--resume", "--out", tmp_path)
+    assert run.returncode == 1
+    assert "is damaged: its checksum does not match" in run.stderr
+    assert "bug" not in run.stderr
+
+
+def test_a_network_of_ones_own_from_the_working_directory(inside, tmp_path):
+    options = ("--architecture", "mynet:build", "--data", "digits", "--epochs", 2, "--out", tmp_path)
+    run = inside("train", "--optimizer", "tnt", *options)
+    assert run.returncode == 0, run.stderr
+    assert "cross-entropy, since the targets are whole numbers" in run.stderr
+    assert inside("analyze", tmp_path / "model.safetensors").returncode == 0
+
+
+def test_a_plan_computes_nothing(inside, folder):
+    run = inside(*WINE, "--optimizer", "kfac", "--dry-run")
+    assert run.returncode == 0
+    assert "100, 5 an epoch of batches of 26" in run.stdout
+    assert not (folder / "runs").exists()
+    document = json.loads(inside(*WINE, "--optimizer", "kfac", "--dry-run", "--json", "-").stdout)
+    assert (document["parameters"], document["steps"], document["train_examples"]) == (275, 100, 130)
+
+
+def test_plots(inside, tmp_path):
+    plots = tmp_path / "plots"
+    options = ("--optimizer", "sgd", "--epochs", 3, "--out", tmp_path / "r", "--plots", plots)
+    assert inside(*WINE, *options).returncode == 0
+    assert (plots / "loss.png").read_bytes().startswith(b"\x89PNG")
+    svg = (plots / "loss.svg").read_text()
+    assert "<svg" in svg
+    assert svg.count("<!-- ") > 5  # text is drawn as outlines, each with its words in a comment
+    for words in ("epoch", "training seconds", "loss (categorical)", "train", "test", "wine-mlp, sgd, seed 0"):
+        assert f"<!-- {words} -->" in svg
+
+
+def test_the_help_names_every_option(process):
+    text = process("train", "--help", env={"COLUMNS": "200"}).stdout
+    for option in (
+        *("--optimizer", "--problem", "--architecture", "--data", "--loss", "--set", "--config", "--batch-size"),
+        *("--schedule", "--no-warm-start", "--seed", "--epochs", "--steps", "--target", "--max-seconds", "--device"),
+        *("--dtype", "--threads", "--dry-run", "--out", "--resume", "--force", "--save-every", "--log-every"),
+        *("--snapshots", "--save-factors", "--plots", "--json", "[set]", "Examples"),
+    ):
+        assert option in text
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom curvlab_cli.main import run\nsys.argv = ['curvlab', 'train', '--help']\n"
+        "try: run()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.splitlines()[-1] == "False"
+
+
+def test_no_optimizer_is_said(inside):
+    assert "no optimizer is given" in inside("train", "--problem", "wine-mlp").stderr
