@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from curvlab.checkpoints.builders import build_registered
+from curvlab.checkpoints.builders import build_registered, recorded_builder
 from curvlab.checkpoints.describable import ARGUMENTS
 from curvlab.checkpoints.quoting import quoted, reason
 from curvlab.errors import CheckpointError
@@ -33,13 +34,23 @@ MAX_LAYERS = 1_000
 
 
 def describe(module: nn.Module) -> Description:
-    """The description of a network of known modules.
+    """The description of a network of known modules, or of one that a registered builder made.
 
     Raises:
         CheckpointError: a module of another class, or one whose `forward` was replaced; the sentence says what to give
             instead.
     """
-    return {"version": VERSION, "network": _described(module, "", {})}
+    made = recorded_builder(module)
+    if made is None or getattr(nn, type(module).__name__, None) is type(module):
+        return {"version": VERSION, "network": _described(module, "", {})}
+    arguments = {name: _jsonable(value) for name, value in made["arguments"].items()}
+    description = {"version": VERSION, "builder": made["builder"], "arguments": arguments}
+    with torch.device("meta"):
+        again = build(description)
+    # What was changed after the builder made it would be lost.
+    if repr(again) != repr(module) or any("forward" in vars(part) for part in module.modules()):
+        raise _not_describable(module, "")
+    return description
 
 
 def build(description: Description) -> nn.Module:

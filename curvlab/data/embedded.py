@@ -11,20 +11,26 @@ from curvlab.data.registry import entry
 if TYPE_CHECKING:
     from torch import Tensor
 
+SIDES = {"digits": 8, "digits-16x16": 16, "digits-28x28": 28, "digits-28x28-inverted": 28}
+"""Pixels along one side of the digits, as stored and resized."""
+
 
 def embedded(name: str) -> Dataset:
     """The embedded dataset `name`: digits in [0, 1], tables and regression targets standardised per column."""
     import numpy as np
     import torch
 
-    stored = "digits" if name == "digits-16x16" else name
+    stored = "digits" if name in SIDES else name
     with np.load(EMBEDDED, allow_pickle=False) as arrays:
         x, y = torch.from_numpy(arrays[f"{stored}.x"]), torch.from_numpy(arrays[f"{stored}.y"])
     known = entry(name)
     if stored == "digits":
         x = (x.to(torch.float32) / 16).reshape(-1, 1, 8, 8)
-        if name == "digits-16x16":
-            x = torch.nn.functional.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False)
+        if name != stored:
+            side = SIDES[name]
+            x = torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+        if name.endswith("-inverted"):
+            x = 1 - x
     else:
         x = _standardised(x)
     y = _standardised(y[:, None]) if known.task == "regression" else y.to(torch.int64)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from curvlab.data.arrays import read_npy, read_npz, read_safetensors, read_torch
 from curvlab.data.budget import within
 from curvlab.data.dataset import Dataset
+from curvlab.data.discs_and_squares import read_discs_and_squares
 from curvlab.data.embedded import embedded
 from curvlab.data.idx import TYPES, is_idx_folder, read_idx
 from curvlab.data.images import read_images
 from curvlab.data.json_digits import json_digits_folder, read_json_digits
+from curvlab.data.linear_map import read_linear_map
 from curvlab.data.registry import entry, names
 from curvlab.errors import DataError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 GAUSSIAN_SAMPLES = 1024
 """How many random examples there are when nobody says."""
+GENERATED: dict[str, Callable[[], Dataset]] = {"linear-map": read_linear_map, "shapes": read_discs_and_squares}
+"""Datasets that are computed, always the same, when they are asked for."""
 
 
 def load(
@@ -55,7 +59,8 @@ def load(
     if name == "gaussian":
         return _gaussian(shape, GAUSSIAN_SAMPLES if samples is None else samples, seed, max_memory)
     if name in names():
-        return embedded(name).take(samples, seed)
+        made = GENERATED[name]() if name in GENERATED else embedded(name)
+        return made.take(samples, seed)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path, shape, samples, seed, max_memory)

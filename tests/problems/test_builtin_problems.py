@@ -20,13 +20,19 @@ FIRST_ORDER = {
     "adam": lambda weights, lr, damping: torch.optim.Adam(weights, lr, eps=damping),
 }
 OPTIMIZERS = {"sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "block-fisher"}
+UNTRIED = {"cifar-cnn9": {"sgd"}, "cifar-vit": {"adam"}, "voc-unet": {"adam"}}
+"""Networks that nobody had the data or the time to tune for here: the optimizers whose settings their papers print."""
+LARGER = {"digits-wide-mlp", "digits-inverted-wide-mlp", "digits-mlp-4x100", "voc-unet"}
+"""Networks of the layers of digits-mlp or shapes-unet, of sizes that take seconds."""
+SLOW_BLOCKS = {"factorisation", "digits-vit"}
+"""Exact blocks fit, at seconds a step."""
 
 
 def state(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if name != "voc-unet"])
 def test_the_seed_alone_decides_the_weights(name):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -44,15 +50,16 @@ def test_the_seed_alone_decides_the_weights(name):
 @pytest.mark.parametrize("name", names())
 def test_a_saved_network_is_the_same_after_loading(name, tmp_path):
     chosen = problem(name)
-    module = chosen.build(1)
+    module = chosen.build(1).eval()
     data = chosen.data if name in EMBEDDED else None  # a path in a file is nobody's to follow
     curvlab.save(tmp_path / "model.safetensors", module, data=data, likelihood=chosen.likelihood)
     loaded = curvlab.load(tmp_path / "model.safetensors").module
-    x = torch.rand(3, *chosen.input_shape)
+    # A full image of VOC takes seconds; the network takes any size.
+    x = torch.rand(2, *(chosen.input_shape if name != "voc-unet" else (3, 32, 32)))
     assert torch.equal(module(x), loaded(x))
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", [name for name in EMBEDDED if name not in LARGER])
 def test_a_saved_network_is_profiled_with_no_options(name, tmp_path):
     chosen = problem(name)
     path = tmp_path / "model.safetensors"
@@ -97,8 +104,10 @@ def test_loss_and_metrics_are_means_over_examples(name):
 @pytest.mark.parametrize("name", names())
 def test_settings_are_there_for_the_optimizers_that_fit(name):
     settings = problem(name).settings
-    # Exact blocks of layers with a hundred thousand weights and more fit no memory.
-    assert set(settings) == (OPTIMIZERS if name in EMBEDDED else OPTIMIZERS - {"block-fisher"})
+    # Exact blocks of layers with some thousand weights and more fit no memory.
+    largest = max(layer.numel() for layer in problem(name).build(0).parameters())
+    known = OPTIMIZERS if largest < 5500 and name not in SLOW_BLOCKS else OPTIMIZERS - {"block-fisher"}
+    assert set(settings) == UNTRIED.get(name, known)
     for optimizer, values in settings.items():
         assert set(values) == ({"lr"} if optimizer == "sgd" else {"lr", "damping"})
         assert all(0 < value <= 1 for value in values.values())

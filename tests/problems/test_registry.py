@@ -17,6 +17,8 @@ from curvlab.problems.registry import load_problems, names, problem, register
 BUILT_IN = {
     *("digits-mlp", "digits-autoencoder", "digits-cnn", "digits-linear", "wine-mlp", "diabetes-mlp"),
     *("mnist-autoencoder", "fashion-mlp", "fashion-cnn"),
+    *("factorisation", "digits-wide-mlp", "digits-inverted-wide-mlp", "digits-mlp-4x100"),
+    *("digits-vit", "cifar-vit", "digits-cnn9", "cifar-cnn9", "shapes-unet", "voc-unet"),
 }
 STRANGER = """
 from dataclasses import replace

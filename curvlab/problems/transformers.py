@@ -1,0 +1,105 @@
+"""Vision transformers: a small one for the digits, and the one that lnb 5.3 trains on CIFAR-10.
+
+Settings for the digits come from small grids (factors of 3) of 2 epochs with one seed; those of K-FAC, EKFAC, TNT and
+gradient descent lie at the edge of what was tried. Exact blocks fit into memory, but an epoch takes half a minute:
+nobody has tuned them. For CIFAR-10 there is the rate of Equinox's example, which lnb follows; nothing was trained here,
+images are not augmented, and test images are drawn by seed, as an archive does not say which they are.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from curvlab.checkpoints.builders import build_registered, register_builder
+from curvlab.problems.convolutions import CIFAR, OBTAIN_CIFAR
+from curvlab.problems.initialisation import glorot
+from curvlab.problems.metrics import accuracy
+from curvlab.problems.problem import Problem
+from curvlab.problems.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _vision_transformer(**arguments: Any) -> nn.Module:
+    from curvlab.problems.vision_transformer import VisionTransformer
+
+    return VisionTransformer(**arguments)
+
+
+def glorot_tokens(module: nn.Module) -> None:
+    """Maps by Glorot, class token and positions ~ N(0, 0.1²): so small a network learns too slowly from other draws."""
+    from torch import nn
+
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            glorot(part)
+    for name in ("class_token", "position"):
+        nn.init.normal_(module.get_parameter(name), std=0.1)
+
+
+register_builder("vision-transformer", _vision_transformer)
+
+register(
+    Problem(
+        name="digits-vit",
+        description="digits at 8x8 in patches of 2x2, 2 blocks of width 32 with 4 heads, GELU",
+        source="lnb 5.3, at the size of the embedded digits",
+        model=partial(
+            build_registered,
+            "vision-transformer",
+            {"image": (1, 8, 8), "patch": 2, "width": 32, "hidden": 64, "heads": 4, "num_layers": 2},
+        ),
+        data="digits",
+        input_shape=(1, 8, 8),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=297,
+        batch_size=50,
+        epochs=20,
+        settings={
+            "sgd": {"lr": 0.001},
+            "adam": {"lr": 0.003, "damping": 1e-8},
+            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "kfac": {"lr": 0.003, "damping": 0.03},
+            "ekfac": {"lr": 0.003, "damping": 0.03},
+            "tnt": {"lr": 3e-4, "damping": 0.03},
+            "shampoo": {"lr": 0.003, "damping": 1e-4},
+        },
+        initialise=glorot_tokens,
+    )
+)
+
+register(
+    Problem(
+        name="cifar-vit",
+        description="CIFAR-10 in patches of 4x4, 6 blocks of width 512, 8 heads, GELU, plain norms",
+        source="lnb 5.3, after the example of Equinox",
+        model=partial(
+            build_registered,
+            "vision-transformer",
+            {
+                "image": (3, 32, 32),
+                "patch": 4,
+                "width": 512,
+                "hidden": 256,
+                "heads": 8,
+                "num_layers": 6,
+                "affine": False,
+                "dropout": 0.1,
+            },
+        ),
+        data=CIFAR,
+        input_shape=(3, 32, 32),
+        targets="labels",
+        likelihood="categorical",
+        metrics={"accuracy": accuracy},
+        test_size=10_000,
+        batch_size=64,
+        epochs=100,
+        settings={"adam": {"lr": 1e-4, "damping": 1e-8}},
+        obtain=OBTAIN_CIFAR,
+    )
+)
