@@ -8,12 +8,13 @@ import warnings
 
 import torch
 
-from benchmarks import factors, memory, spectra, timing
+from benchmarks import factors, memory, optimizer_memory, spectra, steps, timing
 from benchmarks.networks import mlp, resnet18
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
-parser.add_argument("--only", choices=["mlp", "resnet", "spectra", "memory"], action="append", help="repeatable")
+PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory"]
+parser.add_argument("--only", choices=PARTS, action="append", help="repeatable")
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 parser.add_argument("--cpu-time", action="store_true", help="one thread, time spent computing: for busy machines")
 arguments = parser.parse_args()
@@ -22,7 +23,7 @@ warnings.filterwarnings("ignore")  # the peers' own deprecations
 if arguments.cpu_time:
     arguments.threads, timing.CLOCK = 1, time.process_time
 torch.set_num_threads(arguments.threads)
-wanted = arguments.only or ["mlp", "resnet", "spectra", "memory"]
+wanted = arguments.only or PARTS
 clock = "CPU time" if arguments.cpu_time else "wall time"
 print(f"torch {torch.__version__}, {arguments.threads} threads, {clock}, medians of {arguments.rounds} rounds in turn")
 if "mlp" in wanted:
@@ -34,3 +35,7 @@ if "spectra" in wanted:
     spectra.measure(max(3, arguments.rounds // 3))
 if "memory" in wanted:
     memory.measure()
+if "steps" in wanted:
+    steps.measure(max(3, arguments.rounds // 3))
+if "optimizer-memory" in wanted:
+    optimizer_memory.measure()
