@@ -21,6 +21,12 @@ class Row:
     watches: bool = True  # needs the model to run inside a closure
     scheduled: bool = True  # has operators that are renewed every inverse_interval steps
     valley: float = 1.0  # share of the learning rate that Rosenbrock's valley bears
+    power: float = 1.0  # weights decay by 1 − αᵖγ
+    variant: str = ""  # what sets this row apart from another of the same optimizer
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def make(self, model: nn.Module, likelihood: str = "categorical", **changes: Any) -> Optimizer:
         return create(self.name, model, likelihood=likelihood, **{**self.settings, **changes})
@@ -31,8 +37,20 @@ ROWS = [
     Row("adam", {"lr": 0.02}, {"beta1": 1.0, "damping": 0.0}, watches=False, scheduled=False),
     Row("rmsprop", {"lr": 0.005}, {"decay": -0.1}, watches=False, scheduled=False),
     Row("kfac", {"lr": 0.1, "damping": 0.03}, {"damping": 0.0, "inverse_interval": 0}),
+    Row(
+        "kfac",
+        {"lr": 1.0, "damping": 0.1, "step_size": "mvp", "adapt_damping": True},
+        {"damping_interval": 0, "step_size": "best"},
+        variant="mvp-adapted",
+    ),
+    Row("kfac", {"lr": 0.1, "damping": 0.03, "norm_constraint": 0.1}, {"norm_constraint": 0.0}, variant="constrained"),
     Row("ekfac", {"lr": 0.1, "damping": 0.03}, {"decay": 1.5}, valley=0.3),
     Row("tnt", {"lr": 0.1, "damping": 0.3}, {"statistics_interval": 1.5}),
     Row("shampoo", {"lr": 0.02, "damping": 1e-2, "inverse_interval": 5}, {"momentum": 1.0}, watches=False),
     Row("block-fisher", {"lr": 0.1, "damping": 0.3, "inverse_interval": 5}, {"weight_decay": -1.0}),
+    Row("lnb", {"lr": 0.04}, {"minimum_norm": -1.0, "iterations": 0}, scheduled=False, power=0.5),
+    Row("lnb", {"lr": 0.04, "online": False}, {"online": 2}, scheduled=False, power=0.5, variant="offline"),
+    Row("fop", {"lr": 0.1}, {"hyper_lr": -1.0, "form": "round"}, watches=False, scheduled=False, valley=0.02),
+    Row("s-hd", {"lr": 0.1}, {"hyper_lr": -1.0}, watches=False, scheduled=False, valley=0.02),
+    Row("pp-hd", {"lr": 0.1}, {"base": "rmsprop"}, watches=False, scheduled=False, valley=0.02),
 ]

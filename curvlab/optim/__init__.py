@@ -5,11 +5,29 @@ from __future__ import annotations
 from curvlab.optim.adam import Adam
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.ekfac import EKFAC
+from curvlab.optim.fop import FOP
+from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
 from curvlab.optim.kfac import KFAC
+from curvlab.optim.lnb import LNB
 from curvlab.optim.registry import OPTIMIZERS, create
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
 from curvlab.optim.shampoo import Shampoo
 from curvlab.optim.tnt import TNT
 
-__all__ = ["EKFAC", "KFAC", "OPTIMIZERS", "SGD", "TNT", "Adam", "BlockFisher", "RMSprop", "Shampoo", "create"]
+__all__ = [
+    "EKFAC",
+    "FOP",
+    "KFAC",
+    "LNB",
+    "OPTIMIZERS",
+    "SGD",
+    "TNT",
+    "Adam",
+    "BlockFisher",
+    "HypergradientDescent",
+    "ParameterwiseHypergradientDescent",
+    "RMSprop",
+    "Shampoo",
+    "create",
+]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
+from curvlab.rules.adam import adam, scaled
 
 
 class Adam(Optimizer):
@@ -49,29 +49,18 @@ class Adam(Optimizer):
 
     def update(self, gradients: Named) -> Named:
         """m̂/(√v̂ + ε)."""
-        directions = {}
+        directions: Named = {}
         for group, names, parameters in self.by_group(gradients):
-            beta1, beta2 = group["beta1"], group["beta2"]
-            for name, p in zip(names, parameters, strict=True):
-                g, state = gradients[name], self.state[p]
-                if not state:
-                    state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), count=0)
-                state["count"] += 1
-                mean = state["mean"].lerp_(g, 1 - beta1)
-                state["square"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                directions[name] = self._scaled(mean, state, group) / (1 - beta1 ** state["count"])
+            moved = adam([self.state[p] for p in parameters], [gradients[name] for name in names], group)
+            directions.update(zip(names, moved, strict=True))
         return directions
 
     def direction(self, gradients: Named) -> Named:
         """g/(√v̂ + ε) with the second moment of the steps so far; g itself before the first."""
         directions = dict(gradients)
         for group, names, parameters in self.by_group(gradients):
-            for name, p in zip(names, parameters, strict=True):
-                if self.state.get(p):
-                    directions[name] = self._scaled(gradients[name], self.state[p], group)
+            known = {name: self.state[p] for name, p in zip(names, parameters, strict=True) if self.state.get(p)}
+            if known:
+                moved = scaled([gradients[name] for name in known], list(known.values()), group)
+                directions.update(zip(known, moved, strict=True))
         return directions
-
-    def _scaled(self, x: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        root = state["square"].sqrt().div_((1 - group["beta2"] ** state["count"]) ** 0.5)
-        scaled: Tensor = x / root.add_(group["damping"])
-        return scaled

@@ -13,7 +13,11 @@ from curvlab.optim.adam import Adam
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.core import Optimizer
 from curvlab.optim.ekfac import EKFAC
+from curvlab.optim.fop import FOP
+from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings
+from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
 from curvlab.optim.kfac import KFAC
+from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
@@ -22,7 +26,21 @@ from curvlab.optim.shared import Shared
 from curvlab.optim.tnt import TNT
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    made.name: made for made in (SGD, Adam, RMSprop, KFAC, EKFAC, TNT, Shampoo, BlockFisher)
+    made.name: made
+    for made in (
+        SGD,
+        Adam,
+        RMSprop,
+        KFAC,
+        EKFAC,
+        TNT,
+        Shampoo,
+        BlockFisher,
+        LNB,
+        FOP,
+        HypergradientDescent,
+        ParameterwiseHypergradientDescent,
+    )
 }
 
 
@@ -47,6 +65,8 @@ def create(name: str, model: nn.Module, *, likelihood: str | None = None, **sett
     if issubclass(kind, Preconditioned):
         known |= set(Shared.__annotations__)
         settings = {"likelihood": likelihood, **settings}
+    if issubclass(kind, HypergradientOptimizer):
+        known |= set(HypergradientSettings.__annotations__)
     unknown = sorted(set(settings) - known - {"likelihood"})
     if unknown:
         raise CurvlabError(f"{name} has no setting {unknown[0]!r}", "", f"there are {', '.join(sorted(known))}")

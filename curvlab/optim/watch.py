@@ -33,7 +33,7 @@ class Seen:
         loss: the closure's, without its graph.
         examples: N.
         gradients: of the loss, by parameter name.
-        samples: block name -> features and signals of the block, ∂ℓ_n/∂s without a 1/N.
+        samples: block name -> features of the block, and signals ∂ℓ_n/∂s without a 1/N where they are wanted.
     """
 
     loss: Tensor
@@ -48,14 +48,15 @@ class Watch:
     Args:
         model: the network.
         name: of the optimizer, for messages.
+        signals: whether anybody wants what blocks send back; samples without signals cost the backward nothing.
 
     Attributes:
         found: the model's blocks, once the model has run.
         inputs: what the model was last called with, positional and by name.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: nn.Module, name: str, signals: bool = True) -> None:
+        self.model, self.name, self.signals = model, name, signals
         self.found: Survey | None = None
         self.inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._tape: Tape | None = None
@@ -79,7 +80,7 @@ class Watch:
             loss = checked_loss(self.name, closure())
         tape = self._checked()
         # The closure's loss is a mean over the batch; ℓ_n is one example's.
-        self._collecting, self._scale = seed is None, tape.examples if seed is None else 1
+        self._collecting, self._scale = self.signals and seed is None, tape.examples if seed is None else 1
         gradients = gradients_of(loss, seed is not None)
         if seed is not None:
             output, self._collecting = output_tensor(tape.output), True
@@ -88,11 +89,17 @@ class Watch:
             tape.pull(output, pulled)
         self._collecting = False
         dtype = next(self.model.parameters()).dtype
-        lit = {name: [call for call in calls if call.g is not None] for name, calls in self._calls.items()}
+        lit = {name: [call for call in calls if self._complete(call)] for name, calls in self._calls.items()}
         samples = {name: Sample(calls, tape.examples, dtype) for name, calls in lit.items() if calls}
         examples, self._calls = tape.examples, {}
         tape.release()
         return Seen(loss.detach(), examples, gradients, samples)
+
+    def _complete(self, call: Call) -> bool:
+        """Whether the call shows what is wanted of it."""
+        if not self.signals:
+            call.check()
+        return not self.signals or call.g is not None
 
     def _checked(self) -> Tape:
         tape = self._tape
@@ -136,7 +143,8 @@ class Watch:
         finally:
             self._surveying = False
         found = self.found
-        self._tape = Tape(self.model, found.modules, self._on_call, self._on_signal, lambda name, why: None, found.axes)
+        on_signal = self._on_signal if self.signals else None
+        self._tape = Tape(self.model, found.modules, self._on_call, on_signal, lambda name, why: None, found.axes)
         self._tape.join(args, kwargs)
 
     def _on_call(self, use: str, call: Call) -> None:

@@ -1,0 +1,108 @@
+"""Linear neuron boosting: which parts of a model are neurons, and what a batch shows of them, E[āāᵀ] (lnb Alg. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvlab.capture.sample import Sample
+from curvlab.capture.survey import Survey
+from curvlab.curvatures.curvature import State, Unit, layer_units
+from curvlab.layers.embedding import EmbeddingLayer
+from curvlab.layers.layer import Layer, Moments
+from curvlab.operators.gram import mirrored
+from curvlab.operators.neuron_metric import NeuronMetric
+from curvlab.statistics.feature_moments import append_one
+from curvlab.statistics.feature_sums import feature_sums
+
+
+def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Unit]:
+    """The blocks with a metric: dense maps whose parameters are all trainable and no other block's.
+
+    The rest has the identity metric: position embeddings, class tokens (lnb 3.3), norm scales, what is tied.
+    """
+    units = [unit for unit in layer_units(found) if unit.block is not None and not unit.block.tied]
+    return [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the batches of a step have shown of a neuron.
+
+    Attributes:
+        sums: Σ a, Σ a⊙a and the number of rows.
+        metric: M; None where the features are one-hot: M is diag E[a⊙a] then, and its average over steps is known.
+    """
+
+    sums: Moments
+    metric: NeuronMetric | None
+
+    def joined(self, other: Seen) -> Seen:
+        """Both together."""
+        a, b = self.sums, other.sums
+        sums = Moments(a.total + b.total, a.second + b.second, a.rows + b.rows)
+        metric = self.metric.joined(other.metric) if self.metric is not None and other.metric is not None else None
+        return Seen(sums, metric)
+
+    def check(self) -> None:
+        """Raise if inputs that are still needed were overwritten since."""
+        for call in () if self.metric is None else self.metric.inputs:
+            call.check()
+
+    def moments(self, dtype: torch.dtype) -> State:
+        """μ = E[a] and χ = E[a⊙a]."""
+        means = {"mean": self.sums.total / self.sums.rows, "square": self.sums.second / self.sums.rows}
+        return {key: value.to(dtype) for key, value in means.items()}
+
+
+def seen(sample: Sample, products: int | None) -> Seen:
+    """The metric by the cheaper route, and its moments.
+
+    Args:
+        sample: features of one batch.
+        products: how many times a matrix W̄ will be multiplied with the metric; None if it has to be formed.
+    """
+    layer, rows = sample.layer, sum(call.rows for call in sample.calls)
+    if isinstance(layer, EmbeddingLayer):
+        return Seen(_sums(sample), None)
+    formed = products is None or moments_are_cheaper(layer, rows, products)
+    return by_moments(sample) if formed else by_inputs(sample)
+
+
+def moments_are_cheaper(layer: Layer, rows: int, products: int) -> bool:
+    """Whether to form M from n rows and multiply k times with it takes less than to go k times through the layer and
+    back: n·j²/4 + (k·o + 150)·j² < 2k·n·o·j + 2.5e7, in multiplications of a group.
+
+    Forming M costs half of its n·j²/2, as it is one large product (or, for a convolution, fewer shifted ones), and
+    each entry about 150 to be copied, mirrored and summed; the way through a layer has overhead of its own. Fitted to
+    15 shapes of linear layers and convolutions in float32 on one core.
+    """
+    o, j = layer.height, layer.width + layer.biased
+    return rows * j**2 / 4 + (products * o + 150) * j**2 < 2 * products * rows * o * j + 2.5e7 / layer.groups
+
+
+def by_inputs(sample: Sample) -> Seen:
+    """The inputs themselves are kept; nothing is formed."""
+    inputs = tuple(call for call in sample.calls if call.x is not None)
+    sums = _sums(sample)
+    return Seen(sums, NeuronMetric(sample.layer, sums.rows, inputs))
+
+
+def by_moments(sample: Sample) -> Seen:
+    """Σ āāᵀ by the layer's cheapest road; the inputs are let go."""
+    layer, moments = sample.layer, sample.feature_moments()
+    second = torch.diag_embed(moments.second) if moments.diagonal else mirrored(moments.second.contiguous())
+    square = second.diagonal(dim1=1, dim2=2)
+    if layer.biased:
+        second = append_one(second, moments.total)
+        second[:, -1, -1] = moments.rows
+    return Seen(Moments(moments.total, square, moments.rows), NeuronMetric(layer, moments.rows, second=second))
+
+
+def _sums(sample: Sample) -> Moments:
+    sums = [feature_sums(call.layer, call.x, sample.dtype) for call in sample.calls if call.x is not None]
+    total, square = torch.stack([s.total for s in sums]).sum(0), torch.stack([s.second for s in sums]).sum(0)
+    return Moments(total, square, sum(s.rows for s in sums))

@@ -1,0 +1,262 @@
+"""u = P(M)g, W ← W − ε p(u), M ← M − ρ Adam(∂J/∂M): a preconditioner learned beside the weights (fop Alg. 1, eq. 6–8).
+
+`HypergradientOptimizer` is what FOP, S-HD and PP-HD share; they say which P(M) a parameter has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.errors import CurvlabError
+from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound, check
+from curvlab.rules.adam import State, adam, descend, scaled, slope
+from curvlab.rules.hypergradient import Learned
+
+
+class HypergradientSettings(TypedDict, total=False):
+    """Settings that FOP, S-HD and PP-HD take by name, with these defaults; all but `seed` also per group.
+
+    Attributes:
+        base: "sgd", the heavy ball v ← αv + u, or "adam": what is made of u.
+        momentum: α = 0.9 of the heavy ball.
+        beta1: β₁ = 0.9 of the base optimizer Adam.
+        beta2: β₂ = 0.999 of it.
+        damping: its ε = 1e-8.
+        weight_decay: γ = 0, decoupled.
+        hyper_lr: ρ = 1e-4, the learning rate of M.
+        hyper_optimizer: "adam" (fop 4.1), with β = 0.9, 0.999, or "sgd" (fop Alg. 1, line 7): what learns M.
+        seed: 0, of M₀ where it is drawn.
+        groups: parameter groups with settings of their own; None.
+    """
+
+    base: str
+    momentum: float
+    beta1: float
+    beta2: float
+    damping: float
+    weight_decay: float
+    hyper_lr: float
+    hyper_optimizer: str
+    seed: int
+    groups: Iterable[Mapping[str, Any]] | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "base": "sgd",
+    "momentum": 0.9,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "damping": 1e-8,
+    "weight_decay": 0.0,
+    "hyper_lr": 1e-4,
+    "hyper_optimizer": "adam",
+}
+BOUNDS: dict[str, Bound] = {
+    "lr": RATE,
+    "base": Bound(choices=("sgd", "adam")),
+    "momentum": DECAY,
+    "beta1": DECAY,
+    "beta2": DECAY,
+    "damping": POSITIVE,
+    "weight_decay": RATE,
+    "hyper_lr": RATE,
+    "hyper_optimizer": Bound(choices=("adam", "sgd")),
+    "seed": Bound(whole=True),
+}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "damping": 1e-8}
+"""Of the Adam that learns M."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What preconditions a parameter: `form` with the M of a block, which other parameters may share."""
+
+    block: str
+    form: Learned
+
+
+class _Use(NamedTuple):
+    """A parameter in a step, and its Part."""
+
+    name: str
+    p: Tensor
+    part: Part
+    group: dict[str, Any]
+    state: dict[str, Any]
+
+
+class HypergradientOptimizer(Optimizer):
+    """Gradient descent on the weights and, one step behind, on what preconditions them.
+
+    At step t: u = P(M⁽ᵗ⁾)∇J⁽ᵗ⁾ goes to the base optimizer; M⁽ᵗ⁺¹⁾ = M⁽ᵗ⁾ − ρ·Adam(h), h = −ε ∂⟨S∘∇J⁽ᵗ⁾, P(M)∇J⁽ᵗ⁻¹⁾⟩/∂M
+    at M⁽ᵗ⁾, where fop Alg. 1 and eq. 4 have it (the chain rule of eq. 3 says M⁽ᵗ⁻¹⁾, one hyper-step earlier). ε and the
+    base optimizer's slope S are those of the step that led from θ⁽ᵗ⁻¹⁾ to θ⁽ᵗ⁾.
+
+    Args:
+        model: the network.
+        defaults: settings of its own for every group, "lr" among them.
+        shared: see `HypergradientSettings`.
+
+    Attributes:
+        learned: block -> {"matrix": M, and the state of its Adam}.
+    """
+
+    bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
+
+    def __init__(self, model: nn.Module, defaults: dict[str, Any], **shared: Unpack[HypergradientSettings]) -> None:
+        given: dict[str, Any] = {**DEFAULTS, "seed": 0, "groups": None, **shared}
+        unknown = sorted(set(given) - set(HypergradientSettings.__annotations__))
+        if unknown:
+            known = ", ".join(HypergradientSettings.__annotations__)
+            raise CurvlabError(f"{self.name} has no setting {unknown[0]!r}", "", f"there are {known}")
+        self.seed: int = given.pop("seed")
+        groups = given.pop("groups")
+        check(self.name, {**defaults, **given, "seed": self.seed}, self.bounds)
+        super().__init__(model, {**defaults, **given}, groups)
+        self.learned: dict[str, State] = {}
+        self._known: dict[str, Part | None] = {}
+
+    @abstractmethod
+    def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
+        """What preconditions a parameter; None where it follows the base optimizer alone."""
+
+    # A step.
+
+    def update(self, gradients: Named) -> Named:
+        """Directions of the base optimizer for u = P(M⁽ᵗ⁾)∇J⁽ᵗ⁾; then M⁽ᵗ⁺¹⁾."""
+        uses = self._uses(gradients)
+        for use in uses:
+            if use.part.block not in self.learned:
+                self.learned[use.part.block] = {"matrix": self._matrix(use)}
+        preconditioned = self._preconditioned(uses, gradients)
+        self._learn(uses, gradients)
+        for use in uses:
+            g, state = gradients[use.name], self.state[use.p]
+            # `zero_grad` and the next backward may write into p.grad; what autograd returned is nobody else's.
+            state["previous"], state["rate"] = g.clone() if g is use.p.grad else g, use.group["lr"]
+        return self._based(preconditioned)
+
+    @torch.no_grad()
+    def direction(self, gradients: Named) -> Named:
+        """P(M)g; with the base optimizer Adam, scaled by its second moment so far."""
+        directions = self._preconditioned(self._uses(gradients), gradients)
+        for group, names, parameters in self.by_group(gradients):
+            for name, p in zip(names, parameters, strict=True):
+                if group["base"] == "adam" and "square" in self.state.get(p, {}):
+                    (directions[name],) = scaled([directions[name]], [self.state[p]], group)
+        return directions
+
+    def _preconditioned(self, uses: Sequence[_Use], gradients: Named) -> Named:
+        found = dict(gradients)
+        alike: dict[Learned, list[_Use]] = {}
+        for use in uses:
+            alike.setdefault(use.part.form, []).append(use)
+        for form, some in alike.items():
+            us = form.apply_all([self._matrix(use) for use in some], [gradients[use.name] for use in some])
+            found.update(zip((use.name for use in some), us, strict=True))
+        return found
+
+    def _learn(self, uses: Sequence[_Use], gradients: Named) -> None:
+        """M ← M − ρ·Adam(h), h summed over the parameters that share M."""
+        alike: dict[Any, list[_Use]] = {}
+        for use in uses:
+            if "previous" in use.state:
+                alike.setdefault((use.part.form, use.state["rate"]), []).append(use)
+        hypergradients: Named = {}
+        groups: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
+        for (form, rate), some in alike.items():
+            ms = [self.learned[use.part.block]["matrix"] for use in some]
+            now = [gradients[use.name] for use in some]
+            now = [g * use.state["slope"] if "slope" in use.state else g for g, use in zip(now, some, strict=True)]
+            pulled = form.pull_all(ms, now, [use.state["previous"] for use in some], -rate)
+            for use, h in zip(some, pulled, strict=True):
+                block = use.part.block
+                if block in hypergradients:
+                    hypergradients[block] = hypergradients[block] + h
+                else:
+                    hypergradients[block] = h
+                    groups.setdefault(id(use.group), (use.group, []))[1].append(block)
+        for group, blocks in groups.values():
+            own, steps = [self.learned[block] for block in blocks], [hypergradients[block] for block in blocks]
+            ms, settings = [state["matrix"] for state in own], {**ADAM, "lr": group["hyper_lr"]}
+            if group["hyper_optimizer"] == "adam":
+                descend(ms, own, steps, settings)
+            else:
+                torch._foreach_add_(ms, steps, alpha=-settings["lr"])
+
+    def _based(self, preconditioned: Named) -> Named:
+        directions: Named = {}
+        for group, names, parameters in self.by_group(preconditioned):
+            if group["base"] == "adam":
+                states, us = [self.state[p] for p in parameters], [preconditioned[name] for name in names]
+                directions.update(zip(names, adam(states, us, group), strict=True))
+                for state, u in zip(states, us, strict=True):
+                    if "previous" in state:
+                        state["slope"] = slope(state, u, group)
+        rest = {n: u for n, u in preconditioned.items() if n not in directions} if directions else preconditioned
+        return directions | self.heavy_ball(rest)
+
+    def _matrix(self, use: _Use) -> Tensor:
+        """M of the parameter's block; M₀, not kept, before its first step."""
+        block = use.part.block
+        if block in self.learned:
+            found: Tensor = self.learned[block]["matrix"]
+            return found
+        # A hash, so that no two blocks and no two runs share their numbers, whatever order they are first used in.
+        mixed = int.from_bytes(hashlib.sha256(f"{self.seed} {block}".encode()).digest()[:8], "little") >> 1
+        return use.part.form.start(use.p, torch.Generator().manual_seed(mixed))
+
+    def _uses(self, tensors: Mapping[str, Tensor]) -> list[_Use]:
+        """The trainable parameters among the names of `tensors` that something preconditions."""
+        return [
+            _Use(name, p, part, group, self.state.get(p, {}))
+            for group, names, parameters in self.by_group(tensors)
+            for name, p in zip(names, parameters, strict=True)
+            if (part := self._part(name, p, group)) is not None
+        ]
+
+    def _part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
+        if name not in self._known:
+            self._known[name] = self.part(name, p, group)
+        return self._known[name]
+
+    # What is there to see, and to save.
+
+    @property
+    def matrices(self) -> Named:
+        """Block -> M (the tensors in use); M₀ for blocks that have not been stepped."""
+        return {use.part.block: self._matrix(use) for use in self._uses(dict(self.model.named_parameters()))}
+
+    def coverage(self) -> dict[str, str]:
+        """Parameter name -> this method's name, or that it follows the base optimizer alone."""
+        found = {}
+        for group in self.param_groups:
+            plain = "heavy ball" if group["base"] == "sgd" else "adam"
+            for p in group["params"]:
+                name = self.names[id(p)]
+                inside = self._part(name, p, group) is not None
+                found[name] = self.name if inside else f"{plain}: no matrix for a parameter of its shape"
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """With M and the state of its Adam, by block."""
+        return {**super().state_dict(), "learned": {block: dict(state) for block, state in self.learned.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.load_state_dict`; the learned matrices move to the model's device."""
+        super().load_state_dict(state_dict)
+        self._known = {}  # the saved groups may have other forms
+        device = self.parameters()[0].device
+        self.learned = {
+            block: {k: v.to(device).clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+            for block, state in state_dict["learned"].items()
+        }

@@ -1,0 +1,44 @@
+"""Hypergradient descent: W ← W − ε r∘u, r ← r + ρε⟨∇J⁽ᵗ⁾, ∇J⁽ᵗ⁻¹⁾⟩, a rate r per layer (S-HD) or per parameter (PP-HD):
+the baselines of FOP (fop 4; Baydin et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+
+from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.rules.hypergradient import LearnedRate, LearnedRates
+
+
+class HypergradientDescent(HypergradientOptimizer):
+    """S-HD: one learned rate per layer, which its weight and bias share.
+
+    The rate is relative to ε and starts at 1, so that schedules and groups go on to work: ε·r is the rate that Baydin
+    et al. learn, and Adam's step ρ in r is a step ερ in it. Nothing keeps it positive, as in the papers.
+
+    Args:
+        model: the network.
+        lr: ε.
+        shared: base, momentum, beta1, beta2, damping, weight_decay, hyper_lr, hyper_optimizer, seed, groups.
+    """
+
+    name = "s-hd"
+
+    def __init__(self, model: nn.Module, *, lr: float = 0.05, **shared: Unpack[HypergradientSettings]) -> None:
+        super().__init__(model, {"lr": lr}, **shared)
+
+    def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
+        """The rate of the module that the parameter is of."""
+        return Part(name.rpartition(".")[0] or name, LearnedRate())
+
+
+class ParameterwiseHypergradientDescent(HypergradientDescent):
+    """PP-HD: a learned rate for every single parameter, a diagonal preconditioner. Arguments as in S-HD."""
+
+    name = "pp-hd"
+
+    def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
+        """Rates shaped like the parameter."""
+        return Part(name, LearnedRates())

@@ -1,0 +1,104 @@
+"""m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p = m̂/(√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ) (Kingma & Ba 2015,
+Algorithm 1), for tensors of weights, or of what an optimizer learns beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvlab.shapes import Float
+
+State = dict[str, Any]
+"""{"mean": m, "square": v, "count": t}, and whatever else its owner keeps there."""
+
+
+def adam(states: Sequence[State], gradients: list[Tensor], settings: Mapping[str, Any]) -> list[Tensor]:
+    """p of every tensor, once its g has entered its moments.
+
+    Args:
+        states: one of each tensor; moments that are not there start at zero.
+        gradients: g, in the same order.
+        settings: "beta1", "beta2" and "damping" (ε).
+    """
+    for state, g in zip(states, gradients, strict=True):
+        _advance(state, g)
+    means, squares = [state["mean"] for state in states], [state["square"] for state in states]
+    torch._foreach_lerp_(means, gradients, 1 - settings["beta1"])
+    torch._foreach_mul_(squares, settings["beta2"])
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - settings["beta2"])
+    found = scaled(means, states, settings)
+    torch._foreach_div_(found, [1 - settings["beta1"] ** state["count"] for state in states])
+    return found
+
+
+def descend(
+    tensors: list[Tensor], states: Sequence[State], gradients: list[Tensor], settings: Mapping[str, Any]
+) -> None:
+    """x ← x − lr·p of every tensor x, in one call where there is one: many small tensors take longer to start on.
+
+    Args:
+        tensors: x, changed in place.
+        states: as in `adam`.
+        gradients: as in `adam`.
+        settings: "lr", "beta1", "beta2" and "damping" (ε).
+    """
+    if any(x.device.type != "cpu" for x in tensors):  # where lists of tensors are one call each
+        torch._foreach_add_(tensors, adam(states, gradients, settings), alpha=-settings["lr"])
+        return
+    for state, g in zip(states, gradients, strict=True):
+        _advance(state, g)
+    counts = {state["count"]: torch.tensor(float(state["count"])) for state in states}
+    torch._fused_adam_(
+        tensors,
+        gradients,
+        [state["mean"] for state in states],
+        [state["square"] for state in states],
+        [],
+        [counts[state["count"]] for state in states],
+        lr=settings["lr"],
+        beta1=settings["beta1"],
+        beta2=settings["beta2"],
+        weight_decay=0.0,
+        eps=settings["damping"],
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def scaled(tensors: list[Tensor], states: Sequence[State], settings: Mapping[str, Any]) -> list[Tensor]:
+    """x/(√v̂ + ε) of every tensor x with the second moment of the steps so far; arguments as in `adam`."""
+    roots = _roots(states, settings)
+    torch._foreach_add_(roots, settings["damping"])
+    return list(torch._foreach_div(tensors, roots))
+
+
+def slope(state: State, g: Float[Tensor, "*shape"], settings: Mapping[str, Any]) -> Float[Tensor, "*shape"]:
+    """∂p/∂g of the step just taken with g: [(1−β₁)/(1−β₁ᵗ) − p·(1−β₂)/(1−β₂ᵗ)·g/√v̂]/(√v̂ + ε), entry by entry.
+
+    It is 0 where √v̂ is 0, which has no derivative there. At t = 1 it nearly vanishes: p is then the sign of g.
+    """
+    fresh = 1 - settings["beta2"] ** state["count"]
+    (root,) = _roots([state], settings)
+    damped = root + settings["damping"]
+    old = 1 - settings["beta1"] ** state["count"]
+    ratio = g / root.where(root > 0, 1.0)
+    p = state["mean"] / damped / old
+    found = (1 - settings["beta1"]) / old - p * ratio * ((1 - settings["beta2"]) / fresh)
+    answer: Tensor = (found / damped).where(root > 0, 0.0)
+    return answer
+
+
+def _advance(state: State, g: Tensor) -> None:
+    if "mean" not in state:
+        state.update(mean=torch.zeros_like(g), square=torch.zeros_like(g), count=0)
+    state["count"] += 1
+
+
+def _roots(states: Sequence[State], settings: Mapping[str, Any]) -> list[Tensor]:
+    """√v̂, in memory of their own."""
+    roots = list(torch._foreach_sqrt([state["square"] for state in states]))
+    torch._foreach_div_(roots, [(1 - settings["beta2"] ** state["count"]) ** 0.5 for state in states])
+    return roots

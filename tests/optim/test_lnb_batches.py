@@ -1,0 +1,100 @@
+"""LNB's batches: both routes to the metric, micro-batches, what overflows, what is held and for how long."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curvlab.errors import CurvlabError
+from curvlab.optim import LNB
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_both_routes_make_the_same_steps(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of every kind of neuron, two micro-batches a step."""
+    found = []
+    for cheaper in (True, False):
+        monkeypatch.setattr("curvlab.curvatures.lnb.moments_are_cheaper", lambda *_, c=cheaper: c)
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+            nn.Tanh(),
+            nn.ConvTranspose2d(4, 3, 2, stride=2),
+            nn.Tanh(),
+            nn.Flatten(2),
+            nn.Linear(16, 4),
+            nn.Flatten(),
+            nn.Linear(12, 3),
+        )
+        generator = torch.Generator().manual_seed(1)
+        x, y = torch.randn(10, 2, 4, 4, generator=generator), torch.randint(0, 3, (10,), generator=generator)
+        optimizer = LNB(model, lr=0.02, iterations=iterations)
+        for _ in range(4):
+            optimizer.accumulate(lambda: F.cross_entropy(model(x[:4]), y[:4]))  # noqa: B023
+            optimizer.step(lambda: F.cross_entropy(model(x[4:]), y[4:]))  # noqa: B023
+        found.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    for name, p in found[0].items():
+        torch.testing.assert_close(found[1][name], p, rtol=1e-9, atol=1e-11)
+
+
+def test_features_that_overflow_leave_the_neuron_where_it_is() -> None:
+    """float32 squares of 1e25 are infinite though gradients are not; the other neuron goes on."""
+    torch.set_default_dtype(torch.float32)
+    x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.size = nn.Linear(4, 4), nn.Linear(4, 3), 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(x * self.size) / self.size))
+
+    model = Scaled()
+    optimizer = LNB(model)
+    optimizer.step(lambda: F.cross_entropy(model(x), y))
+    before, averages = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.averages)
+    model.size = 1e25
+    optimizer.step(lambda: F.cross_entropy(model(x), y))
+    assert optimizer.skipped == 0
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert torch.equal(model.a.weight, before["a.weight"])
+    assert not torch.equal(model.b.weight, before["b.weight"])
+    assert torch.equal(optimizer.averages["a"]["square"], averages["a"]["square"])
+    model.size = 1.0
+    last: Tensor | None = None
+    for _ in range(5):
+        last = optimizer.step(lambda: F.cross_entropy(model(x), y))
+    assert last is not None
+    assert bool(last.isfinite())
+
+
+def test_inputs_are_let_go_when_the_next_step_looks() -> None:
+    """No more than one step's features are held, and `direction` has those of the last."""
+    x, y = torch.randn(40, 5), torch.randint(0, 3, (40,))
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    optimizer = LNB(model)
+    optimizer.accumulate(lambda: F.cross_entropy(model(x), y))
+    assert not optimizer._seen
+    optimizer.step(lambda: F.cross_entropy(model(x), y))
+    assert optimizer._seen["0"].sums.rows == 80
+    assert not optimizer._gathering
+
+
+def test_a_batch_that_is_overwritten_before_the_step_is_noticed() -> None:
+    """A wide layer of few rows is known by its inputs until the step."""
+    x, y = torch.randn(20, 800), torch.randint(0, 3, (20,))
+    model = nn.Linear(800, 3)
+    optimizer = LNB(model)
+    optimizer.accumulate(lambda: F.cross_entropy(model(x), y))
+    x.zero_()
+    with pytest.raises(CurvlabError, match="overwritten"):
+        optimizer.step(lambda: F.cross_entropy(model(torch.randn(20, 800)), y))
