@@ -27,7 +27,8 @@ Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 class Tape:
     """Hooks on a model; `run` is its forward, `pull` a backward from the output to every map.
 
-    A class with `close()` and not a generator: an optimizer holds one for as long as it lives.
+    A class with `close()` and not a generator: an optimizer holds one for as long as it lives. Hooks are there only
+    while a call is recorded, so that in between the model can be copied and pickled like any other.
 
     Args:
         model: the network.
@@ -60,10 +61,7 @@ class Tape:
         self._replaced: list[tuple[nn.Module, Any]] = []
         self._armed = self._running = self._fast_path = False
         lookup = dict(model.named_modules())
-        self._handles.append(model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        for name, adapted in modules.items():
-            self._attach(name, lookup[name], adapted)
-        self._handles.append(model.register_forward_hook(self._end, always_call=True))
+        self._modules = [(name, lookup[name], adapted) for name, adapted in modules.items()]
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output for a batch, recorded.
@@ -77,25 +75,40 @@ class Tape:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Inside, every call of the model is recorded: `runs` counts them, `output` is what the last one returned."""
-        self._armed, self.runs, self.output = True, 0, None
+        self._hook()
         try:
             yield
         finally:
-            self._armed = False
+            self.pause()
 
     def join(self, args: Any, kwargs: Any) -> None:
         """Record the call of the model that is just beginning: for a tape made inside the model's own pre-hook."""
-        self._armed, self.runs, self.output = True, 0, None
+        self._hook()
         self._begin(self.model, args, kwargs)
 
     def pause(self) -> None:
-        """Stop recording; what the last call returned stays."""
+        """Stop recording and take all hooks off; what the last call returned stays."""
         self._armed = False
+        for handle in self._handles:
+            handle.remove()
+        for module, before in reversed(self._replaced):
+            vars(module).pop("forward", None)
+            if before is not None:
+                vars(module)["forward"] = before
+        self._handles, self._replaced = [], []
 
     def release(self) -> None:
         """Stop recording and let go of the last graph."""
-        self._armed = False
+        self.pause()
         self.output = self.anchor = None
+
+    def _hook(self) -> None:
+        self.pause()
+        self._armed, self.runs, self.output = True, 0, None
+        self._handles.append(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for name, module, adapted in self._modules:
+            self._attach(name, module, adapted)
+        self._handles.append(self.model.register_forward_hook(self._end, always_call=True))
 
     def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._armed or self._running:
@@ -123,13 +136,7 @@ class Tape:
 
     def close(self) -> None:
         """Take all hooks off, and let go of everything: what a cycle keeps alive waits for the garbage collector."""
-        for handle in self._handles:
-            handle.remove()
-        for module, before in reversed(self._replaced):
-            vars(module).pop("forward", None)
-            if before is not None:
-                vars(module)["forward"] = before
-        self._handles, self._replaced = [], []
+        self.pause()
         self.anchor = self.output = self.on_signal = None
         self.on_call = self.on_refusal = _nothing
         self._watcher.watch, self._watcher.refuse = _unwatched, _nothing

@@ -53,6 +53,10 @@ class BlockFisherCurvature(Curvature):
         self._kept: dict[str, int] = {}
         self._parts = count()
 
+    def recipe(self) -> dict[str, str | float]:
+        """The memory allowed changes how averages are kept, not what they are of."""
+        return {"source": self.source}
+
     def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
         """One per block that shares no parameter with another and is not frozen."""
         units = []

@@ -71,6 +71,10 @@ class Curvature(ABC):
 
     source: Source = "pseudo"
 
+    def recipe(self) -> dict[str, str | float]:
+        """What averages depend on: those of another recipe cannot be gone on with."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, str | float)}
+
     @abstractmethod
     def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
         """The units of a model, and by omission the parameters that follow the plain gradient.

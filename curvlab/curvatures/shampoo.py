@@ -17,16 +17,28 @@ from curvlab.operators.power import powers
 
 
 class ShampooCurvature(Curvature):
-    """Contractions of the batch gradient itself: no signals, so that every parameter is a unit."""
+    """Contractions of the batch gradient itself: no signals, so that every parameter is a unit.
+
+    Args:
+        largest_mode: a tensor with a longer mode is none: its factor would be that square.
+    """
 
     source: Source = "gradient"
+
+    def __init__(self, largest_mode: int = 8192) -> None:
+        self.largest_mode = largest_mode
+
+    def recipe(self) -> dict[str, str | float]:
+        """Which tensors have factors is not part of what the factors are."""
+        return {}
 
     def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
         """One per parameter: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
         units = []
         for name, p in parameters.items():
             shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], p[0, 0].numel())
-            units.append(Unit(name, None, "weight", {"weight": name}, shape or (1,)))
+            if max(shape, default=1) <= self.largest_mode:
+                units.append(Unit(name, None, "weight", {"weight": name}, shape or (1,)))
         return units
 
     def measure(self, unit: Unit, sample: Sample, state: State) -> State:

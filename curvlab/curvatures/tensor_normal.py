@@ -24,14 +24,21 @@ class TensorNormalCurvature(Curvature):
     Args:
         statistic: "batch" contracts the mean pseudo-gradient of the batch (ren Alg. 15), "per-example" each example's.
         source: "pseudo", or "data" for TNT-EF.
+        largest_mode: a tensor with a longer mode is no unit: its factor would be that square.
     """
 
-    def __init__(self, statistic: TensorStatistic = "batch", source: Source = "pseudo") -> None:
-        self.statistic, self.source = statistic, source
+    def __init__(
+        self, statistic: TensorStatistic = "batch", source: Source = "pseudo", largest_mode: int = 8192
+    ) -> None:
+        self.statistic, self.source, self.largest_mode = statistic, source, largest_mode
+
+    def recipe(self) -> dict[str, str | float]:
+        """Which tensors have factors is not part of what the factors are."""
+        return {"statistic": self.statistic, "source": self.source}
 
     def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
         """One per parameter tensor that one layer owns."""
-        return tensor_units(found, parameters)
+        return [unit for unit in tensor_units(found, parameters) if max(unit.shape) <= self.largest_mode]
 
     def measure(self, unit: Unit, sample: Sample, state: State) -> State:
         """Σ of the gradient (batch), or of the contractions (per-example)."""

@@ -84,7 +84,7 @@ def _entry(name: str, kind: type[Optimizer]) -> CatalogueEntry:
         description,
         sources[0] if sources else "",
         settings,
-        hasattr(made, "warm_start"),
+        made.warms,
         hasattr(made, "averages"),
     )
 

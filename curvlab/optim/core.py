@@ -8,7 +8,7 @@ take `loss.backward(); step()`.
 from __future__ import annotations
 
 import contextlib
-import weakref
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.tape import batch_size
+from curvlab.curvatures.curvature import Unit
 from curvlab.errors import CurvlabError
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
 from curvlab.optim.parameter_groups import parameter_groups
+from curvlab.optim.saved_state import check_state, moved
 
 Closure = Callable[[], Tensor]
 Named = dict[str, Tensor]
@@ -40,12 +42,17 @@ class Optimizer(torch.optim.Optimizer):
 
     Attributes:
         steps: number of calls of `step`.
-        skipped: number of those that were not taken because the gradient was not finite.
+        skipped: number of batches that moved nothing because their gradient was not finite, those of a warm start
+            included.
+        averages: statistics by unit, where a method has them.
     """
 
     name: ClassVar[str]
     bounds: ClassVar[Mapping[str, Bound]] = {"lr": RATE, "momentum": DECAY, "weight_decay": RATE}
     needs_closure: ClassVar[bool] = False
+    warms: ClassVar[bool] = False
+    """Whether `warm_start` has anything to measure."""
+    averages: dict[str, dict[str, Tensor]]
 
     def __init__(
         self, model: nn.Module, defaults: dict[str, Any], groups: Iterable[Mapping[str, Any]] | None = None
@@ -56,12 +63,43 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(parameter_groups(model, groups), defaults)
         for group in self.param_groups:
             check(self.name, group, self.bounds)
+        devices = sorted({str(p.device) for p in model.parameters()})
+        if len(devices) > 1:
+            raise CurvlabError(
+                f"{self.name}: the model's parameters are on {' and '.join(devices)}", "one device is needed"
+            )
         self.steps = self.skipped = 0
+        self.averages = {}
         self._batch = 0
-        watcher = weakref.WeakMethod(self._count)
-        model.register_forward_pre_hook(lambda _, args, kwargs: _call(watcher, args, kwargs), with_kwargs=True)
         self._gathered: Named = {}
         self._examples = 0
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Unit -> how often in a row its newest inverse failed; units without a failure are left out."""
+        return {}
+
+    def current_damping(self) -> float | None:
+        """λ or ε of the first group, as it is now; None for a method without. For a log: it may wait for the device."""
+        damping: float | None = self.param_groups[0].get("damping")
+        return damping
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; what a group may set are this optimizer's own hyper-parameters.
+
+        Raises:
+            CurvlabError: another setting, a value out of bounds, or a parameter that is not the model's.
+        """
+        parameters = param_group["params"]
+        if any(id(p) not in self.names for p in ([parameters] if isinstance(parameters, Tensor) else parameters)):
+            raise CurvlabError(f"{self.name}: a parameter group holds a tensor that is no parameter of the model")
+        unknown = sorted(set(param_group) - {*self.defaults, "params"})
+        if unknown and not hasattr(self, "steps"):  # later, schedulers keep notes of their own in groups
+            raise CurvlabError(
+                f"{self.name}: a parameter group sets {unknown[0]!r}", "", f"it can set {', '.join(self.defaults)}"
+            )
+        check(self.name, param_group, self.bounds)
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
@@ -92,8 +130,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def accumulate(self, closure: Closure) -> Tensor:
         """Add a batch to the next step: losses are means, so that batches count by their number of examples."""
-        with torch.enable_grad():
-            loss, examples, fresh = self.evaluate(closure)
+        try:
+            loss, examples, fresh = self.examine(closure)
+        except BaseException:
+            self._gathered, self._examples = {}, 0
+            self.forget()
+            raise
         self._examples += examples
         share = examples / self._examples
         if share == 1:
@@ -107,17 +149,64 @@ class Optimizer(torch.optim.Optimizer):
                 self._gathered[name] = torch.lerp(old, new, share)
         return loss
 
+    def examine(self, closure: Closure) -> tuple[Tensor, int, Named]:
+        """`evaluate` with gradients on, and the model's calls counted."""
+        self._batch = 0
+        handle = self.model.register_forward_pre_hook(lambda _, *call: self.noted(*call), with_kwargs=True)
+        try:
+            with torch.enable_grad():
+                return self.evaluate(closure)
+        finally:
+            handle.remove()
+
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """Loss, number of examples (1 if the closure never runs the model) and gradients of the loss."""
-        self._batch = 0
         loss = checked_loss(self.name, closure())
         return loss.detach(), max(1, self._batch), self.gradients_of(loss)
 
     def gradients_of(self, loss: Tensor, retain_graph: bool = False) -> Named:
         """∂loss/∂W of every trainable parameter that the loss depends on."""
         trainable = [p for p in self.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(loss, trainable, retain_graph=retain_graph, allow_unused=True)
+        try:
+            gradients = torch.autograd.grad(loss, trainable, retain_graph=retain_graph, allow_unused=True)
+        except RuntimeError as error:
+            if "backward through the graph a second time" not in str(error):
+                raise
+            raise CurvlabError(
+                f"{self.name}: the closure has called backward", "the optimizer does that", "return the loss only"
+            ) from error
         return {self.names[id(p)]: g for p, g in zip(trainable, gradients, strict=True) if g is not None}
+
+    def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
+        """One pass that measures what the method averages; weights, buffers and random state stay as they were.
+
+        Args:
+            batches: closures as for `step`; or with `loss`, a loader.
+            loss: the mean loss of an item of the loader, called with its parts: `lambda x, y: criterion(model(x), y)`.
+
+        Returns:
+            Seconds it took; 0 where there is nothing to measure (`warms` is false).
+        """
+        if not self.warms:
+            return 0.0
+        start = time.perf_counter()
+        buffers = [(b, b.clone()) for b in self.model.buffers()]
+        with torch.random.fork_rng(sorted({p.device.index for p in self.parameters() if p.device.type == "cuda"})):
+            for batch in batches:
+                _, examples, gradients = self.examine(_closure(self.name, batch, loss))
+                with torch.no_grad(), self.full_precision():
+                    if finite(gradients):
+                        self.absorb(gradients, examples)
+                    else:
+                        self.forget()
+                        self.skipped += 1
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return time.perf_counter() - start
+
+    def absorb(self, gradients: Named, examples: int) -> None:
+        """Hook of `warm_start`: what one batch shows joins the averages."""
 
     def prepare(self, gradients: Named, examples: int) -> None:
         """Hook before `update`: statistics and operators of a step on so many examples."""
@@ -173,15 +262,28 @@ class Optimizer(torch.optim.Optimizer):
         """Whatever autocast the forward runs under, statistics and directions keep the parameters' own type."""
         return torch.autocast(self.parameters()[0].device.type, enabled=False)
 
-    def _count(self, args: Any, kwargs: Any) -> None:
+    def noted(self, args: Any, kwargs: Any) -> None:
+        """Hook at every call of the model while a closure runs: counts its examples."""
         with contextlib.suppress(CurvlabError):  # a model without tensors to count is one example
             self._batch += batch_size(args or kwargs)
+
+    def group_of(self, unit: Unit) -> Mapping[str, Any]:
+        """The parameter group of the unit's first parameter."""
+        first = next(iter(unit.parameters.values()))
+        return next(g for g in self.param_groups for p in g["params"] if self.names[id(p)] == first)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        """An optimizer is tied to its model: make one for the copied model and load this one's state."""
+        raise CurvlabError(
+            f"{self.name} cannot be copied", "it is tied to its model", "load its state_dict into a new one"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, by parameter name: continuing after a load equals never having stopped."""
         groups = [{**group, "params": [self.names[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {
             "optimizer": self.name,
+            "shapes": {self.names[id(p)]: list(p.shape) for p in self.parameters()},
             "steps": self.steps,
             "skipped": self.skipped,
             "state": {self.names[id(p)]: dict(values) for p, values in self.state.items()},
@@ -190,25 +292,20 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a saved state; tensors move to their parameter's device.
+        """Take over a saved state; tensors take their parameter's device and floating type.
 
         Raises:
-            CurvlabError: it is of another optimizer, or of a model with other parameters.
+            CurvlabError: it is of another optimizer, or of a model with other parameters. Nothing has changed then.
         """
-        if state_dict.get("optimizer") != self.name:
-            raise CurvlabError(f"a state of {state_dict.get('optimizer')!r} cannot be loaded into {self.name}")
+        check_state(self.name, state_dict, {self.names[id(p)]: list(p.shape) for p in self.parameters()})
         byname = dict(self.model.named_parameters())
-        unknown = sorted(
-            {*state_dict["state"], *(n for g in state_dict["param_groups"] for n in g["params"])} - set(byname)
-        )
-        if unknown:
-            raise CurvlabError(f"the saved state has a parameter {unknown[0]!r}", "the model has none of that name")
+        self._gathered, self._examples = {}, 0
+        self.forget()
         self.steps, self.skipped = state_dict["steps"], state_dict["skipped"]
         self.param_groups = [{**g, "params": [byname[n] for n in g["params"]]} for g in state_dict["param_groups"]]
         self.state.clear()
         for name, values in state_dict["state"].items():
-            p = byname[name]
-            self.state[p] = {k: v.to(p.device).clone() if isinstance(v, Tensor) else v for k, v in values.items()}
+            self.state[byname[name]] = moved(dict(values), byname[name])
 
 
 def finite(tensors: Mapping[str, Tensor]) -> bool:
@@ -217,10 +314,18 @@ def finite(tensors: Mapping[str, Tensor]) -> bool:
     return not tensors or bool(torch.stack([t.sum() for t in tensors.values()]).isfinite().all())
 
 
-def _call(watcher: weakref.WeakMethod[Any], args: Any, kwargs: Any) -> None:
-    method = watcher()
-    if method is not None:
-        method(args, kwargs)
+def _closure(name: str, batch: Any, loss: Callable[..., Tensor] | None) -> Closure:
+    if loss is None:
+        if not callable(batch):
+            raise CurvlabError(
+                f"{name}: warm_start was given a {type(batch).__name__}",
+                "without loss= it takes closures",
+                "give loss=",
+            )
+        closure: Closure = batch
+        return closure
+    parts = batch if isinstance(batch, tuple | list) else (batch,)
+    return lambda: loss(*parts)
 
 
 def checked_loss(name: str, loss: Any) -> Tensor:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 import torch
@@ -75,8 +74,7 @@ ADAM = {"beta1": 0.9, "beta2": 0.999, "damping": 1e-8}
 """Of the Adam that learns M."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What preconditions a parameter: `form` with the M of a block, which other parameters may share."""
 
     block: str
@@ -154,43 +152,30 @@ class HypergradientOptimizer(Optimizer):
                     (directions[name],) = scaled([directions[name]], [self.state[p]], group)
         return directions
 
-    def _preconditioned(self, uses: Sequence[_Use], gradients: Named) -> Named:
-        found = dict(gradients)
-        alike: dict[Learned, list[_Use]] = {}
-        for use in uses:
-            alike.setdefault(use.part.form, []).append(use)
-        for form, some in alike.items():
-            us = form.apply_all([self._matrix(use) for use in some], [gradients[use.name] for use in some])
-            found.update(zip((use.name for use in some), us, strict=True))
-        return found
+    def _preconditioned(self, uses: Iterable[_Use], gradients: Named) -> Named:
+        return {**gradients, **{use.name: use.part.form.apply(self._matrix(use), gradients[use.name]) for use in uses}}
 
-    def _learn(self, uses: Sequence[_Use], gradients: Named) -> None:
+    def _learn(self, uses: Iterable[_Use], gradients: Named) -> None:
         """M ← M − ρ·Adam(h), h summed over the parameters that share M."""
-        alike: dict[Any, list[_Use]] = {}
-        for use in uses:
-            if "previous" in use.state:
-                alike.setdefault((use.part.form, use.state["rate"]), []).append(use)
         hypergradients: Named = {}
         groups: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
-        for (form, rate), some in alike.items():
-            ms = [self.learned[use.part.block]["matrix"] for use in some]
-            now = [gradients[use.name] for use in some]
-            now = [g * use.state["slope"] if "slope" in use.state else g for g, use in zip(now, some, strict=True)]
-            pulled = form.pull_all(ms, now, [use.state["previous"] for use in some], -rate)
-            for use, h in zip(some, pulled, strict=True):
-                block = use.part.block
-                if block in hypergradients:
-                    hypergradients[block] = hypergradients[block] + h
-                else:
-                    hypergradients[block] = h
-                    groups.setdefault(id(use.group), (use.group, []))[1].append(block)
-        for group, blocks in groups.values():
-            own, steps = [self.learned[block] for block in blocks], [hypergradients[block] for block in blocks]
-            ms, settings = [state["matrix"] for state in own], {**ADAM, "lr": group["hyper_lr"]}
-            if group["hyper_optimizer"] == "adam":
-                descend(ms, own, steps, settings)
+        for name, _, (block, form), group, state in uses:
+            if "previous" not in state:
+                continue
+            now = gradients[name] * state["slope"] if "slope" in state else gradients[name]
+            h = form.pull(self.learned[block]["matrix"], now, state["previous"]).mul_(-state["rate"])
+            if block in hypergradients:
+                hypergradients[block] += h
             else:
-                torch._foreach_add_(ms, steps, alpha=-settings["lr"])
+                hypergradients[block] = h
+                groups.setdefault(id(group), (group, []))[1].append(block)
+        for learner, blocks in groups.values():
+            states, steps = [self.learned[block] for block in blocks], [hypergradients[block] for block in blocks]
+            matrices = [state["matrix"] for state in states]
+            if learner["hyper_optimizer"] == "adam":
+                descend(matrices, states, steps, {**ADAM, "lr": learner["hyper_lr"]})
+            else:
+                torch._foreach_add_(matrices, steps, alpha=-learner["hyper_lr"])
 
     def _based(self, preconditioned: Named) -> Named:
         directions: Named = {}

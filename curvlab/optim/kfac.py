@@ -17,6 +17,7 @@ from curvlab.optim.core import Closure, Named
 from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.quadratic_steps import Part, QuadraticSteps
+from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, Shared
 from curvlab.rules.norm_constraint import norm_constraint as shrinkage
 from curvlab.rules.norm_constraint import squared_length
@@ -94,15 +95,17 @@ class KFAC(Preconditioned):
                 )
             interval = damping_interval if adapt_damping else None
             self.quadratics = QuadraticSteps(self, self.likelihood, chosen, interval)
-        self._call: ModelCall | None = None
+        self._calls: list[ModelCall] = []
         self._gradients: Named = {}
 
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """As every preconditioned optimizer; the quadratic model must be able to run the batch again."""
-        self._call = None
+        self._calls = []
         loss, examples, gradients = super().evaluate(closure)
-        if self.quadratics is not None and self._call is not None and not self._warming:
-            self.quadratics.parts.append(Part(self._call, closure, examples, loss))
+        if self.quadratics is not None and self._calls and not self._warming:
+            # The survey's small forward comes first: the last call is the closure's own.
+            self.quadratics.parts.append(Part(self._calls[-1], closure, examples, loss))
+        self._calls = []
         return loss, examples, gradients
 
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
@@ -141,6 +144,12 @@ class KFAC(Preconditioned):
             return group
         return {**group, "damping": self.quadratics.relief * group["damping"]}
 
+    def current_damping(self) -> float:
+        """λ of the first group, as it has been adapted."""
+        relief = 1.0 if self.quadratics is None else self.quadratics.relief.item()
+        damping: float = self.param_groups[0]["damping"]
+        return relief * damping
+
     def state_dict(self) -> dict[str, Any]:
         """With the factor by which λ has been adapted."""
         state = super().state_dict()
@@ -149,10 +158,11 @@ class KFAC(Preconditioned):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As `Preconditioned.load_state_dict`."""
         super().load_state_dict(state_dict)
-        if self.quadratics is not None:
-            self.quadratics.relief = state_dict["relief"].to(self.quadratics.relief.device).clone()
+        if self.quadratics is not None and "relief" in state_dict:
+            self.quadratics.relief = moved(state_dict["relief"], self.quadratics.relief)
 
-    def _count(self, args: Any, kwargs: Any) -> None:
-        super()._count(args, kwargs)
-        if self.quadratics is not None:  # the survey's small forward comes first: the last call is the closure's own
-            self._call = ModelCall.of(self.model, args, kwargs)
+    def noted(self, args: Any, kwargs: Any) -> None:
+        """As in `Optimizer`; the quadratic model will call the model so again."""
+        super().noted(args, kwargs)
+        if self.quadratics is not None:
+            self._calls.append(ModelCall.of(self.model, args, kwargs))

@@ -179,11 +179,6 @@ class LNB(Optimizer):
                 torch._foreach_mul_(parameters, 1 - length * group["weight_decay"])
             torch._foreach_add_(parameters, [directions[name] for name in names], alpha=-length)
 
-    def group_of(self, unit: Unit) -> Mapping[str, Any]:
-        """The parameter group of the neuron's first parameter."""
-        first = next(iter(unit.parameters.values()))
-        return next(g for g in self.param_groups for p in g["params"] if self.names[id(p)] == first)
-
     def coverage(self) -> dict[str, str]:
         """Parameter name -> its metric; known after the first step."""
         inside = {name for unit in self.units for name in unit.parameters.values()}

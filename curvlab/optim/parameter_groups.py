@@ -18,14 +18,16 @@ def parameter_groups(model: nn.Module, groups: Iterable[Mapping[str, Any]] | Non
         groups: `{"params": [names or parameters], "lr": ..., ...}` each.
 
     Raises:
-        CurvlabError: a name is not of the model, or the model has no parameters.
+        CurvlabError: a group has no "params", a name is not of the model, or the model has no parameters.
     """
     byname = dict(model.named_parameters())
     made: list[dict[str, Any]] = []
     taken: set[int] = set()
     for group in groups or ():
+        if "params" not in group:
+            raise CurvlabError("a parameter group has no 'params'", "", "name its parameters: {'params': [...], ...}")
         chosen = []
-        for item in group["params"]:
+        for item in [group["params"]] if isinstance(group["params"], str | nn.Parameter) else group["params"]:
             if isinstance(item, str) and item not in byname:
                 raise CurvlabError(f"a parameter group names {item!r}", "the model has no such parameter")
             chosen.append(byname[item] if isinstance(item, str) else item)

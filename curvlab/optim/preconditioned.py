@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -16,8 +17,9 @@ from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.pack import pack, unpack
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
-from curvlab.optim.core import Closure, Named, Optimizer, finite
+from curvlab.optim.core import Closure, Named, Optimizer
 from curvlab.optim.hyperparameters import Bound, check
+from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed
 from curvlab.optim.watch import Seen, Watch
 from curvlab.solvers.last_good import Kept, LastGood
@@ -42,6 +44,7 @@ class Preconditioned(Optimizer):
     """
 
     bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
+    warms: ClassVar[bool] = True
     eager: ClassVar[bool] = True
     """Whether operators are renewed on each of the first T2 steps."""
 
@@ -65,7 +68,6 @@ class Preconditioned(Optimizer):
         self.likelihood = None if target is None else likelihood(target)
         self.watch = Watch(model, self.name)
         self.units: list[Unit] = []
-        self.averages: dict[str, State] = {}
         self.operators: LastGood[Operator] = LastGood()
         self.unmeasured: dict[str, int] = {}
         self.measured = self.refreshed = 0
@@ -73,6 +75,9 @@ class Preconditioned(Optimizer):
         self._rows: dict[str, int] = {}
         self._warming = False
         self._generator: torch.Generator | None = None
+        self._trainable: frozenset[str] = frozenset()
+        self._covered: set[str] = set()
+        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
 
     @property
     def needs_closure(self) -> bool:  # type: ignore[override]
@@ -88,16 +93,31 @@ class Preconditioned(Optimizer):
 
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """Loss, examples and gradients of a batch; its statistics join the step's sums when they are due."""
-        due = self._warming or self.steps % self.schedule["statistics_interval"] == 0
-        if not due or not self.needs_closure:
+        if not self.needs_closure:
+            self._find_units()
             return super().evaluate(closure)
-        seed = self._pseudo_residual if self.curvature.source == "pseudo" else None
-        seen = self.watch.run(closure, self.gradients_of, seed)
-        if not self.units:
-            self.units = self._trainable_units()
-        with torch.no_grad(), self.full_precision():
-            self._measure(seen)
+        due = self._warming or self.steps % self.schedule["statistics_interval"] == 0 or not self.averages
+        if not due and not self._changed():
+            return super().evaluate(closure)
+        pseudo = due and self.curvature.source == "pseudo"
+        seen = self.watch.run(closure, self.gradients_of, self._pseudo_residual if pseudo else None)
+        self._find_units()
+        if due:
+            with torch.no_grad(), self.full_precision():
+                self._measure(seen)
         return seen.loss, seen.examples, seen.gradients
+
+    def _changed(self) -> bool:
+        """Whether units are to be found: after construction or a load, or since parameters were frozen or freed."""
+        return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
+
+    def _find_units(self) -> None:
+        if not self._changed():
+            return
+        trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
+        units = self.curvature.units(self.watch.found, trainable)
+        self.units = [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
+        self._trainable = frozenset(trainable)
 
     def _pseudo_residual(self, output: Tensor) -> Tensor:
         """∂ℓ/∂z at targets drawn from the model's own distribution."""
@@ -105,15 +125,11 @@ class Preconditioned(Optimizer):
         if self._generator is None:
             self._generator = torch.Generator(output.device)
         if not self._sums:
-            # Seeded by the step, so that a resumed run draws what an uninterrupted one would.
-            self._generator.manual_seed((self.schedule["seed"] * 1_000_003 + self.steps) % 2**63)
+            # By the step (in a warm start by the batch), so that a resumed run draws what an uninterrupted one would.
+            where = f"{self.schedule['seed']} {'warm' if self._warming else self.steps} {self.measured * self._warming}"
+            self._generator.manual_seed(int.from_bytes(hashlib.sha256(where.encode()).digest()[:7]))
         with self.full_precision():
             return self.likelihood.drawn_residual(output.detach(), self._generator)
-
-    def _trainable_units(self) -> list[Unit]:
-        trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
-        units = self.curvature.units(self.watch.found, trainable)
-        return [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
 
     def _measure(self, seen: Seen) -> None:
         for unit in self.units:
@@ -151,11 +167,10 @@ class Preconditioned(Optimizer):
         self._sums, self._rows = {}, {}
 
     def _contract(self, gradients: Named) -> None:
-        if not self.units:
-            self.units = self._trainable_units()
+        self._find_units()  # also where gradients came by backward()
         for unit in self.units:
             if all(name in gradients for name in unit.parameters.values()):
-                self._sums[unit.name] = {"gradient": unit.assemble(gradients)}
+                self._sums[unit.name] = {"gradient": unit.assemble(gradients).to(self._dtype)}
 
     def _absorb(self, examples: int) -> None:
         fresh: dict[str, State] = {}
@@ -196,30 +211,24 @@ class Preconditioned(Optimizer):
         for unit, state, operator in zip(known, states, made, strict=True):
             self.operators.update(unit.name, self.steps, operator, lambda state=state: _worst(state))  # type: ignore[misc]
 
-    def warm_start(self, closures: Iterable[Closure]) -> float:
-        """Statistics averaged over one pass of batches (closures as for `step`); the weights do not move.
-
-        Returns:
-            Seconds it took.
-        """
-        start, self._warming = time.perf_counter(), True
+    def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
+        """See `Optimizer.warm_start`: statistics averaged over one pass, and the operators made of them."""
+        self._warming = True
         try:
-            for closure in closures:
-                with torch.enable_grad():
-                    _, examples, gradients = self.evaluate(closure)
-                with torch.no_grad(), self.full_precision():
-                    if not finite(gradients):
-                        self.forget()
-                        continue
-                    if not self.needs_closure:
-                        self._contract(gradients)
-                    self._absorb(examples)
+            seconds = super().warm_start(batches, loss)
         finally:
             self._warming = False
+        start = time.perf_counter()
         if self.averages:
             with self.full_precision():
                 self.refresh()
-        return time.perf_counter() - start
+        return seconds + time.perf_counter() - start
+
+    def absorb(self, gradients: Named, examples: int) -> None:
+        """One batch of a warm start."""
+        if not self.needs_closure:
+            self._contract(gradients)
+        self._absorb(examples)
 
     # Directions.
 
@@ -229,26 +238,34 @@ class Preconditioned(Optimizer):
 
     @torch.no_grad()
     def direction(self, gradients: Named) -> Named:
-        """P g for every unit whose operator is there, g for all else."""
+        """P g for every unit whose operator is there, g for all else.
+
+        Raises:
+            CurvlabError: a state was loaded, and the model, whose layers the operators belong to, has not run since.
+        """
+        if not self.needs_closure:
+            self._find_units()
+        elif self.operators.blocks and not self._trainable:
+            raise CurvlabError(
+                f"{self.name} has loaded a state and not seen the model run since",
+                "layers are found then",
+                "take a step",
+            )
         directions = dict(gradients)
         for unit in self.units:
             kept = self.operators.blocks.get(unit.name)
             if kept is None or kept.value is None or any(name not in gradients for name in unit.parameters.values()):
                 continue
-            preconditioned = product(kept.value, unit.assemble(gradients))
-            directions.update(unit.take_apart(preconditioned, gradients))
+            preconditioned = product(kept.value, unit.assemble(gradients).to(self._dtype))
+            for name, part in unit.take_apart(preconditioned, gradients).items():
+                directions[name] = part.to(gradients[name].dtype)
         return directions
 
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the heavy ball; known after the first step."""
-        inside = {name for unit in self.units for name in unit.parameters.values()}
+        inside = {name for unit in self.units for name in unit.parameters.values()} if self.units else self._covered
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "heavy ball: in no block of this method" for name in names}
-
-    def group_of(self, unit: Unit) -> Mapping[str, Any]:
-        """The parameter group of the unit's first parameter."""
-        first = next(iter(unit.parameters.values()))
-        return next(g for g in self.param_groups for p in g["params"] if self.names[id(p)] == first)
 
     # State.
 
@@ -264,6 +281,9 @@ class Preconditioned(Optimizer):
         }
         return {
             **super().state_dict(),
+            "schedule": dict(self.schedule),
+            "recipe": self.curvature.recipe(),
+            "covered": sorted(name for unit in self.units for name in unit.parameters.values()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "operators": operators,
             "unmeasured": dict(self.unmeasured),
@@ -273,15 +293,27 @@ class Preconditioned(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`; averages and operators move to the model's device."""
+        """As `Optimizer.load_state_dict`, with averages, operators and the schedule of T1, T2 and β.
+
+        Raises:
+            CurvlabError: also where the averages are of another recipe (empirical, kfac_approx, statistic, ...).
+        """
+        saved = state_dict.get("recipe", {})
+        for key, mine in self.curvature.recipe().items():
+            if saved.get(key) != mine:
+                raise CurvlabError(
+                    f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
+                )
         super().load_state_dict(state_dict)
-        device = self.parameters()[0].device
-        self.averages = _moved(dict(state_dict["averages"]), device)
-        for name, kept in _moved(dict(state_dict["operators"]), device).items():
+        like = self.parameters()[0]
+        self.averages = moved(dict(state_dict["averages"]), like)
+        self.operators = LastGood()
+        for name, kept in moved(dict(state_dict["operators"]), like).items():
             value = None if kept["value"] is None else unpack(kept["value"])
             self.operators.blocks[name] = Kept(value, kept["step"], kept["failures"])
-        self.unmeasured = dict(state_dict["unmeasured"])
+        self.schedule, self.unmeasured = dict(state_dict["schedule"]), dict(state_dict["unmeasured"])
         self.measured, self.refreshed = state_dict["measured"], state_dict["refreshed"]
+        self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
 
 
 def _worst(state: State) -> str:
@@ -290,11 +322,3 @@ def _worst(state: State) -> str:
     square = [stack for stack in stacks if stack.shape[-1] == stack.shape[-2]]
     reasons = [reason(Grouped(stack)) for stack in square]
     return "; ".join(reasons) or "its statistics are not positive definite"
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device).clone()
-    if isinstance(value, dict):
-        return {key: _moved(one, device) for key, one in value.items()}
-    return [_moved(one, device) for one in value] if isinstance(value, list) else value

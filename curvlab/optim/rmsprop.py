@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from curvlab.optim.core import Closure, Named, Optimizer
+from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
 
 
@@ -27,6 +26,7 @@ class RMSprop(Optimizer):
     """
 
     name = "rmsprop"
+    warms = True
     bounds: ClassVar[Mapping[str, Bound]] = {
         "lr": RATE,
         "decay": DECAY,
@@ -47,26 +47,15 @@ class RMSprop(Optimizer):
     ) -> None:
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "damping": damping, "weight_decay": weight_decay}
         super().__init__(model, defaults, groups)
+        self._warmed = 0
 
-    def warm_start(self, closures: Iterable[Closure]) -> float:
-        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it.
-
-        Returns:
-            Seconds it took.
-        """
-        start = time.perf_counter()
-        totals: Named = {}
-        count = 0
-        for closure in closures:
-            with torch.enable_grad():
-                _, _, gradients = self.evaluate(closure)
-            count += 1
-            for name, g in gradients.items():
-                totals[name] = totals[name].addcmul_(g, g) if name in totals else g * g
+    def absorb(self, gradients: Named, examples: int) -> None:
+        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it."""
+        self._warmed += 1
         byname = dict(self.model.named_parameters())
-        for name, total in totals.items():
-            self.state[byname[name]]["square"] = total / count
-        return time.perf_counter() - start
+        for name, g in gradients.items():
+            state = self.state[byname[name]]
+            state["square"] = torch.lerp(state["square"], g * g, 1 / self._warmed) if self._warmed > 1 else g * g
 
     def update(self, gradients: Named) -> Named:
         """m after one step."""

@@ -20,18 +20,21 @@ class Shampoo(Preconditioned):
         likelihood: not used; here so that all constructors are alike.
         lr: α.
         damping: ε, added to every factor.
+        largest_mode: a tensor with a longer mode (an embedding's words) has no factors and follows the heavy ball.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
 
     name = "shampoo"
+    eager = False  # ren Alg. 16 has no such line, and a root costs several inverses
 
     def __init__(
         self,
         model: nn.Module,
         likelihood: str | Likelihood | None = None,
         *,
-        lr: float = 0.03,
-        damping: float = 1e-4,
+        lr: float = 3e-4,
+        damping: float = 3e-4,
+        largest_mode: int = 8192,
         **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(model, ShampooCurvature(), likelihood, lr, damping, **shared)
+        super().__init__(model, ShampooCurvature(largest_mode), likelihood, lr, damping, **shared)

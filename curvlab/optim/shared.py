@@ -19,8 +19,8 @@ class Shared(TypedDict, total=False):
         averaging: "constant" β, or "growing": min(1 − 1/k, β) at the k-th update (grosse section 5).
         statistics_interval: T1 = 1 step between updates of the statistics.
         inverse_interval: T2 = 20 steps between renewals of the operators; on each of the first T2 steps they are
-            renewed whenever the statistics were (ren Alg. 7, line 10), as averages change most at the start; the block
-            Fisher, whose inverses are dear, leaves this out.
+            renewed whenever the statistics were (ren Alg. 7, line 10), as averages change most at the start; Shampoo
+            and the block Fisher leave this out.
         seed: 0, of the pseudo-targets.
         groups: parameter groups with lr, damping, momentum or weight_decay of their own; None.
     """

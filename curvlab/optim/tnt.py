@@ -24,6 +24,7 @@ class TNT(Preconditioned):
         statistic: "batch" contracts the mean pseudo-gradient of each batch (Alg. 15), "per-example" every example's
             own.
         empirical: the data's targets (TNT-EF): no second backward.
+        largest_mode: a tensor with a longer mode (an embedding's words) has no factors and follows the heavy ball.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
 
@@ -34,15 +35,16 @@ class TNT(Preconditioned):
         model: nn.Module,
         likelihood: str | Likelihood | None = None,
         *,
-        lr: float = 1e-3,
-        damping: float = 1e-2,
+        lr: float = 1e-4,
+        damping: float = 0.1,
         statistic: TensorStatistic = "batch",
         empirical: bool = False,
+        largest_mode: int = 8192,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(
             model,
-            TensorNormalCurvature(statistic, "data" if empirical else "pseudo"),
+            TensorNormalCurvature(statistic, "data" if empirical else "pseudo", largest_mode),
             likelihood,
             lr,
             damping,

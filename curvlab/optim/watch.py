@@ -52,13 +52,11 @@ class Watch:
 
     Attributes:
         found: the model's blocks, once the model has run.
-        inputs: what the model was last called with, positional and by name.
     """
 
     def __init__(self, model: nn.Module, name: str, signals: bool = True) -> None:
         self.model, self.name, self.signals = model, name, signals
         self.found: Survey | None = None
-        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._tape: Tape | None = None
         self._calls: dict[str, list[Call]] = {}
         self._collecting = self._surveying = False
@@ -88,7 +86,8 @@ class Watch:
                 pulled = seed(output)
             tape.pull(output, pulled)
         self._collecting = False
-        dtype = next(self.model.parameters()).dtype
+        # Half precision has no Cholesky factors.
+        dtype = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
         lit = {name: [call for call in calls if self._complete(call)] for name, calls in self._calls.items()}
         samples = {name: Sample(calls, tape.examples, dtype) for name, calls in lit.items() if calls}
         examples, self._calls = tape.examples, {}
@@ -128,12 +127,8 @@ class Watch:
             self._tape.pause()
 
     def _look(self, _: nn.Module, args: Any, kwargs: Any) -> None:
-        """Note the call's inputs; at the first call find the model's blocks by a small forward of its own, then record
-        the call."""
-        if self._surveying:  # the survey's own forward comes through here too
-            return
-        self.inputs = (args, kwargs)
-        if self._tape is not None:
+        """At the first call find the model's blocks by a small forward of its own, then record the call."""
+        if self._tape is not None or self._surveying:  # the survey's own forward comes through here too
             return
         self._surveying = True
         try:

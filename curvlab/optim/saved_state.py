@@ -1,0 +1,37 @@
+"""Saved states: whether one fits, and its tensors on the device and in the type of the model that takes it over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvlab.errors import CurvlabError
+
+
+def moved(value: Any, like: Tensor) -> Any:
+    """Copies of all tensors in nested dictionaries and lists, with the device and floating type of `like`."""
+    if isinstance(value, Tensor):
+        kind = torch.promote_types(like.dtype, torch.float32) if value.is_floating_point() else value.dtype
+        return value.to(like.device, like.dtype if value.dtype == like.dtype else kind).clone()
+    if isinstance(value, dict):
+        return {key: moved(one, like) for key, one in value.items()}
+    return [moved(one, like) for one in value] if isinstance(value, list) else value
+
+
+def check_state(name: str, state: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> None:
+    """Raise unless `state` is this optimizer's, for parameters of these shapes."""
+    if state.get("optimizer") != name:
+        raise CurvlabError(f"a state of {state.get('optimizer')!r} cannot be loaded into {name}")
+    missing = {"shapes", "steps", "skipped", "state", "param_groups"} - set(state)
+    if missing:
+        raise CurvlabError(f"the state of {name} has no {sorted(missing)[0]!r}", "it is not whole")
+    different = [n for n in {**state["shapes"], **shapes} if state["shapes"].get(n) != shapes.get(n)]
+    if different:
+        has, wants = (
+            "does not have" if known.get(different[0]) is None else f"has with the shape {known[different[0]]}"
+            for known in (state["shapes"], shapes)
+        )
+        raise CurvlabError(f"the saved state {has} the parameter {different[0]!r}", f"the model {wants} it")
