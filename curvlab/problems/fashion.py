@@ -18,8 +18,8 @@ from curvlab.problems.registry import register
 if TYPE_CHECKING:
     from torch import nn
 
-DATA = "/usr/share/datasets/fashion-mnist"
-OBTAIN = "install the Debian package dataset-fashion-mnist, or give the path of a folder of its IDX files"
+DATA = "fashion-mnist"
+OBTAIN = "give the folder of its IDX files with --data; Debian has them as the package dataset-fashion-mnist"
 
 
 def convolutional() -> nn.Sequential:
