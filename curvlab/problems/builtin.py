@@ -1,11 +1,20 @@
-"""Importing this registers the built-in problems, by the road that plugins take."""
+"""Importing this registers the built-in problems, by the road that plugins take; the smallest and embedded ones first."""
 
-import curvlab.problems.convolutions
-import curvlab.problems.digits
-import curvlab.problems.factorisation
-import curvlab.problems.fashion
-import curvlab.problems.mnist
-import curvlab.problems.segmentation
-import curvlab.problems.tables
-import curvlab.problems.transformers
-import curvlab.problems.wide_digits  # noqa: F401
+from __future__ import annotations
+
+import importlib
+
+ORDER = (
+    "digits",
+    "tables",
+    "factorisation",
+    "wide_digits",
+    "convolutions",
+    "transformers",
+    "segmentation",
+    "mnist",
+    "fashion",
+)
+
+for _name in ORDER:
+    importlib.import_module(f"curvlab.problems.{_name}")

