@@ -8,12 +8,12 @@ import warnings
 
 import torch
 
-from benchmarks import factors, memory, optimizer_memory, spectra, steps, timing
+from benchmarks import factors, fop, memory, optimizer_memory, spectra, steps, timing
 from benchmarks.networks import mlp, resnet18
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
-PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory"]
+PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory", "fop"]
 parser.add_argument("--only", choices=PARTS, action="append", help="repeatable")
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 parser.add_argument("--cpu-time", action="store_true", help="one thread, time spent computing: for busy machines")
@@ -39,3 +39,5 @@ if "steps" in wanted:
     steps.measure(max(3, arguments.rounds // 3))
 if "optimizer-memory" in wanted:
     optimizer_memory.measure()
+if "fop" in wanted:
+    fop.measure(arguments.rounds)
