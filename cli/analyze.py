@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -71,7 +72,7 @@ def analyze(
         typer.Option(
             metavar="NAMES",
             rich_help_panel=WORK,
-            help="Some of weights,moments,kfac,tnt. Default: all that can be done.",
+            help="Some of weights,moments,kfac,tnt,fop. Default: all that can be done.",
         ),
     ] = None,
     layers: Annotated[
@@ -118,6 +119,12 @@ def analyze(
     csv: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write CSV; '-' is stdout.")
     ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel=OUTPUT, help="Draw spectra, conditioning, FOP's matrices: PNG, SVG."
+        ),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(metavar="EXPR", rich_help_panel=OUTPUT, help="Exit with 3 when this holds; may be repeated."),
@@ -125,14 +132,16 @@ def analyze(
 ) -> None:
     """Profile a saved model: its weights, its layers' inputs, its curvature.
 
-    The file alone gives a table of its weights. With data and a network to run
-    (the file's own, or --architecture), each layer's input features and
-    curvature factors follow. Nothing inside the file is executed.
+    The file alone gives a table of its weights, and of what FOP has learned
+    where that trained it. With data and a network to run (the file's own, or
+    --architecture), each layer's input features and curvature factors follow.
+    MODEL may be the folder of a training run. Nothing in a file is executed.
     """
     from curvlab.gates import parse
 
     gates = [parse(text) for text in fail_if or ()]
     _check_outputs(json, csv, dry_run, bool(gates))
+    _check_plots(plots, dry_run)
     settings = Settings(
         loss=loss,
         fisher_type=fisher_type,
@@ -158,6 +167,8 @@ def analyze(
         return
     analysis = _analysis(checkpoint, data, settings)
     _report(analysis, json, csv, sort)
+    if plots is not None:
+        _draw(analysis, checkpoint, plots)
     verdicts = [(gate, gate.check(analysis.to_dict())) for gate in gates]
     failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
     for gate, verdict in failed:
@@ -178,6 +189,13 @@ def _check_outputs(json: str | None, csv: str | None, dry_run: bool, gated: bool
         raise CommandError("--dry-run computes nothing that --fail-if could look at")
 
 
+def _check_plots(plots: Path | None, dry_run: bool) -> None:
+    if plots is not None and dry_run:
+        raise CommandError("--dry-run computes nothing that --plots could draw")
+    if plots is not None and plots.exists() and not plots.is_dir():
+        raise CommandError(f"--plots '{plots}' is a file", "the name of a folder was expected")
+
+
 def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
     with progress() as report:
         report("reading the model", 0, None)
@@ -191,6 +209,14 @@ def _analysis(checkpoint: Checkpoint, data: str | None, settings: Settings) -> A
 
     with progress() as report:
         return profile(checkpoint, data, settings=settings, progress=report, command=("curvlab", *sys.argv[1:]))
+
+
+def _draw(analysis: Analysis, checkpoint: Checkpoint, folder: Path) -> None:
+    from curvlab.reports.plots import plot_analysis
+
+    written = plot_analysis(analysis, folder, checkpoint)
+    names = ", ".join(sorted({path.stem for path in written}))
+    say(f"drawn in {folder}, as PNG and SVG: {names}" if written else "--plots: there is nothing to draw")
 
 
 def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, json: str | None) -> None:

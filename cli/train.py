@@ -13,12 +13,13 @@ from curvlab.training.settings import NAMES
 
 from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
+from .sizes import parse_size
 
 if TYPE_CHECKING:
     from curvlab.training.result import TrainingResult
 
-UNMET, INTERRUPTED, DIVERGED = 3, 130, 1
-"""Exit codes: the target was not met, the user ended it, it diverged."""
+REFUSED, INTERRUPTED, DIVERGED = 3, 130, 1
+"""Exit codes: a target was not met or a gate holds, the user ended it, it diverged."""
 TASK, METHOD, BUDGET, LIMITS, OUTPUT = "What is trained", "How", "How long", "Limits", "Output"
 
 EPILOG = """
@@ -32,15 +33,12 @@ curvlab train --optimizer shampoo --architecture mynet:build --data photos.npz -
 
 curvlab train --resume --out runs/mine --epochs 60
 
-A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy, seconds.train, step, and so on.
+A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy, seconds.train, step, and so on;
+--fail-if what summary.json holds, such as best.test.loss or memory.peak.
 """
 
 
 def train(
-    optimizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=METHOD, help="One of [bold]curvlab list optimizers[/bold]."),
-    ] = None,
     problem: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +68,10 @@ def train(
             rich_help_panel=TASK,
             help="Of an architecture: cross-entropy, bce, mse, or auto, which looks at the targets.",
         ),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=METHOD, help="One of [bold]curvlab list optimizers[/bold]."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -125,6 +127,10 @@ def train(
         typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="float32 or float64, of weights and data."),
     ] = None,
     threads: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Processor threads to use.")] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Of the examples, at most this much, such as 8GiB."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell sizes and settings.")
     ] = False,
@@ -158,6 +164,14 @@ def train(
     json: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The summary as JSON; '-' is stdout.")
     ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            rich_help_panel=OUTPUT,
+            help="Exit with 3 when this holds of the summary; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Train a network, and leave it ready to be profiled.
 
@@ -167,6 +181,8 @@ def train(
     """
     # The options that are settings have the settings' names.
     options = {name: value for name, value in locals().items() if name in NAMES}
+    options["fail_if"] = tuple(fail_if) if fail_if else None
+    options["max_memory"] = None if max_memory is None else parse_size(max_memory, "--max-memory")
     check_target(json, "--json")
     from curvlab.training.configuration import configured
 
@@ -215,15 +231,18 @@ def _report(result: TrainingResult, json: str | None, plots: Path | None) -> Non
 
 def _code(result: TrainingResult) -> int:
     """The exit code, with one sentence on stderr where it is not 0."""
-    from curvlab.reports.training import resume_command
+    from curvlab.reports.training import resume_command, retry_advice
 
     if result.status == "diverged":
-        say(f"the run diverged: {result.reason}; lower lr or raise the damping (--set)")
+        say(f"the run diverged: {result.reason}; start again: {retry_advice(result)}")
         return DIVERGED
     if result.status == "interrupted":
         say(f"interrupted after step {result.steps}, everything is saved; go on with: {resume_command(result)}")
         return INTERRUPTED
-    if result.target is not None and not result.target["met"]:
+    failed = [gate for gate in result.gates if gate["holds"]]
+    for gate in failed:
+        say(f"gate '{gate['expression']}' holds: {'; '.join(gate['evidence'])}")
+    unmet = result.target is not None and not result.target["met"]
+    if result.target is not None and unmet:
         say(f"the target '{result.target['expression']}' was not met in {result.steps} steps")
-        return UNMET
-    return 0
+    return REFUSED if failed or unmet else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,12 @@ from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.entries import Entry, tensors_of
 from curvlab.analyses.environment import environment
 from curvlab.analyses.estimate import Estimate, estimate_blocks, estimate_weights, gibibytes
+from curvlab.analyses.fop import fop_results
 from curvlab.analyses.job import Job, Model, Pass, prepare
 from curvlab.analyses.kfac import kfac_result
+from curvlab.analyses.mean_gradient import Batch
 from curvlab.analyses.moments import moments_result
-from curvlab.analyses.results import QUANTILE_LEVELS, Analysis, LayerResult
+from curvlab.analyses.results import QUANTILE_LEVELS, Analysis, FopResult, LayerResult
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import moved
 from curvlab.analyses.tensor_normal import tensor_normal_result
@@ -38,7 +40,8 @@ def analyze(
     command: Sequence[str] = (),
     **options: Any,
 ) -> Analysis:
-    """Profile a model: its weights, and on data its feature moments, K-FAC and tensor-normal factors, layer by layer.
+    """Profile a model: its weights, and on data its feature moments, K-FAC and tensor-normal factors, layer by layer;
+    and what FOP has learned, where the file holds it.
 
     The products of features and of gradients are summed in float64, whatever `dtype` the network runs in.
 
@@ -65,6 +68,7 @@ def analyze(
         settings=_settings_facts(job),
         coverage=coverage_of(job.entries, layers, job.left_out, _shapes(job)),
         layers=tuple(layers),
+        fop=_fop(job),
         notes=(*job.notes, *_too_few(layers)),
     )
 
@@ -84,7 +88,7 @@ def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None =
 
 def _collect(job: Job, run: Pass, progress: Progress) -> tuple[Collected, ...]:
     dtype = next(run.module.parameters()).dtype
-    batches = (moved(batch, job.device, dtype) for batch in run.source.batches(run.batch_size))
+    batches: Iterator[Batch] = (moved(batch, job.device, dtype) for batch in run.source.batches(run.batch_size))
     generator = torch.Generator().manual_seed(job.settings.seed)
     total = run.source.samples
 
@@ -92,6 +96,8 @@ def _collect(job: Job, run: Pass, progress: Progress) -> tuple[Collected, ...]:
         progress("statistics", seen, total)
 
     tell(0)
+    if job.gradient is not None:
+        batches = job.gradient.watching(batches)
     parts, refused = collect(run.module, run.found, batches, run.likelihood, run.plan, generator, tell)
     job.left_out.update({name: why for name, why in refused.items() if name not in run.found.refused})
     run.source.info["samples"] = sum(part.examples for part in parts)
@@ -148,6 +154,12 @@ def _on_data(
     if backward and ((job.wants("kfac") and result.kfac is None) or (job.wants("tnt") and result.tnt is None)):
         job.left_out[entry.name] = "no gradient reached it: the output does not depend on it, or is detached from it"
     return result
+
+
+def _fop(job: Job) -> tuple[FopResult, ...]:
+    if job.checkpoint.fop is None or not job.wants("fop"):
+        return ()
+    return fop_results(job.checkpoint.fop, job.entries, _shapes(job), job.gradient, job.settings.max_memory)
 
 
 def _too_few(layers: Sequence[LayerResult]) -> list[str]:

@@ -17,6 +17,7 @@ from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
 from curvlab.analyses.environment import pick_device
 from curvlab.analyses.estimate import leave_out
 from curvlab.analyses.likelihood_choice import choose_likelihood
+from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved, open_source
 from curvlab.capture.survey import Survey, survey
@@ -56,7 +57,8 @@ class Pass:
 
 @dataclass
 class Job:
-    """What will be done. `data_pass` is None where there is no network or no data: then it is weights only."""
+    """What will be done. `data_pass` is None where there is no network or no data: then it is weights only; `gradient`
+    where FOP's matrices are not looked at on data."""
 
     checkpoint: Checkpoint
     settings: Settings
@@ -64,6 +66,7 @@ class Job:
     entries: list[Entry]
     notes: list[str]
     data_pass: Pass | None = None
+    gradient: MeanGradient | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     def wants(self, analysis: str) -> bool:
@@ -85,11 +88,11 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
         notes.append("the data was not used: there is no network to run it through")
     if data is None and checkpoint.data in names():
         data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is nobody's to follow
-    _refuse_impossible(settings, runnable=module is not None, data=data is not None)
+    _refuse_impossible(checkpoint, settings, data=data is not None)
     if module is None:
         entries = _named(entries_of_file(checkpoint), settings)
         return Job(checkpoint, settings, device, entries, _with_advice(notes, "--architecture", NO_NETWORK))
-    weights_only = settings.analyses is not None and not set(settings.analyses) & set(DATA_ANALYSES)
+    weights_only = settings.analyses is not None and not set(settings.analyses) & {*DATA_ANALYSES, "fop"}
     if data is None or weights_only or next(module.parameters(), None) is None:
         entries = _named(entries_of_module(module, None), settings)
         notes = _with_advice(notes, "--data", NO_DATA) if data is None and not weights_only else notes
@@ -103,6 +106,9 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     found = survey(module, first, settings.layers)
     plan, left_out = leave_out(found, _plan(settings, source), settings.max_memory)
     size = settings.batch_size or _batch_size(activations, settings.max_memory)
+    gradient = None
+    if checkpoint.fop is not None and (settings.analyses is None or "fop" in settings.analyses):
+        gradient = MeanGradient(module, checkpoint.fop.factors, likelihood, settings.seed)
     return Job(
         checkpoint,
         settings,
@@ -110,6 +116,7 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
         _named(entries_of_module(module, found), settings),
         [*notes, *source.notes, *([guess] if guess else [])],
         Pass(module, source, found, likelihood, plan, size, activations),
+        gradient,
         left_out,
     )
 
@@ -188,11 +195,17 @@ def _batch_size(activations: int, max_memory: int | None) -> int:
     return max(1, min(BATCH_SIZE, max_memory // (8 * max(1, activations))))
 
 
-def _refuse_impossible(settings: Settings, *, runnable: bool, data: bool) -> None:
+def _refuse_impossible(checkpoint: Checkpoint, settings: Settings, *, data: bool) -> None:
     asked = [name for name in settings.analyses or () if name in DATA_ANALYSES]
-    if asked and not runnable:
+    if asked and checkpoint.module is None:
         raise CurvlabError(
             f"'{asked[0]}' needs a network that runs", "the file holds weights only", "give --architecture"
         )
     if asked and not data:
         raise CurvlabError(f"'{asked[0]}' needs data", "none was given and the file records none", "give --data")
+    if "fop" in (settings.analyses or ()) and checkpoint.fop is None:
+        raise CurvlabError(
+            "'fop' needs the matrices that FOP has learned",
+            "the model holds none",
+            "give a file that 'curvlab train --optimizer fop' wrote",
+        )

@@ -116,6 +116,55 @@ class TensorNormalResult:
 
 
 @dataclass(frozen=True)
+class KernelStructure:
+    """Means of the entries of a matrix over kernel positions, by where the two positions are (fop 5, Figure 5a).
+
+    `diagonal`: of a position with itself; `neighbours`: with the next one along each axis of the kernel, in the axes'
+    order (vertical, horizontal), None for an axis of one position; `others`: all other pairs; `negative`: the share of
+    neighbouring pairs whose weight is below zero, 1 where P whitens as in the paper.
+    """
+
+    diagonal: float
+    neighbours: tuple[float | None, ...]
+    others: float | None
+    negative: float | None
+
+
+@dataclass(frozen=True)
+class GradientAngle:
+    """∠(g, Pg) in degrees for the mean gradient g of so many examples (fop Figure A.1); None where g is zero.
+
+    `targets` says whose targets g is of: those of the "data", or "drawn" from the network's own distribution.
+    """
+
+    degrees: float | None
+    targets: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class FopResult:
+    """FOP's learned matrix of one parameter: P = c·MMᵀ ("full") or c·(I + MMᵀ) ("low-rank"), M `[size, rank]`.
+
+    `name` is the layer's, `kernel` the sizes of the kernel whose positions P is over (None for inputs of a linear
+    layer), `norm` ‖P‖_F. c is 1, or √size/‖MMᵀ‖ resp. √size/‖I + MMᵀ‖ where `normalized`.
+    """
+
+    name: str
+    parameter: str
+    form: str
+    size: int
+    rank: int
+    normalized: bool
+    kernel: tuple[int, ...] | None
+    spectrum: Spectrum | None = None
+    norm: float | None = None
+    structure: KernelStructure | None = None
+    angle: GradientAngle | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class LayerResult:
     """Everything known about one layer; an analysis that was not possible is None and its reason is in the coverage.
 
@@ -166,7 +215,7 @@ class Analysis:
     coverage: Coverage
     layers: tuple[LayerResult, ...]
     notes: tuple[str, ...] = ()
-    fop: tuple[Any, ...] = ()
+    fop: tuple[FopResult, ...] = ()
     hessian: Mapping[str, Any] | None = None
 
     def __getitem__(self, name: str) -> LayerResult:

@@ -14,7 +14,7 @@ KfacApprox = Literal["expand", "reduce"]
 Statistic = Literal["per-example", "batch"]
 Dtype = Literal["float32", "float64"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-AnalysisName = Literal["weights", "moments", "kfac", "tnt"]
+AnalysisName = Literal["weights", "moments", "kfac", "tnt", "fop"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "loss": get_args(Loss),

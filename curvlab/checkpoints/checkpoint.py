@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from curvlab.checkpoints.fop_matrices import FopMatrices
+
 
 @dataclass(frozen=True)
 class InferredLayer:
@@ -60,6 +62,7 @@ class Checkpoint:
         aliases: second name of tied weights -> their name in `tensors`, where they stand once.
         folded: name of a weight put together from parts -> the names of the parts, which are in `tensors` too.
         files: every file read, so that all of them can be hashed.
+        fop: the matrices that FOP learned while it trained the network, which are not among `tensors`; None without.
         extra: what a later format has to say.
     """
 
@@ -78,6 +81,7 @@ class Checkpoint:
     aliases: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    fop: FopMatrices | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -9,8 +9,9 @@ No weight's name begins with `curvlab.`, so that a reader tells them apart by th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from curvlab.checkpoints import strict_json
@@ -53,6 +54,13 @@ class FopMatrices:
         """P, for `spectrum`, `eigenvalues` and `matrix`."""
         return self.form(parameter).operator(self.factors[parameter])
 
+    def renamed(self, names: Mapping[str, str]) -> FopMatrices:
+        """The same under other parameter names, `{old: new}`; one that is not there keeps its name."""
+        plain = {name: names.get(name, name) for name in self.factors}
+        factors = LazyTensors({new: partial(self.factors.__getitem__, old) for old, new in plain.items()})
+        forms = {new: self.forms[old] for old, new in plain.items()}
+        return FopMatrices(factors, forms, {new: self.normalized[old] for old, new in plain.items()})
+
     def tensors(self) -> dict[str, Tensor]:
         """What to store beside the weights."""
         import torch
@@ -86,23 +94,24 @@ def without_fop_matrices(stored: Stored) -> tuple[Stored, FopMatrices | None]:
     named = {name.removeprefix(PREFIX): name for name in stored.specs if name.startswith(PREFIX)}
     if not named and KEY not in stored.metadata:
         return stored, None
-    from curvlab.curvatures.fop import dimension
-
-    described = _described(stored.metadata.get(KEY, "{}"))
+    try:
+        described = _described(stored.metadata.get(KEY, "{}"))
+        if named.keys() != described.keys():
+            different = sorted(named.keys() ^ described.keys())
+            raise ValueError(f"metadata and tensors differ in {listed(different)}")
+        tied = [name for pair in stored.aliases.items() for name in pair if name.startswith(KEY)]
+        if tied:
+            raise ValueError(f"{quoted(tied[0])} is said to be a tied weight")
+        for parameter, name in named.items():
+            known, spec = stored.specs.get(stored.aliases.get(parameter, parameter)), stored.specs[name]
+            shape, form = None if known is None else known.shape, described[parameter]["form"]
+            if why := misfit(shape, spec.shape, spec.dtype, form):
+                raise ValueError(f"of {quoted(parameter)}: {why}")
+    except ValueError as error:
+        raise CheckpointError(
+            f"the FOP matrices in {quoted(stored.files[0])} cannot be read", str(error), "write the file with curvlab"
+        ) from None
     weights = [name for name in stored.specs if not name.startswith(PREFIX)]
-    if named.keys() != described.keys():
-        different = sorted(named.keys() ^ described.keys())
-        raise _wrong(f"metadata and tensors differ in {listed(different)}")
-    for parameter, name in named.items():
-        known, spec = stored.specs.get(stored.aliases.get(parameter, parameter)), stored.specs[name]
-        size = None if known is None else dimension(known.shape)
-        least = size if described[parameter]["form"] == "full" else 1
-        if size is None or least is None or len(spec.shape) != 2 or spec.shape[0] != size:
-            raise _wrong(f"the one of {quoted(parameter)} has shape {tuple(spec.shape)} and does not fit the parameter")
-        if not least <= spec.shape[1] <= size or "float" not in spec.dtype:
-            raise _wrong(
-                f"the one of {quoted(parameter)} is {tuple(spec.shape)} of {spec.dtype}, not what it is said to be"
-            )
     found = FopMatrices(
         LazyTensors({parameter: stored.tensors.reader(name) for parameter, name in named.items()}),
         {parameter: one["form"] for parameter, one in described.items()},
@@ -118,20 +127,26 @@ def without_fop_matrices(stored: Stored) -> tuple[Stored, FopMatrices | None]:
     )
 
 
+def misfit(weight: Sequence[int] | None, factor: Sequence[int], dtype: str, form: str) -> str | None:
+    """Why M of this shape, element type and form is none for a parameter of shape `weight`; None where it is one."""
+    from curvlab.curvatures.fop import dimension
+
+    size = None if weight is None else dimension(weight)
+    if not size or len(factor) != 2 or factor[0] != size:
+        return f"its shape {tuple(factor)} does not fit the parameter"
+    if not (size if form == "full" else 1) <= factor[1] <= size or "float" not in dtype:
+        return f"{tuple(factor)} of {dtype} is not what it is said to be"
+    return None
+
+
 def _described(text: str) -> dict[str, dict[str, Any]]:
-    try:
-        found = strict_json.parse(text)
-    except ValueError as error:
-        raise _wrong(str(error)) from None
+    found = strict_json.parse(text)
     if not isinstance(found, dict) or not all(map(_valid, found.values())):
-        raise _wrong("their metadata is not what curvlab writes")
+        raise ValueError("their metadata is not what curvlab writes")
     return found
 
 
 def _valid(one: object) -> bool:
-    fine = isinstance(one, dict) and one.keys() == {"form", "norm"} and isinstance(one["norm"], bool)
-    return fine and isinstance(one, dict) and one["form"] in ("full", "low-rank")
-
-
-def _wrong(why: str) -> CheckpointError:
-    return CheckpointError("the FOP matrices of the file cannot be read", why, "write the file again with curvlab")
+    if not isinstance(one, dict) or one.keys() != {"form", "norm"}:
+        return False
+    return isinstance(one["norm"], bool) and one["form"] in ("full", "low-rank")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from curvlab.checkpoints.architecture import Architecture
     from curvlab.checkpoints.fold import Fold
+    from curvlab.checkpoints.fop_matrices import FopMatrices
     from curvlab.checkpoints.stored import LazyTensors, Stored
 
 _DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -46,7 +47,7 @@ def load(
     No code from the file is ever run. Tensors are read when asked for.
 
     Args:
-        path: a model file, an `*.index.json`, or a directory with one.
+        path: a model file, an `*.index.json` or a directory with one, or the directory of a training run.
         architecture: `"package.module:callable"`, or a callable without arguments, that makes the network.
         trust: run the callable that a curvlab file names; nothing else is enabled by it yet.
         max_memory: bytes that loading, and reading the largest tensor, may take; None for what the file itself
@@ -56,14 +57,27 @@ def load(
         CheckpointError: one sentence on what the file is, why it cannot be read, and what to do.
         MemoryBudgetError: a tensor, or the network, needs more than `max_memory`.
     """
+    from curvlab.checkpoints.fop_matrices import without_fop_matrices
+
     path = Path(path)
     try:
-        stored = _renamed(_read(path, max_memory))
+        path = _model_in(path)
+        stored = _read(path, max_memory)
         _check_budget(path, stored, max_memory)
+        stored, fop = without_fop_matrices(stored)
+        stored, fop = _renamed(path, stored, fop)
         network = _network(path, stored, architecture, trust, max_memory)
-        return _checkpoint(path, _ordered(stored, network.module), network)
+        return _checkpoint(path, _ordered(stored, network.module), network, fop)
     except OSError as error:
         raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
+
+
+def _model_in(path: Path) -> Path:
+    """The model of a directory that `curvlab train` wrote; any other path is itself."""
+    from curvlab.checkpoints.paths import existing
+
+    model = path / "model.safetensors"
+    return model if existing(path).is_dir() and (path / "metrics.jsonl").is_file() and model.is_file() else path
 
 
 def _read(path: Path, max_memory: int | None) -> Stored:
@@ -92,21 +106,24 @@ def _read(path: Path, max_memory: int | None) -> Stored:
     return stored
 
 
-def _renamed(stored: Stored) -> Stored:
+def _renamed(path: Path, stored: Stored, fop: FopMatrices | None) -> tuple[Stored, FopMatrices | None]:
     """Names without the prefixes of DataParallel and torch.compile."""
     from curvlab.checkpoints.stored import LazyTensors
 
     plain, removed = without_wrappers([*stored.specs, *stored.aliases])
+    if not stored.specs:
+        raise CheckpointError(f"{quoted(path)} holds no weights", do="give a file with the weights of a network")
     if not removed:
-        return stored
+        return stored, fop
     shorter = {stored_name: name for name, stored_name in plain.items()}
-    return replace(
+    weights = replace(
         stored,
         specs={shorter[name]: spec for name, spec in stored.specs.items()},
         tensors=LazyTensors({shorter[name]: stored.tensors.reader(name) for name in stored.tensors}),
         aliases={shorter[alias]: shorter[kept] for alias, kept in stored.aliases.items()},
         notes=(*stored.notes, f"taken off the names: {listed(removed)}"),
     )
+    return weights, None if fop is None else fop.renamed(shorter)
 
 
 def _check_budget(path: Path, stored: Stored, max_memory: int | None) -> None:
@@ -160,7 +177,7 @@ def _ordered(stored: Stored, module: nn.Module | None) -> Stored:
     return replace(stored, specs={name: stored.specs[name] for name in order})
 
 
-def _checkpoint(path: Path, stored: Stored, network: Network) -> Checkpoint:
+def _checkpoint(path: Path, stored: Stored, network: Network, fop: FopMatrices | None) -> Checkpoint:
     from curvlab.checkpoints.infer import infer_layers
 
     found = infer_layers(stored.specs, stored.tensors)
@@ -191,6 +208,7 @@ def _checkpoint(path: Path, stored: Stored, network: Network) -> Checkpoint:
         aliases=stored.aliases,
         folded={name: fold.sources for name, fold in found.folds.items()},
         files=stored.files,
+        fop=fop,
     )
 
 

@@ -6,6 +6,7 @@
 | `curvlab.architecture` | JSON: a description (see `describe`), the name of a registered builder, or of a callable |
 | `curvlab.data` | the dataset the network was trained on |
 | `curvlab.likelihood` | `"categorical"`, `"bernoulli"` or `"gaussian"` |
+| `curvlab.fop` | what the tensors `curvlab.fop.<parameter>` mean (see `fop_matrices`), where FOP trained the network |
 | name of a tensor left out | name of the stored tensor with the same weights (tied weights) |
 """
 
@@ -24,8 +25,11 @@ from torch import Tensor, nn
 from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.builders import UnknownBuilder
 from curvlab.checkpoints.describe import VERSION, Description, build, describe
-from curvlab.checkpoints.quoting import listed, quoted, reason
+from curvlab.checkpoints.fop_matrices import FopMatrices, misfit
+from curvlab.checkpoints.metadata_order import sort_metadata
+from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.checkpoints.stored import Stored
+from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CheckpointError, MemoryBudgetError
 
 FORMAT, ARCHITECTURE, DATA, LIKELIHOOD = "curvlab.format", "curvlab.architecture", "curvlab.data", "curvlab.likelihood"
@@ -47,6 +51,7 @@ def save(
     architecture: str | Description | None = None,
     data: str | None = None,
     likelihood: str | None = None,
+    fop: FopMatrices | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a network so that `load(path)` gives it back, weights, ties and structure, with no further options.
@@ -60,10 +65,12 @@ def save(
             builder; `"package.module:callable"` names code, which loading runs only when the user asks for it.
         data: name of the dataset.
         likelihood: "categorical", "bernoulli" or "gaussian".
+        fop: FOP's learned matrices, `fop_matrices(optimizer.matrices, optimizer.forms)`, stored beside the weights.
         metadata: further strings, under names that do not begin with "curvlab."; none may be the name of a tensor.
 
     Raises:
-        CheckpointError: the module cannot be described, or the file cannot be written.
+        CheckpointError: the module cannot be described, the matrices are not of its parameters, or the file cannot be
+            written.
     """
     path = Path(path)
     if not path.name:
@@ -75,11 +82,18 @@ def save(
         raise CheckpointError(f"metadata may not be named {listed(reserved)}", "those names are curvlab's own")
     description = _description(module, architecture)
     tensors, tied = _untied(module)
+    if fop is not None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for name, m in fop.factors.items():
+            if why := misfit(shapes.get(tied.get(name, name)), tuple(m.shape), str(m.dtype), fop.forms[name]):
+                raise CheckpointError(f"the FOP matrix of {quoted(name)} cannot be stored beside this network", why)
+        tensors |= fop.tensors()
     misleading = [value for value in (metadata or {}).values() if value in tensors]
     if misleading:
         raise CheckpointError(f"metadata may not be {listed(misleading)}", "that would read as a tied weight")
     header = {**(metadata or {}), **tied, FORMAT: "1", ARCHITECTURE: json.dumps(description, allow_nan=False)}
     header |= {key: value for key, value in ((DATA, data), (LIKELIHOOD, likelihood)) if value is not None}
+    header |= {} if fop is None else fop.metadata()
     _write(path, tensors, header)
 
 
@@ -186,28 +200,6 @@ def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as beside:
         save_file(tensors, beside, header)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)  # noqa: PTH105 - the atomic one, on every system
-        _flush_directory(path.parent)
-    except OSError as error:
-        raise CheckpointError(f"{quoted(path)} cannot be written", reason(error)) from error
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors"):
-            raise CheckpointError(f"{quoted(path)} cannot be written", reason(error)) from error
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _flush_directory(directory: Path) -> None:
-    """Makes the rename last through a power failure, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sort_metadata(beside)

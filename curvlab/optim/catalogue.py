@@ -16,6 +16,7 @@ from torch import nn
 from curvlab.errors import CurvlabError
 from curvlab.optim import OPTIMIZERS, create
 from curvlab.optim.core import Optimizer
+from curvlab.optim.preconditioned import Preconditioned
 
 _NOT_SETTINGS = frozenset({"self", "model", "likelihood", "groups"})
 """Arguments of constructors that are not a value somebody could write on a command line."""
@@ -85,7 +86,7 @@ def _entry(name: str, kind: type[Optimizer]) -> CatalogueEntry:
         sources[0] if sources else "",
         settings,
         made.warms,
-        hasattr(made, "averages"),
+        isinstance(made, Preconditioned),
     )
 
 

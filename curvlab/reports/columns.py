@@ -1,4 +1,4 @@
-"""The columns of the terminal tables: what each shows of a layer, and its words in the legend; in groups."""
+"""The columns of the terminal tables: what each shows of a row's result, and its words in the legend; in groups."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curvlab.analyses.results import LayerResult, MomentsResult, Spectrum, WeightsResult
+from curvlab.analyses.results import FopResult, MomentsResult, Spectrum, WeightsResult
 from curvlab.reports.numbers import ABSENT, condition, count, shape, short, with_error
 
 
 @dataclass(frozen=True)
 class Column:
-    """A title, what stands under it for one layer (`ABSENT` where there is nothing), and the legend after the title."""
+    """A title, what stands under it for one row (`ABSENT` where there is nothing), and the legend after the title.
+
+    A row is a `LayerResult`, in the group `FOP` a `FopResult`.
+    """
 
     title: str
-    text: Callable[[LayerResult], str]
+    text: Callable[[Any], str]
     legend: str = ""
     right: bool = True
 
@@ -28,11 +31,11 @@ class Group:
     columns: tuple[Column, ...]
 
 
-def _of(section: str, show: Callable[[Any], str]) -> Callable[[LayerResult], str]:
-    """`show` applied to one section of a layer, `ABSENT` when that was not computed."""
+def _of(section: str, show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """`show` applied to one section of a row's result, `ABSENT` when that was not computed."""
 
-    def text(layer: LayerResult) -> str:
-        value = getattr(layer, section)
+    def text(row: Any) -> str:
+        value = getattr(row, section)
         return ABSENT if value is None else show(value)
 
     return text
@@ -128,5 +131,42 @@ TNT = Group(
     ),
 )
 
+
+def _form(matrix: FopResult) -> str:
+    text = "full" if matrix.form == "full" else f"rank {matrix.rank}"
+    return f"{text} norm" if matrix.normalized else text
+
+
+def _neighbours(matrix: FopResult) -> str:
+    found = () if matrix.structure is None else matrix.structure.neighbours
+    return " · ".join(f"{value:+.3f}" for value in found if value is not None) or ABSENT
+
+
+def _negative(matrix: FopResult) -> str:
+    share = None if matrix.structure is None else matrix.structure.negative
+    return ABSENT if share is None else f"{100 * share:.0f}%"
+
+
+def _angle(matrix: FopResult) -> str:
+    degrees = None if matrix.angle is None else matrix.angle.degrees
+    return ABSENT if degrees is None else f"{short(degrees)}°"
+
+
+FOP = Group(
+    "FOP's learned matrices",
+    (
+        Column("P", _form, ": MMᵀ (full) or I + MMᵀ (rank), scaled like I (norm)", right=False),
+        Column("size", lambda f: shape(f.kernel) if f.kernel else str(f.size), ": kernel, or inputs"),
+        Column("λ max", _of("spectrum", lambda s: short(s.max)), ", λ min: eigenvalues of P, 1 at the start"),
+        Column("λ min", _of("spectrum", lambda s: short(s.min))),
+        Column("κ(P)", _of("spectrum", _spectrum), " = λmax/λmin"),
+        Column("‖P‖", lambda f: short(f.norm), ": Frobenius norm"),
+        Column("diagonal", _of("structure", lambda s: short(s.diagonal)), ": its mean"),
+        Column("neighbours", _neighbours, ": mean weight to the next position along each axis of the kernel"),
+        Column("negative", _negative, ": share of neighbouring pairs below 0, all where P whitens"),
+        Column("angle", _angle, ": by how much P turns the mean gradient"),
+    ),
+)
+
 GROUPS = (WEIGHTS, MOMENTS, KFAC, TNT)
-"""In the order they are shown."""
+"""Those whose rows are layers, in the order they are shown."""

@@ -22,17 +22,20 @@ def to_csv(analysis: Analysis) -> str:
     """A header and one row per layer in model order; what does not exist is empty.
 
     Columns are the paths of the JSON contract (`moments.condition_number.lnb`, `tnt.modes.0.rank`), section by
-    section, then `coverage.status` and `coverage.reason`. Characters that do not print are spelled out, and a text
-    that a spreadsheet would take for a formula gets an apostrophe in front.
+    section, `fop` (the first matrix of the layer), then `coverage.status` and `coverage.reason`. Characters that do
+    not print are spelled out, and a text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     blocks = {block.name: block for block in analysis.coverage.blocks}
     rows: list[dict[str, Any]] = []
-    columns: dict[str, dict[str, None]] = {section: {} for section in ("facts", *_SECTIONS, "coverage")}
+    columns: dict[str, dict[str, None]] = {section: {} for section in ("facts", *_SECTIONS, "fop", "coverage")}
+    matrices = {one.name: one for one in reversed(analysis.fop)}
     for layer in analysis.layers:
         content = {**plain(layer), "shape": shape(layer.shape)}
         row = {key: content[key] for key in _FACTS}
         columns["facts"].update(dict.fromkeys(row))
-        for section in _SECTIONS:
+        found = plain(matrices.get(layer.name)) or {}
+        content["fop"] = {key: value for key, value in found.items() if key not in ("name", "kernel")} or None
+        for section in (*_SECTIONS, "fop"):
             cells = dict(_flat(section, content[section]))
             columns[section].update(dict.fromkeys(cells))
             row |= cells

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curvlab.analyses.results import LayerResult
+from curvlab.analyses.results import FopResult, LayerResult
 from curvlab.reports.columns import Column, Group
 from curvlab.reports.escape import escape
 from curvlab.reports.numbers import ABSENT
@@ -30,11 +30,13 @@ class Filled:
     width: int
 
 
+Rows = Sequence[LayerResult] | Sequence[FopResult]
+"""What a table shows: a result each, all of one type."""
 Part = tuple[str, list[Filled]]
 """The title and the columns of one table."""
 
 
-def print_tables(console: Console, layers: Sequence[LayerResult], groups: Sequence[Group]) -> None:
+def print_tables(console: Console, layers: Rows, groups: Sequence[Group]) -> None:
     """One row per layer in as few tables as `console.width` allows; empty columns and rows are left out."""
     names = [escape(layer.name) for layer in layers]
     longest = max(map(cell_len, names), default=0)
@@ -52,7 +54,7 @@ def print_tables(console: Console, layers: Sequence[LayerResult], groups: Sequen
         console.print()
 
 
-def shown(group: Group, layers: Sequence[LayerResult]) -> list[Column]:
+def shown(group: Group, layers: Rows) -> list[Column]:
     """The columns of the group that are not empty."""
     return [column for column in group.columns if any(column.text(layer) != ABSENT for layer in layers)]
 
@@ -65,7 +67,7 @@ def shortened(name: str, width: int) -> str:
     return f"{name[:head]}…{name[head + 1 - width :]}"
 
 
-def _packed(layers: Sequence[LayerResult], groups: Sequence[Group], name: int, width: int) -> Iterator[Part]:
+def _packed(layers: Rows, groups: Sequence[Group], name: int, width: int) -> Iterator[Part]:
     """Groups joined while they fit beside a name; a group that is too wide alone is cut between columns."""
     titles: list[str] = []
     columns: list[Filled] = []
@@ -87,7 +89,7 @@ def _packed(layers: Sequence[LayerResult], groups: Sequence[Group], name: int, w
         yield " · ".join(titles), columns
 
 
-def _filled(column: Column, layers: Sequence[LayerResult]) -> Filled:
+def _filled(column: Column, layers: Rows) -> Filled:
     texts = [column.title, *_aligned([escape(column.text(layer)) for layer in layers])]
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from curvlab.reports.columns import FACTS, GROUPS, Group
+from curvlab.reports.columns import FACTS, FOP, GROUPS, Group
 from curvlab.reports.escape import escape
 from curvlab.reports.numbers import count, shape, share
 from curvlab.reports.sorting import Sort, ordered
-from curvlab.reports.tables import print_tables, shown
+from curvlab.reports.tables import Rows, print_tables, shown
 
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis, BlockCoverage, LayerResult
@@ -34,12 +34,13 @@ def print_analysis(console: Console, analysis: Analysis, sort: Sort = "model") -
     console.print()
     groups = _groups(analysis)
     print_tables(console, ordered(analysis.layers, sort), groups)
-    for line in (*_legends(groups, analysis.layers), _labelled("κ", NOTATION)):
+    print_tables(console, analysis.fop, (FOP,))
+    for line in (*_legends(groups, analysis.layers), *_legends((FOP,), analysis.fop), _labelled("κ", NOTATION)):
         line.stylize("dim")
         _print(console, line)
-    if analysis.notes:
+    if analysis.notes or any(_notes_on_fop(analysis)):
         console.print()
-    for note in analysis.notes:
+    for note in (*analysis.notes, *_notes_on_fop(analysis)):
         _print(console, _labelled("note", note))
 
 
@@ -126,13 +127,23 @@ def _groups(analysis: Analysis) -> tuple[Group, ...]:
     return (replace(present[0], columns=(*FACTS, *present[0].columns)), *present[1:])
 
 
-def _legends(groups: Sequence[Group], layers: Sequence[LayerResult]) -> Iterator[Text]:
+def _legends(groups: Sequence[Group], layers: Rows) -> Iterator[Text]:
     """What every column means that is there, one line for each title."""
     titles: dict[str, list[str]] = {}
     for group in groups:
         legends = [f"{column.title}{column.legend}" for column in shown(group, layers) if column.legend]
         titles.setdefault(group.title, []).extend(legends)
     return (_labelled(title, f"{'; '.join(legends)}.") for title, legends in titles.items() if legends)
+
+
+def _notes_on_fop(analysis: Analysis) -> Iterator[str]:
+    for one in analysis.fop:
+        if one.note:
+            yield f"FOP's matrix of {one.parameter}: {one.note}"
+    angle = next((one.angle for one in analysis.fop if one.angle is not None), None)
+    if angle is not None:
+        whose = "the data's own targets" if angle.targets == "data" else "targets drawn from the network"
+        yield f"angles are of the mean gradient of {count(angle.examples)} examples at {whose}"
 
 
 def _labelled(label: str, text: str) -> Text:

@@ -14,10 +14,13 @@ from curvlab.reports.escape import escape
 from curvlab.reports.json import plain
 from curvlab.reports.numbers import ABSENT, count, short, size
 from curvlab.reports.tables import GAP
+from curvlab.training.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from curvlab.training.result import TrainingResult
 
+RETRY = {"lr": "below", "damping": "above"}
+"""Where the settings of the next try are, after a run that diverged."""
 _STATUS = {
     "finished": "finished",
     "target-met": "target met",
@@ -90,6 +93,8 @@ def _facts(result: TrainingResult) -> Iterator[tuple[str, str]]:
     yield "status", f"{ended}: {result.reason}" if result.reason else ended
     if result.target is not None:
         yield "target", f"{result.target['expression']}: {'met' if result.target['met'] else 'not met'}"
+    for gate in result.gates:
+        yield "gate", f"{gate['expression']}: {'holds' if gate['holds'] else 'does not hold'}"
 
 
 def _closing(result: TrainingResult) -> Iterator[tuple[str, str]]:
@@ -108,11 +113,18 @@ def _closing(result: TrainingResult) -> Iterator[tuple[str, str]]:
     memory = result.memory
     peak = "" if memory["peak"] is None else f"process at most {size(memory['peak'])}, "
     yield "memory", f"{peak}optimizer state {size(memory['state'] or 0)}"
-    yield "files", f"{result.folder}/ (model.safetensors, metrics.jsonl, summary.json, state/)"
+    diverged = result.status == "diverged"
+    model = f"model.safetensors of step {result.model['step']}, the last saved" if diverged else "model.safetensors"
+    yield "files", f"{result.folder}/ ({model}, metrics.jsonl, summary.json, state/)"
+    if diverged:
+        yield "start again", retry_advice(result)
+        return
     yield "profile", analyze_command(result)
+    if result.model["data"] is None:
+        yield "data", "a model's file names embedded datasets only, never a path: --data says where the examples are"
     if result.status in ("interrupted", "out-of-time"):
         yield "go on", resume_command(result)
-    elif result.status == "finished":
+    elif result.status == "finished" and not parse_schedule(result.settings["schedule"]).knows_the_end:
         yield "go on", f"{resume_command(result)} --epochs {max(1, round(2 * result.epochs))}"
 
 
@@ -129,6 +141,13 @@ def analyze_command(result: TrainingResult) -> str:
 def resume_command(result: TrainingResult) -> str:
     """The command that goes on with the run."""
     return f"curvlab train --resume --out {shlex.quote(str(result.folder))}"
+
+
+def retry_advice(result: TrainingResult) -> str:
+    """What to change after a run that diverged."""
+    settings = result.settings["settings"]
+    changes = [f"{name} {way} {settings[name]:g}" for name, way in RETRY.items() if settings.get(name)]
+    return f"with --force and {' or '.join(changes) or 'other settings'} (--set)"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

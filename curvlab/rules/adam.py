@@ -80,15 +80,13 @@ def slope(state: State, g: Float[Tensor, "*shape"], settings: Mapping[str, Any])
 
     It is 0 where √v̂ is 0, which has no derivative there. At t = 1 it nearly vanishes: p is then the sign of g.
     """
-    fresh = 1 - settings["beta2"] ** state["count"]
-    (root,) = _roots([state], settings)
+    old, fresh = 1 - settings["beta1"] ** state["count"], 1 - settings["beta2"] ** state["count"]
+    root = (state["square"] / fresh).sqrt_()
     damped = root + settings["damping"]
-    old = 1 - settings["beta1"] ** state["count"]
-    ratio = g / root.where(root > 0, 1.0)
-    p = state["mean"] / damped / old
-    found = (1 - settings["beta1"]) / old - p * ratio * ((1 - settings["beta2"]) / fresh)
-    answer: Tensor = (found / damped).where(root > 0, 0.0)
-    return answer
+    # [(1−β₁) − m g k/(√v̂ (√v̂ + ε))]/(√v̂ + ε), in as few passes as there can be: FOP does this at every step.
+    first, share = (1 - settings["beta1"]) / old, (1 - settings["beta2"]) / fresh / old
+    found = torch.addcdiv(root.new_tensor(first), state["mean"] * g, root.mul_(damped), value=-share).div_(damped)
+    return found.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _advance(state: State, g: Tensor) -> None:

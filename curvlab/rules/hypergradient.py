@@ -8,8 +8,6 @@ gradient descent and for the heavy ball, whose velocity does not depend on the n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from curvlab.shapes import Float
 
 
 class Learned(ABC):
-    """P(M): a symmetric linear map of a parameter's gradient, with learned numbers M. Equal ones mean the same by M."""
+    """P(M): a symmetric linear map of a parameter's gradient, with learned numbers M."""
 
     @abstractmethod
     def start(self, p: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,18 +30,7 @@ class Learned(ABC):
     def pull(self, m: Tensor, now: Float[Tensor, "*shape"], before: Float[Tensor, "*shape"]) -> Tensor:
         """∂⟨now, P(M) before⟩/∂M, shaped like M."""
 
-    def apply_all(self, ms: Sequence[Tensor], gs: Sequence[Tensor]) -> list[Tensor]:
-        """`apply` for several parameters, together where that is faster."""
-        return [self.apply(m, g) for m, g in zip(ms, gs, strict=True)]
 
-    def pull_all(
-        self, ms: Sequence[Tensor], nows: Sequence[Tensor], befores: Sequence[Tensor], scale: float
-    ) -> list[Tensor]:
-        """scale · `pull` for several parameters, together where that is faster; in memory of their own."""
-        return [self.pull(*one) * scale for one in zip(ms, nows, befores, strict=True)]
-
-
-@dataclass(frozen=True)
 class LearnedRate(Learned):
     """P(M) = m·I: one rate, relative to the learning rate ε, for all that share it (S-HD: fop 4)."""
 
@@ -62,7 +49,6 @@ class LearnedRate(Learned):
         return (now * before).sum()
 
 
-@dataclass(frozen=True)
 class LearnedRates(Learned):
     """P(M) = diag(m): a rate, relative to the learning rate ε, for every number of the parameter (PP-HD: fop 4)."""
 

@@ -1,4 +1,4 @@
-"""`key=value` as people write it after `--set`: numbers, true, false, and words."""
+"""`key=value` as people write it after `--set`: numbers, true, false, none, and words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from curvlab.errors import CommandError
 
-Value = bool | int | float | str
+Value = bool | int | float | str | None
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -25,12 +25,14 @@ def assignment(text: str) -> tuple[str, Value]:
 
 
 def parse_value(text: str) -> Value:
-    """true and false are truth values, digits a whole number, decimals and powers of ten a float, else a word.
+    """true and false are truth values, none is None, digits a whole number, decimals a float, else a word.
 
     Quotes make a word of anything: `"1"`.
     """
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if text.lower() == "none":
+        return None
     if _WHOLE.fullmatch(text):
         return int(text)
     if _REAL.fullmatch(text):

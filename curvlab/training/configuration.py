@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from curvlab.errors import CommandError
 from curvlab.training.assignment import assignment
-from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, TrainingSettings, refusal, unknown, wrong
+from curvlab.training.schedule import parse_schedule
+from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, TrainingSettings, refusal, unknown, wrong
 
 Values = dict[str, Any]
 
 FREE = frozenset(
-    {"epochs", "steps", "max_seconds", "target", "out", "threads", "device"}
+    {"epochs", "steps", "max_seconds", "max_memory", "target", "fail_if", "out", "threads", "device"}
     | {"log_every", "save_every", "snapshots", "save_factors"}
 )
 """What may be another when a run goes on: how long, where, and what is written; not what is computed."""
@@ -33,7 +35,8 @@ def configured(options: Mapping[str, Any], assignments: Iterable[str], config: P
         CommandError: with everything that is wrong, the file's keys and types included.
     """
     found: list[str] = []
-    values = {} if config is None else _from_file(config, found)
+    read = {} if config is None else _from_file(config, found)
+    values = read or {}
     table = values.pop("settings", {})
     for text in assignments:
         try:
@@ -52,7 +55,9 @@ def configured(options: Mapping[str, Any], assignments: Iterable[str], config: P
     if table:
         values["settings"] = table
     if found:
-        raise refusal([*found, *wrong(_with_default_problem(values))])
+        # A file that cannot be read may name the optimizer: its absence is then no second mistake.
+        silent = NO_OPTIMIZER if read is None else None
+        raise refusal([*found, *(one for one in wrong(_with_default_problem(values)) if one != silent)])
     return values
 
 
@@ -84,7 +89,7 @@ def continued(values: Mapping[str, Any], saved: Mapping[str, Any], used: Mapping
         for name, value in values.items()
         if name not in FREE and name in saved and name != "settings" and value != saved[name]
     ]
-    if saved["schedule"] in ("cosine", "linear"):
+    if parse_schedule(saved["schedule"]).knows_the_end:
         differ += [
             f"{name} {saved[name]}, not {values[name]}, on which the schedule '{saved['schedule']}' depends"
             for name in ("epochs", "steps")
@@ -124,25 +129,32 @@ def _with_default_problem(values: Mapping[str, Any]) -> Values:
     return {**default, **values}
 
 
-def _from_file(path: Path, found: list[str]) -> Values:
-    """The known keys of a TOML file; what cannot be understood is added to `found`."""
+def _from_file(path: Path, found: list[str]) -> Values | None:
+    """The known keys of a TOML file, None where it is none; what cannot be understood is added to `found`."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         found.append(f"--config '{path}' cannot be read: {error.strerror}")
-        return {}
+        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         found.append(f"--config '{path}' is not TOML: {error}")
-        return {}
+        return None
     values: Values = {}
     table: Values = {}
     for key, value in document.items():
         if key in ("set", "optimizer") and isinstance(value, dict):
-            table |= {name: one for name, one in value.items() if (key, name) != ("optimizer", "name")}
+            table |= {name: _setting(one) for name, one in value.items() if (key, name) != ("optimizer", "name")}
             if key == "optimizer" and "name" in value:
                 values["optimizer"] = value["name"]
         elif key in NAMES and key != "settings":
             values[key] = value
         else:
             found.append(f"--config '{path}': {unknown(key)}")
+            if difflib.get_close_matches(key, NAMES, n=1) == ["optimizer"]:
+                values["optimizer"] = value  # so that its settings are looked at as well
     return {**values, "settings": table} if table else values
+
+
+def _setting(value: Any) -> Any:
+    """TOML has no word for "none", so that it is a text there."""
+    return None if value == "none" else value

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from curvlab.checkpoints.quoting import quoted, reason
+from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CurvlabError
 from curvlab.optim.core import Optimizer
 
@@ -25,10 +24,9 @@ def save_factors(path: Path, optimizer: Optimizer, settings: dict[str, object]) 
     Raises:
         CurvlabError: it cannot be written, or there are no statistics yet.
     """
-    averages: dict[str, dict[str, torch.Tensor]] = getattr(optimizer, "averages", {})
     tensors = {
         f"{unit}.{statistic}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for unit, statistics in averages.items()
+        for unit, statistics in optimizer.averages.items()
         for statistic, tensor in statistics.items()
     }
     if not tensors:
@@ -40,13 +38,5 @@ def save_factors(path: Path, optimizer: Optimizer, settings: dict[str, object]) 
         "steps": str(optimizer.steps),
         "scale": SCALE,
     }
-    beside = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as beside:
         save_file(tensors, beside, metadata)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise CurvlabError(f"{quoted(path)} cannot be written", reason(error)) from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from curvlab.errors import NumericalError
+from curvlab.training.entry import Entry
 from curvlab.training.interruption import Interruption
 from curvlab.training.result import Status
 from curvlab.training.run import PATIENCE, Run
@@ -20,7 +20,7 @@ Report = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
-class Watch:
+class Supervision:
     """What can end a run before its budget: a target, a time on `time.monotonic`, the user; and who is told of it."""
 
     target: Target | None
@@ -43,44 +43,47 @@ class _Stopped(Exception):  # noqa: N818 - no failure: it carries an outcome out
         self.outcome = outcome
 
 
-def train_loop(run: Run, watch: Watch) -> Outcome:
-    """Train until the budget or something in `watch` ends it; what is on disk afterwards can be continued."""
+def train_loop(run: Run, supervision: Supervision) -> Outcome:
+    """Train until the budget or something in `supervision` ends it; what is on disk afterwards can be continued."""
     with run.clocks.measure("train"):
-        outcome = _trained(run, watch)
+        outcome, last = _trained(run, supervision), None
         if outcome.status != "interrupted" and (run.entry is None or run.entry["step"] != run.step):
-            # After the state was saved: a run that goes on forgets this line, as one never stopped has none here.
-            run.folder.log(run.evaluated())
+            last = run.evaluation()
             if outcome.status != "diverged":
-                outcome = _judged(run) or (Outcome("target-met") if _met(run, watch) else outcome)
+                outcome = _judged(run, last) or outcome
+        if outcome.status != "diverged" and run.saved != run.step:
+            run.save()
+        if last is not None:
+            # After the state was saved: a run that goes on forgets this line, as one never stopped has none here.
+            run.remember(last)
+            if outcome.status != "diverged" and _met(run, supervision):
+                outcome = Outcome("target-met")
     return outcome
 
 
-def _trained(run: Run, watch: Watch) -> Outcome:
+def _trained(run: Run, supervision: Supervision) -> Outcome:
     try:
         if run.saved < 0:
             run.save()
         if not run.warm:
-            _warm_start(run, watch)
+            _warm_start(run, supervision)
             run.warm = True
             run.save()
-        outcome = _stepped(run, watch)
+        return _stepped(run, supervision)
     except _Stopped as stopped:
         return stopped.outcome
     except NumericalError as error:
         return Outcome("diverged", str(error))
-    if outcome.status != "diverged" and run.saved != run.step:
-        run.save()
-    return outcome
 
 
-def _stepped(run: Run, watch: Watch) -> Outcome:
-    if _met(run, watch):
+def _stepped(run: Run, supervision: Supervision) -> Outcome:
+    if _met(run, supervision):
         return Outcome("target-met")
     every = run.settings
     while run.step < run.total:
         for x, y in run.batches():
             run.take_step(x, y)
-            watch.report("training steps", run.step, run.total)
+            supervision.report("training steps", run.step, run.total)
             complete = run.step % run.per_epoch == 0
             saving = complete or bool(every.save_every and run.step % every.save_every == 0)
             if saving or run.step % PATIENCE == 0 or run.step == run.total:
@@ -88,8 +91,8 @@ def _stepped(run: Run, watch: Watch) -> Outcome:
                 if reason:
                     return Outcome("diverged", reason)
             if complete:
-                run.folder.log(run.evaluated())
-                if diverged := _judged(run):
+                run.remember(entry := run.evaluation())
+                if diverged := _judged(run, entry):
                     return diverged
                 if every.snapshots and run.epoch % every.snapshots == 0:
                     run.snapshot()
@@ -97,53 +100,46 @@ def _stepped(run: Run, watch: Watch) -> Outcome:
                 run.folder.log(run.line())
             if saving:
                 run.save()
-            if complete and _met(run, watch):
+            if complete and _met(run, supervision):
                 return Outcome("target-met")
             if run.step >= run.total:
                 break
-            if early := _early(watch):
+            if early := _early(supervision):
                 return early
     return Outcome("finished")
 
 
-def _warm_start(run: Run, watch: Watch) -> None:
-    begin = getattr(run.optimizer, "warm_start", None)
-    if begin is None or not run.settings.warm_start:
+def _warm_start(run: Run, supervision: Supervision) -> None:
+    if not run.optimizer.warms or not run.settings.warm_start:
         return
-
-    watch.report("warm start", 0, run.per_epoch)
+    supervision.report("warm start", 0, run.per_epoch)
 
     def closures() -> Iterator[Callable[[], Tensor]]:
         for done, closure in enumerate(run.closures()):
-            if early := _early(watch):
+            if early := _early(supervision):
                 raise _Stopped(early)
             yield closure
-            watch.report("warm start", done + 1, run.per_epoch)
+            supervision.report("warm start", done + 1, run.per_epoch)
 
     with run.clocks.measure("warm_start"):
-        begin(closures())
+        run.optimizer.warm_start(closures())
 
 
-def _early(watch: Watch) -> Outcome | None:
-    if watch.interruption.requested:
+def _early(supervision: Supervision) -> Outcome | None:
+    if supervision.interruption.requested:
         return Outcome("interrupted")
-    if watch.deadline is not None and time.monotonic() >= watch.deadline:
+    if supervision.deadline is not None and time.monotonic() >= supervision.deadline:
         return Outcome("out-of-time")
     return None
 
 
-def _met(run: Run, watch: Watch) -> bool:
+def _met(run: Run, supervision: Supervision) -> bool:
     """Whether an evaluation of the weights as they are meets the target."""
-    if watch.target is None or run.entry is None or run.entry["step"] != run.step:
+    if supervision.target is None or run.entry is None or run.entry["step"] != run.step:
         return False
-    return watch.target.met(run.entry)
+    return supervision.target.met(run.entry)
 
 
-def _judged(run: Run) -> Outcome | None:
-    """Divergence that only an evaluation shows."""
-    assert run.entry is not None
-    for part in ("train", "test"):
-        loss = run.entry[part]["loss"]
-        if not math.isfinite(loss):
-            return Outcome("diverged", f"the {part} loss was not finite after step {run.step}")
-    return None
+def _judged(run: Run, entry: Entry) -> Outcome | None:
+    reason = run.judged(entry)
+    return None if reason is None else Outcome("diverged", reason)

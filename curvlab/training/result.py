@@ -20,8 +20,9 @@ class TrainingResult:
         reason: one sentence for a run that diverged, else None.
         problem: {"name", "data", "spec", "likelihood", "train_examples", "test_examples", "fingerprint"}: what the data
             is, how --data calls it, and a sha256 of the examples in their order.
-        model: {"path", "parameters", "sha256", "self_contained", "data"}: whether loading it needs no code, and the
-            dataset that its file names, or None.
+        model: {"path", "step", "parameters", "sha256", "self_contained", "data"}: the step that the file is of (for a
+            run that diverged the last that was saved), whether loading it needs no code, and the dataset that it
+            names, or None.
         optimizer: its name.
         settings: those of `TrainingSettings` as they were used, the optimizer's complete under "settings".
         steps: taken in all.
@@ -32,6 +33,7 @@ class TrainingResult:
         best: {"step", "epoch", "test"} of the evaluation with the smallest test loss.
         seconds: {"train", "warm_start", "evaluation", "saving", "total"}; train holds warm_start.
         target: {"expression", "met"}; None when there was none.
+        gates: {"expression", "holds", "evidence"} for each of `fail_if`.
         skipped: steps not taken because the gradient was not finite.
         failures: block -> inverses that failed in a row, where there were any at the end.
         coverage: how parameters are treated -> how many numbers are.
@@ -66,6 +68,7 @@ class TrainingResult:
     command: tuple[str, ...]
     folder: Path
     notes: tuple[str, ...] = ()
+    gates: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The contract `curvlab.training/1`; numbers that do not exist are None."""

@@ -114,14 +114,28 @@ class Run:
         self._read()
         if self._losses["bad"] is not None:
             step, loss = self._losses["bad"]
-            how = f"{loss:.3g}, over {EXPLODED:g} times the first batch's" if isfinite(loss) else "not finite"
-            return f"the training loss of step {step} was {how}"
+            return f"the training loss of step {step} was {self._exploded(loss)}"
         if self.step % PATIENCE == 0:
             skipped = self.optimizer.skipped
             in_a_row, self._skipped = skipped - self._skipped, skipped
             if in_a_row >= PATIENCE:
                 return f"{PATIENCE} steps in a row, up to step {self.step}, had gradients that were not finite"
         return None
+
+    def judged(self, entry: Entry) -> str | None:
+        """One sentence when an evaluation shows divergence that no step has shown yet."""
+        train, test = entry["train"]["loss"], entry["test"]["loss"]
+        if how := self._exploded(train):
+            return f"the loss on the training set was {how} after step {entry['step']}"
+        return None if isfinite(test) else f"the test loss was not finite after step {entry['step']}"
+
+    def _exploded(self, loss: float) -> str | None:
+        """What is wrong with a training loss, in words."""
+        if not isfinite(loss):
+            return "not finite"
+        first = self._losses["first"]
+        limit = float("inf") if first is None else EXPLODED * max(first, SMALLEST)
+        return f"{loss:.3g}, over {EXPLODED:g} times the first batch's" if loss > limit else None
 
     def _read(self) -> None:
         """Take in the losses that are on the device, in one transfer."""
@@ -133,28 +147,31 @@ class Run:
             known["sum"] += value * examples
             known["examples"] += examples
             known["first"] = value if known["first"] is None else known["first"]
-            wrong = not isfinite(value) or value > EXPLODED * max(known["first"], SMALLEST)
-            if wrong and known["bad"] is None:
+            if known["bad"] is None and self._exploded(value):
                 known["bad"] = (step, value)
         self._unread.clear()
 
     # Numbers.
 
-    def evaluated(self) -> Entry:
-        """The line of metrics for now, both parts evaluated; remembers it, and whether it is the best."""
+    def evaluation(self) -> Entry:
+        """The line of metrics for now, both parts evaluated."""
         with self.clocks.measure("evaluation"):
             size, problem = EVALUATED_AT_ONCE * self.batch_size, self.task.problem
             train = evaluate(self.model, problem, self.train_part, size)
             test = evaluate(self.model, problem, self.test_part, size)
-        self.entry = {**self.line(), "train": train, "test": test}
-        if self.best is None or test["loss"] < self.best["test"]["loss"]:
-            self.best = {"step": self.step, "epoch": self.epochs(), "test": test}
-        return self.entry
+        return {**self.line(), "train": train, "test": test}
+
+    def remember(self, entry: Entry) -> None:
+        """Log an evaluation, and keep it as the last, perhaps as the best."""
+        self.entry = entry
+        if self.best is None or entry["test"]["loss"] < self.best["test"]["loss"]:
+            self.best = {"step": entry["step"], "epoch": entry["epoch"], "test": entry["test"]}
+        self.folder.log(entry)
 
     def line(self) -> Entry:
         """The line of metrics for now, nothing evaluated."""
         self._read()
-        group, losses = self.optimizer.param_groups[0], self._losses
+        losses = self._losses
         return {
             "step": self.step,
             "epoch": self.epochs(),
@@ -163,8 +180,8 @@ class Run:
             "batch_loss": losses["sum"] / losses["examples"] if losses["examples"] else None,
             "seconds": {name: round(value, 6) for name, value in self.clocks.seconds().items()},
             "lr": self.lr,
-            "damping": group.get("damping"),
-            "failures": sum(getattr(self.optimizer, "failures", {}).values()),
+            "damping": self.optimizer.current_damping(),
+            "failures": sum(self.optimizer.failures.values()),
             "skipped": self.optimizer.skipped,
             "memory": peak_memory(),
             "device_memory": peak_device_memory(self.device),
@@ -181,17 +198,17 @@ class Run:
 
     def write_model(self) -> None:
         """The network, ready for `curvlab analyze`."""
-        write_model(self.folder.model, self.model, self.task)
+        write_model(self.folder.model, self.model, self.task, self.optimizer)
 
     def snapshot(self) -> None:
         """The network of this epoch, kept."""
         with self.clocks.measure("saving"):
             path = self.folder.snapshot(self.epoch)
             path.parent.mkdir(exist_ok=True)
-            write_model(path, self.model, self.task)
+            write_model(path, self.model, self.task, self.optimizer)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Be as the saved run was, and forget the log's later lines.
+        """Be as the saved run was, and forget the log's later lines; model.safetensors is of the saved step again.
 
         Raises:
             CurvlabError: the state is of other data or another network.
@@ -210,6 +227,7 @@ class Run:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             found = f"the state in '{self.folder.path}' does not fit this version of curvlab"
             raise CheckpointError(found, reason(error), again) from error
+        self.write_model()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.folder.cut_log(state["logged"])

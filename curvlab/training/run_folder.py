@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,24 +49,36 @@ class RunFolder:
         """The network after an epoch, when asked for."""
         return self.path / "snapshots" / f"epoch-{epoch:04d}.safetensors"
 
-    def begin(self, force: bool) -> None:
+    def check_free(self) -> None:
+        """Raise CommandError when there is a run in the folder."""
+        if earlier := self._files():
+            found = f"'{self.path}' already holds a run ({earlier[0].name})"
+            raise CommandError(found, do="continue it with --resume, replace it with --force, or choose another --out")
+
+    def begin(self) -> None:
         """Make the folder, empty of any earlier run; only files that a run writes are ever removed.
 
         Raises:
-            CommandError: there is a run in it and `force` is False.
             CurvlabError: it cannot be made or written to.
         """
-        files = (self.model, self.state, self.metrics, self.summary, self.factors)
-        earlier = [file for file in files if file.exists()]
-        if earlier and not force:
-            found = f"'{self.path}' already holds a run ({earlier[0].name})"
-            raise CommandError(found, do="continue it with --resume, replace it with --force, or choose another --out")
         try:
-            for file in (*earlier, *(self.path / "snapshots").glob("epoch-*.safetensors")):
+            for file in (*self._files(), *(self.path / "snapshots").glob("epoch-*.safetensors")):
                 file.unlink()
             self.state.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CurvlabError(f"'{self.path}' cannot be used", str(error.strerror), "choose another --out") from error
+
+    def give_up(self) -> None:
+        """Remove what a run that took no step has begun, so that the next try finds the folder free."""
+        for file in self._files():
+            file.unlink()
+        for folder in (self.state.parent, self.path):
+            with suppress(OSError):  # it holds something else
+                folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        files = (self.model, self.state, self.metrics, self.summary, self.factors)
+        return [file for file in files if file.exists()]
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""

@@ -16,9 +16,10 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DEFAULT_PROBLEM = "digits-mlp"
 _WORDS = ("problem", "architecture", "data", "loss", "optimizer", "device", "dtype", "schedule", "target", "out")
-_COUNTS = ("epochs", "steps", "batch_size", "threads", "log_every", "save_every", "snapshots")
+_COUNTS = ("epochs", "steps", "batch_size", "threads", "max_memory", "log_every", "save_every", "snapshots")
 _TRUTHS = ("warm_start", "save_factors")
 _SEED_LIMIT = 2**63
+NO_OPTIMIZER = "no optimizer is given (--optimizer; `curvlab list optimizers` has them)"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class TrainingSettings:
         schedule: "constant", "cosine", "linear" or "step:EPOCHS:FACTOR".
         warm_start: begin with a pass for the statistics, where the optimizer has one.
         target: a comparison over an evaluation; the run ends when it holds.
+        fail_if: expressions over the summary; where one holds at the end, the command line fails.
         max_seconds: the run stops when this much time has passed since it was started or resumed.
+        max_memory: bytes that the examples may take; None: the machine's memory.
         out: folder for the results; None: runs/PROBLEM-OPTIMIZER.
         log_every: also log every so many steps.
         save_every: also save the state every so many steps, not only after each epoch.
@@ -69,7 +72,9 @@ class TrainingSettings:
     schedule: str = "constant"
     warm_start: bool = True
     target: str | None = None
+    fail_if: tuple[str, ...] = ()
     max_seconds: float | None = None
+    max_memory: int | None = None
     out: str | None = None
     log_every: int | None = None
     save_every: int | None = None
@@ -81,6 +86,7 @@ class TrainingSettings:
             object.__setattr__(self, "problem", DEFAULT_PROBLEM)
         if found := wrong(self.to_dict()):
             raise refusal(found)
+        object.__setattr__(self, "fail_if", tuple(self.fail_if))
 
     @property
     def folder(self) -> str:
@@ -115,6 +121,10 @@ def refusal(found: Sequence[str]) -> CommandError:
 
 def unknown(name: str) -> str:
     """The sentence about a name that is none of `NAMES`."""
+    from curvlab.optim.catalogue import catalogue
+
+    if any(name in entry.settings for entry in catalogue().values()):
+        return f"'{name}' is a setting of the optimizer, put it into the table [set]"
     close = difflib.get_close_matches(name, NAMES, n=1)
     return f"there is no option '{name}'" + (f", did you mean '{close[0]}'" if close else "")
 
@@ -132,6 +142,9 @@ def _wrong_type(name: str, value: Any) -> str | None:
     if name == "max_seconds":
         number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
         return None if number else f"max_seconds is {value!r}, not a number above 0"
+    if name == "fail_if":
+        texts = isinstance(value, list | tuple) and all(isinstance(one, str) and one for one in value)
+        return None if texts else f"fail_if is {value!r}, not a list of expressions"
     if name == "settings":
         return None if isinstance(value, Mapping) else f"settings is {value!r}, not a table of names and values"
     return unknown(name)
@@ -151,9 +164,6 @@ def _wrong_choices(sound: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong_together(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
-    from curvlab.training.entry import entry_shape
-    from curvlab.training.target import parse_target
-
     if "problem" in given and "architecture" in given:
         yield "a run has a problem or an architecture, not both"
     if "architecture" in given and "data" not in given:
@@ -164,6 +174,8 @@ def _wrong_together(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Itera
         yield "loss belongs to an architecture: a problem has its own"
     if "epochs" in given and "steps" in given:
         yield "a run has a number of epochs or of steps, not both"
+    if sound.get("settings", {}).get("step_size") == "mvp" and sound.get("schedule", "constant") != "constant":
+        yield f"step_size=mvp chooses the rate of every step: schedule '{sound['schedule']}' would change nothing"
     metrics: tuple[str, ...] | None = None
     if "problem" in sound:
         from curvlab.problems.registry import problem
@@ -172,21 +184,33 @@ def _wrong_together(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Itera
             metrics = tuple(problem(sound["problem"]).metrics)
         except CurvlabError as error:
             yield str(error)
-    if "target" in sound:
+    yield from _wrong_expressions(sound, metrics)
+
+
+def _wrong_expressions(sound: Mapping[str, Any], metrics: tuple[str, ...] | None) -> Iterator[str]:
+    """About target and gates; the metrics of an architecture are known, and not None, when its data is."""
+    from curvlab.training.entry import entry_shape
+    from curvlab.training.summary_gate import summary_shape
+    from curvlab.training.target import parse_target
+
+    targets = [("target", text, entry_shape) for text in (sound.get("target"),) if text]
+    for kind, text, shape in [*targets, *(("gate", text, summary_shape) for text in sound.get("fail_if", ()))]:
         try:
-            target = parse_target(sound["target"])
+            expression = parse_target(text, kind)
         except CommandError as error:
             yield str(error)
-        else:  # the metrics of an architecture are known when its data is
-            yield from target.missing(entry_shape(metrics)) if metrics is not None else ()
+        else:
+            yield from expression.missing(shape(metrics)) if metrics is not None else ()
 
 
 def _wrong_optimizer(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Iterator[str]:
     if "optimizer" not in given:
-        yield "no optimizer is given (--optimizer; `curvlab list optimizers` has them)"
+        yield NO_OPTIMIZER
         return
     if "optimizer" not in sound:
         return
+    import torch
+
     from curvlab.optim.catalogue import catalogue, wrong_settings
 
     name = sound["optimizer"]
@@ -196,15 +220,29 @@ def _wrong_optimizer(given: Mapping[str, Any], sound: Mapping[str, Any]) -> Iter
             f"did you mean '{close[0]}'" if close else f"use one of {', '.join(catalogue())}"
         )
         return
-    yield from wrong_settings(name, sound.get("settings", {}))
+    with torch.random.fork_rng(devices=[]):  # the small networks of these trials draw weights
+        found = wrong_settings(name, sound.get("settings", {})) or [*_wrong_joined(name, sound)]
+    yield from found
     if sound.get("save_factors") and not catalogue()[name].has_factors:
         yield f"{name} keeps no factors that save_factors could write"
+
+
+def _wrong_joined(name: str, sound: Mapping[str, Any]) -> Iterator[str]:
+    """Settings each of which is right, but not beside the others or what the problem recommends."""
+    from torch import nn
+
+    from curvlab.optim import create
+    from curvlab.problems.registry import names, problem
+
+    known = problem(sound["problem"]).settings if sound.get("problem") in names() else {}
+    settings = {**known.get(name, {}), **sound.get("settings", {})}
+    yield from _refusal(lambda: create(name, nn.Linear(1, 1), likelihood="categorical", **settings))
 
 
 def _refusal(attempt: Callable[[], object]) -> Iterator[str]:
     try:
         attempt()
-    except CommandError as error:
+    except CurvlabError as error:
         yield str(error)
 
 

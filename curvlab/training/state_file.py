@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from curvlab.checkpoints.quoting import quoted, reason
-from curvlab.errors import CheckpointError, CurvlabError
+from curvlab.checkpoints.whole_file import whole_file
+from curvlab.errors import CheckpointError
 
 _MAGIC = b"curvlab training state 1\n"
 _DIGEST = 32
@@ -21,27 +21,15 @@ _DIGEST = 32
 def write_state(path: Path, content: Mapping[str, Any]) -> None:
     """Magic, sha256 of the rest, and the rest: `torch.save` of tensors and plain values.
 
-    Written beside `path`, flushed to disk, renamed: whoever is killed meanwhile leaves the older state.
-
     Raises:
-        CurvlabError: it cannot be written.
+        CheckpointError: it cannot be written; the older state is then as it was.
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(_MAGIC)
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _flush_directory(path.parent)
-    except OSError as error:
-        raise CurvlabError(f"the state {quoted(path)} cannot be written", reason(error)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path, "the state") as beside, beside.open("wb") as file:
+        file.write(_MAGIC)
+        file.write(hashlib.sha256(buffer.getbuffer()).digest())
+        file.write(buffer.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -69,13 +57,3 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{quoted(path)} is not a training state of this version of curvlab", "", again)
     return content
-
-
-def _flush_directory(directory: Path) -> None:
-    """Makes the rename last through a power failure, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

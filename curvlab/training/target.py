@@ -14,9 +14,10 @@ from curvlab.reports.paths import NoNumber
 
 @dataclass(frozen=True)
 class Target:
-    """A parsed target."""
+    """A parsed target; or (`kind` "gate") what is asked of a summary in the same language."""
 
     gate: Gate
+    kind: str = "target"
 
     def met(self, entry: Mapping[str, Any]) -> bool:
         """Whether it holds for an evaluation. A number that is null there (a loss beyond floats) meets nothing."""
@@ -29,29 +30,29 @@ class Target:
 
     def missing(self, shape: Mapping[str, Any]) -> list[str]:
         """Sentences about the paths that lead to no number in entries of this shape (see `entry_shape`)."""
-        document, found = _document(shape), []
+        document, found, what = _document(shape), [], f"the {self.kind} '{self.gate.text}'"
         for path in self.gate.paths.values():
             if path.quantifier:
-                found.append(f"the target '{self.gate.text}' asks for '{path.text}': a training run has no layers")
+                found.append(f"{what} asks for '{path.text}': a training run has no layers")
                 continue
             try:
                 path.number(document, None)
             except NoNumber as error:
-                found.append(f"the target '{self.gate.text}' cannot be decided: {error}")
+                found.append(f"{what} cannot be decided: {error}")
         return found
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str, kind: str = "target") -> Target:
     """The target that `text` writes, in the language of `curvlab.gates`.
 
     Raises:
         CommandError: it is not an expression of that language.
     """
     try:
-        return Target(parse(text))
+        return Target(parse(text), kind)
     except CommandError as error:
         do = "write a comparison such as 'test.accuracy>0.95' or 'train.loss<0.3'"
-        raise CommandError(f"the target '{text}' is not an expression", error.why, do) from error
+        raise CommandError(f"the {kind} '{text}' is not an expression", error.why, do) from error
 
 
 def _document(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from curvlab.analyses.likelihood_choice import choose_likelihood
 from curvlab.checkpoints.architecture import build_architecture, describe_architecture
 from curvlab.checkpoints.describe import describe
 from curvlab.checkpoints.quoting import reason
+from curvlab.data.budget import within
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
 from curvlab.data.load import load
@@ -66,7 +67,9 @@ def task(settings: TrainingSettings) -> Task:
         chosen, notes = _ad_hoc(settings.architecture, str(settings.data), settings)
     else:
         chosen, notes = problem(str(settings.problem)), ()
-    split = chosen.load(settings.seed, settings.data)
+    split = chosen.load(settings.seed, settings.data, settings.max_memory)
+    if settings.max_memory is not None:
+        within(data_bytes(split, getattr(torch, settings.dtype)), settings.max_memory, split.train.source)
     outline = chosen.build(settings.seed)
     _tried(outline, split.train, chosen)
     source = settings.data or chosen.data
@@ -78,6 +81,12 @@ def task(settings: TrainingSettings) -> Task:
         source if source in names() else None,
         (*notes, *split.train.notes),
     )
+
+
+def data_bytes(split: Split, dtype: torch.dtype) -> int:
+    """Of both parts, floating-point numbers in `dtype`."""
+    tensors = [t for part in (split.train, split.test) for t in (part.x, part.y) if t is not None]
+    return sum(t.numel() * (dtype if t.is_floating_point() else t.dtype).itemsize for t in tensors)
 
 
 def on_device(part: Dataset, device: torch.device, dtype: torch.dtype) -> Dataset:
@@ -93,7 +102,8 @@ def _ad_hoc(architecture: str, data: str, settings: TrainingSettings) -> tuple[P
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         module = build_architecture(architecture)
-    whole = fit(load(data, input_shape=input_shape(module), seed=settings.seed), module)
+    whole = load(data, input_shape=input_shape(module), seed=settings.seed, max_memory=settings.max_memory)
+    whole = fit(whole, module)
     x, y = whole.x[:2].float() if whole.x.is_floating_point() else whole.x[:2], whole.y
     z = _output(module, x, whole)
     inputs = settings.loss in ("bce", "mse") and z.shape == x.shape and (y is None or y[:1].numel() != x[:1].numel())

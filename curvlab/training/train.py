@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvlab.analyses.environment import environment
+from curvlab.analyses.environment import environment, pick_device
 from curvlab.checkpoints.digest import sha256
 from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue
@@ -24,13 +24,14 @@ from curvlab.training.configuration import continued, folder, fresh
 from curvlab.training.entry import OPTIONAL, entry_shape
 from curvlab.training.factors import save_factors
 from curvlab.training.interruption import Interruption
-from curvlab.training.loop import Outcome, Report, Watch, train_loop
+from curvlab.training.loop import Outcome, Report, Supervision, train_loop
 from curvlab.training.result import TrainingResult
 from curvlab.training.run import Run, saved_state
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.settings import TrainingSettings, refusal
+from curvlab.training.summary_gate import summary_shape, verdicts
 from curvlab.training.target import Target, parse_target
-from curvlab.training.task import Task, task
+from curvlab.training.task import Task, data_bytes, task
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def train(
     else:
         settings = fresh(values)
         place = RunFolder(Path(settings.folder))
+        if not start.force:
+            place.check_free()
     with _environment(settings):
         chosen = task(settings)
         used = dict(state["used"]) if state else optimizer_settings(settings, chosen.problem)
@@ -84,11 +87,16 @@ def train(
             run.resume(state)
             place.summary.unlink(missing_ok=True)  # it is of the part before
         else:
-            place.begin(start.force)
+            place.begin()
         report("reading the data", 1, 1)
         deadline = None if settings.max_seconds is None else began + settings.max_seconds
         with Interruption() as interruption:
-            outcome = train_loop(run, Watch(target, deadline, interruption, report))
+            try:
+                outcome = train_loop(run, Supervision(target, deadline, interruption, report))
+            except Exception:
+                if state is None and run.step == 0:
+                    place.give_up()
+                raise
             return _finished(run, outcome, target, tuple(notes), start)
 
 
@@ -117,8 +125,8 @@ def plan(values: Mapping[str, Any]) -> dict[str, Any]:
             "batch_size": run.batch_size,
             "steps_per_epoch": run.per_epoch,
             "steps": run.total,
-            "data_bytes": sum(_bytes(part.x) + _bytes(part.y) for part in (run.train_part, run.test_part)),
-            "model_bytes": sum(_bytes(tensor) for tensor in run.model.state_dict().values()),
+            "data_bytes": data_bytes(chosen.split, getattr(torch, settings.dtype)),
+            "model_bytes": _state_bytes(run.model.state_dict()),
             "folder": str(run.folder.path),
         }
 
@@ -126,8 +134,6 @@ def plan(values: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _environment(settings: TrainingSettings) -> Iterator[None]:
     """Seeded generators and the wanted threads; both are put back."""
-    from curvlab.analyses.environment import pick_device
-
     device, threads = pick_device(settings.device), torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
@@ -140,12 +146,15 @@ def _environment(settings: TrainingSettings) -> Iterator[None]:
 
 
 def _target(run: Run) -> Target | None:
-    """The target, once it is known that its numbers will exist in this run."""
-    if run.settings.target is None:
-        return None
-    target = parse_target(run.settings.target)
-    never = {name: None for name, value in run.line().items() if value is None and name in OPTIONAL}
-    if missing := target.missing({**entry_shape(run.task.problem.metrics), **never}):
+    """The target, once it is known that its numbers, and those of the gates, will exist in this run."""
+    metrics, line = run.task.problem.metrics, run.line()
+    never = {name: None for name in OPTIONAL if line[name] is None}
+    target = None if run.settings.target is None else parse_target(run.settings.target)
+    missing = [] if target is None else target.missing({**entry_shape(metrics), **never})
+    memory = {"peak": line["memory"], "device_peak": line["device_memory"], "state": 1}
+    for text in run.settings.fail_if:
+        missing += parse_target(text, "gate").missing({**summary_shape(metrics), "memory": memory})
+    if missing:
         raise refusal(missing)
     return target
 
@@ -170,10 +179,10 @@ def _finished(
 ) -> TrainingResult:
     """Everything that is left to write, and the result."""
     with run.clocks.measure("saving"):
-        run.write_model()
-        if run.settings.save_factors and getattr(run.optimizer, "averages", {}):
+        if run.settings.save_factors and run.optimizer.averages:
             save_factors(run.folder.factors, run.optimizer, run.used)
     result = _result(run, outcome, target, notes, start)
+    result = replace(result, gates=verdicts(run.settings.fail_if, result.to_dict()))
     write(dumps(result.to_dict()), run.folder.summary)
     return result
 
@@ -201,6 +210,7 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
         },
         model={
             "path": str(run.folder.model),
+            "step": run.saved,
             "parameters": sum(p.numel() for p in parameters.values()),
             "sha256": sha256([run.folder.model]),
             "self_contained": chosen.architecture is None,
@@ -221,7 +231,7 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
         seconds={**seconds, "total": sum(seconds.values()) - seconds["warm_start"]},
         target=None if target is None else {"expression": target.gate.text, "met": met},
         skipped=optimizer.skipped,
-        failures={unit: count for unit, count in getattr(optimizer, "failures", {}).items() if count},
+        failures={unit: count for unit, count in optimizer.failures.items() if count},
         coverage=dict(coverage),
         memory={
             "peak": line["memory"],
@@ -238,11 +248,7 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
 
 def _state_bytes(value: Any) -> int:
     if isinstance(value, Tensor):
-        return _bytes(value)
+        return value.numel() * value.element_size()
     if isinstance(value, Mapping):
         return sum(_state_bytes(one) for one in value.values())
     return sum(_state_bytes(one) for one in value) if isinstance(value, list | tuple) else 0
-
-
-def _bytes(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.numel() * tensor.element_size()

@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from curvlab.checkpoints.fop_matrices import KEY, fop_matrices, without_fop_matrices
+from curvlab.checkpoints.fop_matrices import KEY, FopMatrices, fop_matrices, without_fop_matrices
+from curvlab.checkpoints.fop_snapshots import fop_snapshots
+from curvlab.checkpoints.load import load
+from curvlab.checkpoints.own import save
 from curvlab.checkpoints.safetensors_file import read_safetensors
 from curvlab.errors import CheckpointError
 from curvlab.operators.matrix import matrix
@@ -98,3 +101,91 @@ def test_a_matrix_of_no_parameter_and_broken_metadata_are_refused(tmp_path: Path
     for name in "abc":
         with pytest.raises(CheckpointError, match="FOP matrices"):
             without_fop_matrices(read_safetensors(tmp_path / name))
+
+
+def test_a_saved_network_brings_its_matrices_and_its_weights_are_its_own(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    path = tmp_path / "m.safetensors"
+    save(path, model, data="digits", likelihood="categorical", fop=fop_matrices(optimizer.matrices, optimizer.forms))
+    checkpoint = load(path)
+    assert checkpoint.format == "curvlab"
+    assert checkpoint.module is not None
+    assert list(checkpoint.tensors) == list(model.state_dict())
+    assert [layer.name for layer in checkpoint.layers] == ["0", "2", "3"]
+    x = torch.randn(3, 1, 3, 5)
+    assert torch.equal(checkpoint.module(x), model(x))
+    assert checkpoint.fop is not None
+    assert all(torch.equal(checkpoint.fop.factors[name], m) for name, m in optimizer.matrices.items())
+    assert not checkpoint.notes
+    # What was loaded can be written again.
+    save(tmp_path / "again", checkpoint.module, data="digits", likelihood="categorical", fop=checkpoint.fop)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+    save(tmp_path / "plain", checkpoint.module)
+    assert load(tmp_path / "plain").fop is None
+
+
+def test_matrices_of_another_network_are_refused_when_saving(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    matrices = fop_matrices(optimizer.matrices, optimizer.forms)
+    with pytest.raises(CheckpointError, match=r"of '2\.weight' cannot be stored .* does not fit the parameter"):
+        save(tmp_path / "m", nn.Sequential(*model[:2], nn.Linear(11, 5), model[3]), fop=matrices)
+    wrong = FopMatrices({"0.weight": torch.ones(6, 2)}, {"0.weight": "full"}, {"0.weight": False})
+    with pytest.raises(CheckpointError, match="is not what it is said to be"):
+        save(tmp_path / "m", model, fop=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tied_weight_has_one_matrix(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+    model[1].weight = model[0].weight
+    optimizer = FOP(model)
+    save(tmp_path / "m", model, fop=fop_matrices(optimizer.matrices, optimizer.forms))
+    checkpoint = load(tmp_path / "m")
+    assert checkpoint.fop is not None
+    assert list(checkpoint.fop.factors) == ["0.weight"]
+    second = FopMatrices({"1.weight": torch.eye(4)}, {"1.weight": "full"}, {"1.weight": False})
+    save(tmp_path / "n", model, fop=second)
+    assert load(tmp_path / "n").fop is not None
+
+
+def test_prefixes_that_training_left_come_off_the_matrices_too(tmp_path: Path) -> None:
+    tensors = {
+        "module.a.weight": torch.ones(2, 3),
+        "module.a.bias": torch.ones(2),
+        f"{KEY}.module.a.weight": torch.eye(3),
+    }
+    save_file(tensors, tmp_path / "m", {KEY: json.dumps({"module.a.weight": GOOD})})
+    checkpoint = load(tmp_path / "m")
+    assert set(checkpoint.tensors) == {"a.weight", "a.bias"}
+    assert checkpoint.fop is not None
+    assert torch.equal(checkpoint.fop.factors["a.weight"], torch.eye(3))
+    assert (checkpoint.fop.forms["a.weight"], checkpoint.fop.normalized["a.weight"]) == ("full", False)
+
+
+def test_snapshots_are_read_in_order_and_not_too_many(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    (tmp_path / "snapshots").mkdir()
+    save(tmp_path / "model.safetensors", model)
+    assert fop_snapshots(tmp_path / "model.safetensors") == ()
+    for epoch in [*range(1, 31), 10000]:
+        m = {"0.weight": torch.eye(6) * epoch}
+        matrices = FopMatrices(m, {"0.weight": "full"}, {"0.weight": False})
+        save(tmp_path / "snapshots" / f"epoch-{epoch:04d}.safetensors", model, fop=matrices)
+    save(tmp_path / "snapshots" / "epoch-0031.safetensors", model)  # without: left out
+    (tmp_path / "snapshots" / "epoch-x.safetensors").write_bytes(b"no snapshot")
+    for place in (tmp_path / "model.safetensors", tmp_path / "snapshots" / "epoch-0004.safetensors"):
+        found = fop_snapshots(place)
+        epochs = [int(one.title.removeprefix("epoch ")) for one in found]
+        assert epochs == sorted(epochs)
+        assert (epochs[0], epochs[-1]) == (1, 10000)
+        assert len(epochs) <= 12
+        assert all(one.fop.factors["0.weight"][0, 0] == epoch for one, epoch in zip(found, epochs, strict=True))
+    assert optimizer.matrices
+
+
+def test_the_folder_of_a_run_is_its_model(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", nn.Linear(3, 2))
+    with pytest.raises(CheckpointError, match="is a directory that is no model"):
+        load(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    assert load(tmp_path).path == tmp_path / "model.safetensors"

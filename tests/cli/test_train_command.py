@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from training_runs import entries, left_behind
 
@@ -124,6 +125,47 @@ def test_a_target_decides_the_exit_code(inside, tmp_path):
     assert json.loads((tmp_path / "c" / "summary.json").read_text())["status"] == "out-of-time"
 
 
+def test_a_diverged_run_is_neither_profiled_nor_continued(inside, tmp_path):
+    run = inside(*WINE, "--optimizer", "kfac", "--set", "lr=1e9", "--out", tmp_path / "r")
+    text = " ".join(run.stdout.split())
+    assert "model.safetensors of step 0, the last saved" in text
+    assert "with --force and lr below 1e+09 or damping above 0.1 (--set)" in text
+    assert "curvlab analyze" not in text
+    assert "--resume" not in text
+
+
+def test_gates_decide_the_exit_code(inside, tmp_path):
+    options = (*WINE, "--optimizer", "sgd", "--epochs", 1)
+    passed = inside(*options, "--fail-if", "skipped>0", "--out", tmp_path / "a")
+    assert passed.returncode == 0
+    assert "gate: skipped>0: does not hold" in passed.stdout
+    failed = inside(*options, "--fail-if", "skipped>0", "--fail-if", "steps==5", "--out", tmp_path / "b")
+    assert failed.returncode == 3
+    assert "gate 'steps==5' holds: 5 == 5" in failed.stderr
+    assert inside(*options, "--fail-if", "steps", "--out", tmp_path / "c").returncode == 2
+
+
+def test_a_budget_for_the_data(inside, tmp_path):
+    run = inside(*WINE, "--optimizer", "sgd", "--max-memory", "10KB", "--out", tmp_path / "r")
+    assert run.returncode == 1
+    assert "needs 10,680 bytes in memory" in run.stderr
+    assert inside(*WINE, "--optimizer", "sgd", "--max-memory", "much").returncode == 2
+
+
+def test_a_run_that_cannot_be_made_longer_is_not_advised_to_be(inside, tmp_path):
+    options = (*WINE, "--optimizer", "sgd", "--epochs", 2)
+    fixed = inside(*options, "--schedule", "cosine", "--out", tmp_path / "a")
+    assert "go on:" not in fixed.stdout
+    assert "go on:" in inside(*options, "--out", tmp_path / "b").stdout
+
+
+def test_settings_that_exclude_each_other_are_a_wrong_command_line(inside, tmp_path):
+    both = ("--set", "step_size=mvp", "--set", "norm_constraint=0.001")
+    run = inside(*WINE, "--optimizer", "kfac", *both, "--out", tmp_path / "r")
+    assert run.returncode == 2
+    assert "use one of them" in run.stderr
+
+
 def test_time_that_runs_out_is_no_failure(inside, tmp_path):
     run = inside(*WINE, "--optimizer", "sgd", "--max-seconds", 1e-6, "--out", tmp_path / "r")
     assert run.returncode == 0
@@ -134,6 +176,7 @@ def test_divergence_is_code_1_and_one_sentence(inside, tmp_path):
     run = inside(*WINE, "--optimizer", "sgd", "--set", "lr=1e6", "--out", tmp_path / "r", "--json", "-")
     assert run.returncode == 1
     assert run.stderr.count("the run diverged: ") == 1
+    assert "start again: with --force and lr below 1e+06 (--set)" in run.stderr
     document = json.loads(run.stdout)
     assert document["status"] == "diverged"
     assert document["settings"]["settings"]["lr"] == 1e6
@@ -191,7 +234,22 @@ def test_a_network_of_ones_own_from_the_working_directory(inside, tmp_path):
     run = inside("train", "--optimizer", "tnt", *options)
     assert run.returncode == 0, run.stderr
     assert "cross-entropy, since the targets are whole numbers" in run.stderr
+    assert "a model's file names embedded datasets only" not in run.stdout
     assert inside("analyze", tmp_path / "model.safetensors").returncode == 0
+
+
+def test_after_training_on_a_path_the_profile_asks_for_it(inside, tmp_path):
+    generator = np.random.default_rng(0)
+    data = tmp_path / "photos.npz"
+    np.savez(data, x=generator.random((60, 64), np.float32), y=generator.integers(0, 10, 60))
+    options = ("--architecture", "mynet:build", "--data", data, "--epochs", 2, "--out", tmp_path / "r")
+    run = inside("train", "--optimizer", "sgd", *options)
+    assert run.returncode == 0, run.stderr
+    text = " ".join(run.stdout.split())
+    assert f"curvlab analyze {tmp_path}/r/model.safetensors --data {data}" in text
+    assert "a model's file names embedded datasets only, never a path" in text
+    profile = inside("analyze", tmp_path / "r" / "model.safetensors", "--data", data, "--json", "-")
+    assert json.loads(profile.stdout)["data"]["samples"] == 60
 
 
 def test_a_plan_computes_nothing(inside, folder):
@@ -221,9 +279,12 @@ def test_the_help_names_every_option(process):
         *("--optimizer", "--problem", "--architecture", "--data", "--loss", "--set", "--config", "--batch-size"),
         *("--schedule", "--no-warm-start", "--seed", "--epochs", "--steps", "--target", "--max-seconds", "--device"),
         *("--dtype", "--threads", "--dry-run", "--out", "--resume", "--force", "--save-every", "--log-every"),
-        *("--snapshots", "--save-factors", "--plots", "--json", "[set]", "Examples"),
+        *("--snapshots", "--save-factors", "--plots", "--json", "--max-memory", "--fail-if"),
+        *("[set]", "Examples"),
     ):
         assert option in text
+    panels = [text.index(f"─ {panel} ─") for panel in ("What is trained", "How", "How long", "Limits", "Output")]
+    assert panels == sorted(panels)
 
 
 def test_help_loads_no_torch():

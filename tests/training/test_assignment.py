@@ -51,6 +51,8 @@ def test_quotes_make_words(text):
     [
         ("true", True),
         ("False", False),
+        ("none", None),
+        ("'none'", "none"),
         ("1e-3", 0.001),
         (".5", 0.5),
         ("+3", 3),

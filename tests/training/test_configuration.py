@@ -101,6 +101,14 @@ def test_everything_wrong_is_said_at_once(tmp_path):
         ({"optimizer": "sgd", "out": ""}, "out is ''"),
         ({"optimizer": "sgd", "settings": {"lr": "fast"}}, "lr is 'fast'"),
         ({"optimizer": "sgd", "settings": {"lr": float("inf")}}, "lr is inf"),
+        ({"optimizer": "sgd", "settings": {"lr": None}}, "lr is None"),
+        ({"optimizer": "kfac", "settings": {"step_size": "mvp"}, "schedule": "cosine"}, "would change nothing"),
+        ({"optimizer": "kfac", "settings": {"step_size": "mvp", "norm_constraint": 1e-3}}, "use one of them"),
+        ({"optimizer": "sgd", "fail_if": "steps > 1"}, "not a list of expressions"),
+        ({"optimizer": "sgd", "fail_if": ("steps >",)}, "the gate 'steps >' is not an expression"),
+        ({"optimizer": "sgd", "fail_if": ("any.rank > 1",)}, "the gate 'any.rank > 1' asks for"),
+        ({"optimizer": "sgd", "fail_if": ("test.acuracy > 1",)}, "did you mean 'accuracy'"),
+        ({"optimizer": "sgd", "max_memory": "8GiB"}, "max_memory is '8GiB'"),
     ],
 )
 def test_what_is_refused(values, sentence):
@@ -122,8 +130,39 @@ def test_a_file_that_is_no_toml(tmp_path, text):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(CommandError, match=r"none\.toml' cannot be read: No such file"):
-        configured({"optimizer": "sgd"}, [], tmp_path / "none.toml")
+    with pytest.raises(CommandError, match=r"^--config '.*none\.toml' cannot be read: No such file or directory$"):
+        configured({}, [], tmp_path / "none.toml")
+
+
+def test_a_setting_outside_its_table_is_told_where_it_belongs(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('optimizer = "sgd"\nlr = 0.1\n')
+    with pytest.raises(CommandError, match=r"'lr' is a setting of the optimizer, put it into the table \[set\]$"):
+        configured({}, [], path)
+
+
+def test_a_misspelt_optimizer_hides_nothing_of_its_settings(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('optimizr = "kfac"\n[set]\nlr = -1\nfoo = 1\n')
+    with pytest.raises(CommandError, match=r"^3 things are wrong: ") as error:
+        configured({}, [], path)
+    for part in ("did you mean 'optimizer'", "lr is -1", "no setting 'foo'"):
+        assert part in str(error.value)
+
+
+def test_none_as_it_is_listed(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('optimizer = "kfac"\n[set]\nnorm_constraint = "none"\n')
+    for values in (configured({}, [], path), configured({"optimizer": "kfac"}, ["norm_constraint=none"], None)):
+        assert fresh(values).settings == {"norm_constraint": None}
+
+
+def test_the_gates_of_a_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('optimizer = "sgd"\nfail_if = ["steps > 3", "skipped > 0"]\nmax_memory = 8_000_000\n')
+    found = fresh(configured({}, [], path))
+    assert (found.fail_if, found.max_memory) == (("steps > 3", "skipped > 0"), 8_000_000)
+    assert fresh(configured({"fail_if": ("steps > 9",)}, [], path)).fail_if == ("steps > 9",)
 
 
 SAVED = TrainingSettings("kfac", problem="wine-mlp", epochs=5, seed=3, settings={"damping": 0.2}).to_dict()

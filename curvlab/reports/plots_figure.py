@@ -1,0 +1,85 @@
+"""What all figures share: panels, colours that colour-blind eyes tell apart, names made safe, PNG and SVG."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curvlab.errors import CurvlabError
+from curvlab.reports.escape import escape
+from curvlab.reports.tables import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+"""Of Okabe and Ito: for things without an order."""
+MOST_PANELS = 16
+"""Layers with a panel of their own; a figure says how many more there are."""
+MOST_NAMES = 12
+"""Lines that a legend names; beyond, a colour bar tells how deep a layer is."""
+
+
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels of that size in inches, in rows of at most four."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(count, 4)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
+
+
+def by_depth(count: int) -> list[tuple[float, ...]]:
+    """A colour for each of so many things in an order, dark to light, in grey print too."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 * i / max(count - 1, 1)) for i in range(count)]
+
+
+def legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """Names of the lines drawn in the colours `by_depth`; of many, a bar from the first layer to the last."""
+    if len(names) <= MOST_NAMES:
+        axes.legend(fontsize="small")
+        return
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colours = LinearSegmentedColormap.from_list("depth", by_depth(64))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, len(names) - 1), colours), ax=axes, ticks=[0, len(names) - 1])
+    bar.ax.set_yticklabels([safe(names[0], 20), safe(names[-1], 20)])
+
+
+def safe(text: str, width: int = 32) -> str:
+    """A name from a file as matplotlib may draw it: no control character, no formula, not too long."""
+    return shortened(escape(text), width).replace("$", r"\$")
+
+
+def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, ...]:
+    """`stem`.png and `stem`.svg in the folder, the same bytes whenever they are drawn again; returns their paths.
+
+    Raises:
+        CurvlabError: they cannot be written.
+    """
+    from matplotlib import rc_context
+
+    paths = (folder / f"{stem}.png", folder / f"{stem}.svg")
+    kept: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with rc_context({"svg.hashsalt": "curvlab"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font does not have is boxes
+            for path in paths:
+                figure.savefig(path, dpi=150, metadata=kept[path.suffix])
+    except OSError as error:
+        raise CurvlabError(f"'{folder}' cannot be written to", str(error.strerror), "choose another --plots") from error
+    return paths
