@@ -1,11 +1,14 @@
-"""Σ ā and Σ āāᵀ over all examples and positions of a convolution's patches ā, exactly, by the cheaper of two roads.
+"""Σ ā and Σ āāᵀ over all examples and positions of a convolution's patches ā, exactly, by the cheapest of three roads.
 
-`shifted_products` forms no patches. `patch_products` forms them, some examples at a time; it is better for few channels
-per group, whose channel products are too small, for kernels of one pixel, and for a handful of rows.
+`shifted_products` forms no patches; `row_products`, for the commonest kernels and a few dozen channels, forms those of
+one row. `patch_products` forms them all, some examples at a time; it is better for few channels per group, whose
+channel products are too small, for kernels of one pixel, and for a handful of rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -13,11 +16,14 @@ from torch import Tensor
 
 from curvlab.layers.meetings import half_of_meetings
 from curvlab.layers.patches import Geometry, patches
+from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
 from curvlab.operators.gram import upper_gram
 from curvlab.shapes import Float
 
 __all__ = ["patch_products", "patch_second_moment", "patch_sum"]
+
+Road = Callable[[Tensor, Geometry, torch.dtype], Tensor]
 
 # Patch entries formed at a time, unless the image itself has more.
 ENTRIES = 2**22
@@ -40,7 +46,7 @@ def patch_second_moment(
         Sums, not means, per group: Σ ā `[g, d]`, Σ āāᵀ `[g, d, d]`, of which only the upper triangle counts
         (`gram.mirrored` completes it), and the number of patches.
     """
-    road = shifted_products if _shifts_are_faster(tuple(x.shape), geometry) else patch_products
+    road = _fastest(tuple(x.shape), geometry)
     return (
         patch_sum(x, geometry, dtype),
         road(x, geometry, dtype),
@@ -65,10 +71,12 @@ def patch_products(x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: 
     return second
 
 
-def _shifts_are_faster(shape: tuple[int, ...], geometry: Geometry) -> bool:
-    """Compare estimates in nanoseconds, fitted to 40 float32 shapes on two cores; float64 about doubles both sides."""
-    if max(geometry.kernel) > LONGEST:
-        return False
+@lru_cache(maxsize=512)  # the same in every step of a training
+def _fastest(shape: tuple[int, ...], geometry: Geometry) -> Road:
+    """Compare estimates in nanoseconds, fitted to 40 float32 shapes on two cores, those of `row_products` to 16 on one;
+    float64 about doubles all sides."""
+    if max(geometry.kernel) > LONGEST or (prod(geometry.kernel) == 1 and not geometry.transposed):
+        return patch_products  # the patches of one pixel are the image
     n, groups, spatial = shape[0], geometry.groups, shape[2:]
     outputs, taps, channels = geometry.output_shape(spatial), prod(geometry.kernel), shape[1] // groups
     # Padding other than zeros, ignored here, adds little to these counts.
@@ -78,6 +86,14 @@ def _shifts_are_faster(shape: tuple[int, ...], geometry: Geometry) -> bool:
     result = groups * (channels * taps) ** 2
     entries = n * groups * prod(outputs) * channels * taps
     image = n * groups * channels * prod(spatial)
-    shifts = image + pixels * (0.2 + channels / 130 + 0.7 / channels) + 30e3 * rectangles + 8e3 * taps**2 + 2 * result
-    rows = entries * (0.3 + 8 / outputs[-1] + channels * taps / 200) + 3e5 + 1.5 * result
-    return shifts < rows
+    costs: dict[Road, float] = {
+        shifted_products: image
+        + pixels * (0.2 + channels / 130 + 0.7 / channels)
+        + 30e3 * rectangles
+        + 8e3 * taps**2
+        + 2 * result,
+        patch_products: entries * (0.3 + 8 / outputs[-1] + channels * taps / 200) + 3e5 + 1.5 * result,
+    }
+    if has_row_products(geometry, spatial[0]):
+        costs[row_products] = 4.5e5 + entries * channels * geometry.kernel[1] / 30
+    return min(costs, key=lambda road: costs[road])

@@ -6,15 +6,16 @@ are the same matrix: the recorded inputs, through the layer and back, or the sum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Call
 from curvlab.layers.layer import Layer
-from curvlab.operators.neuron_map import neuron_map
+from curvlab.operators.neuron_map import neuron_map, neuron_pullback
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
 from curvlab.shapes import Float
@@ -62,22 +63,42 @@ class NeuronMetric(Operator):
 def _(operator: NeuronMetric, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
     layer = operator.layer
     vectors = x.movedim(1, 2).reshape(-1, layer.groups, layer.height, layer.width + layer.biased)
-    products = torch.stack([_product(operator, w) for w in vectors])
+    products = torch.stack([pushed(operator, w).back() for w in vectors])
     return products.reshape(x.shape[0], x.shape[2], x.shape[1]).movedim(2, 1)
 
 
-def _product(metric: NeuronMetric, w: Float[Tensor, "g o j"]) -> Float[Tensor, "g o j"]:
-    parts = [] if metric.second is None else [w @ metric.second]
-    if metric.inputs:
-        parts.append(through_the_layer(metric.layer, metric.inputs, w))
-    total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    return total.div_(metric.rows)
+@dataclass(frozen=True)
+class Pushed:
+    """Half of a product with M.
+
+    Attributes:
+        squares: E‖s‖² of every row of w over its outputs, wMwᵀ's diagonal `[g, o]`.
+        back: the other half, wM.
+    """
+
+    squares: Float[Tensor, "g o"]
+    back: Callable[[], Float[Tensor, "g o j"]]
 
 
-def through_the_layer(layer: Layer, inputs: Sequence[Call], w: Float[Tensor, "g o j"]) -> Float[Tensor, "g o j"]:
-    """JᵀJw summed over calls: the layer's outputs at θ = w are Jw, and their gradient by θ, weighted by them, JᵀJw."""
-    with torch.enable_grad():
-        tensors = {role: part.detach().requires_grad_() for role, part in layer.split(w).items()}
-        outputs = [neuron_map(call.layer, call.x, tensors) for call in inputs if call.x is not None]
-        products = torch.autograd.grad(outputs, list(tensors.values()), [y.detach() for y in outputs])
-    return layer.matrix(dict(zip(tensors, products, strict=True)))
+def pushed(metric: NeuronMetric, w: Float[Tensor, "g o j"]) -> Pushed:
+    """w through the layer at all inputs, which tells its length in function space; and back if that is asked for."""
+    squares = w.new_zeros(())
+    parts: list[Callable[[], Tensor]] = []
+    if metric.second is not None:
+        part = w @ metric.second
+        squares = torch.linalg.vecdot(w, part)
+        parts.append(lambda: part)
+    for call in metric.inputs:
+        assert call.x is not None
+        tensors = metric.layer.split(w)
+        outputs = neuron_map(call.layer, call.x, tensors)
+        squares = squares + outputs.square().sum((1, 2))
+        parts.append(partial(neuron_pullback, call.layer, call.x, outputs, tensors))
+
+    def back() -> Tensor:
+        total = parts[0]()
+        for part in parts[1:]:
+            total = total + part()
+        return total / metric.rows
+
+    return Pushed(squares / metric.rows, back)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from curvlab.capture.sample import Sample
 from curvlab.curvatures.curvature import Unit
-from curvlab.curvatures.lnb import Seen, neurons, seen
-from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly, ridged
+from curvlab.curvatures.lnb import Seen, averaged, neurons, same_features, seen
+from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.optim.core import Closure, Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, INTERVAL, RATE, Bound, check
 from curvlab.optim.watch import Watch
-from curvlab.statistics.debiased import blended, share_of_new
+from curvlab.statistics.debiased import share_of_new
 
 
 class LNB(Optimizer):
@@ -96,12 +96,20 @@ class LNB(Optimizer):
             trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
             self.units = neurons(self.watch.found, trainable)
         with torch.no_grad(), self.full_precision():
-            for unit in self.units:
-                if unit.name in shown.samples:
-                    new = self._look(shown.samples[unit.name])
-                    old = self._gathering.get(unit.name)
-                    self._gathering[unit.name] = new if old is None else old.joined(new)
+            self._gather({u.name: shown.samples[u.name] for u in self.units if u.name in shown.samples})
         return shown.loss, shown.examples, shown.gradients
+
+    def _gather(self, samples: Mapping[str, Sample]) -> None:
+        """What a batch shows, beside what the step's other batches have shown; neurons that see the same share it."""
+        new: dict[Hashable, Seen] = {}
+        both: dict[tuple[Hashable, int], Seen] = {}
+        for name, sample in samples.items():
+            key, old = same_features(sample), self._gathering.get(name)
+            if key not in new:
+                new[key] = self._look(sample)
+            if old is not None and (key, id(old)) not in both:
+                both[key, id(old)] = old.joined(new[key])
+            self._gathering[name] = new[key] if old is None else both[key, id(old)]
 
     def _look(self, sample: Sample) -> Seen:
         if self.schedule["online"]:
@@ -111,12 +119,22 @@ class LNB(Optimizer):
     def prepare(self, gradients: Named, examples: int) -> None:
         """μ ← ema(μ, mean(X)), χ ← ema(χ, mean(X⊙X)) (lines 6, 7); features that are not finite are left out."""
         self._seen, self._gathering = self._gathering, {}
-        dtype = self.parameters()[0].dtype
+        shared: dict[tuple[int, int, int], list[str]] = {}
         for name, shown in self._seen.items():
             shown.check()
-            count = self.measured[name] = self.measured.get(name, 0) + 1
-            share = share_of_new(self.schedule["decay"], count)
-            self.averages[name] = blended(self.averages.get(name, {}), shown.moments(dtype), share)
+            self.measured[name] = self.measured.get(name, 0) + 1
+            old = self.averages.setdefault(name, {})
+            mark = id(old["square"]) if old else 0
+            shared.setdefault((id(shown), mark, self.measured[name]), []).append(name)
+        firsts = [names[0] for names in shared.values()]
+        fresh = averaged(
+            [self.averages[name] for name in firsts],
+            [self._seen[name] for name in firsts],
+            [share_of_new(self.schedule["decay"], self.measured[name]) for name in firsts],
+            self.parameters()[0].dtype,
+        )
+        for names, averages in zip(shared.values(), fresh, strict=True):
+            self.averages.update(dict.fromkeys(names, averages))
 
     def forget(self) -> None:
         """The features of a batch whose gradient is not finite are left out."""
@@ -126,19 +144,22 @@ class LNB(Optimizer):
         """θ̂/√z for ĝ ← ema(ĝ, g) (lines 4, 10, 13)."""
         averaged: Named = {}
         for _, names, parameters in self.by_group(gradients):
+            alike: dict[float, list[tuple[str, Tensor]]] = {}
             for name, p in zip(names, parameters, strict=True):
                 state = self.state[p]
                 if not state:
                     state.update(gradient=torch.zeros_like(p), count=0)
                 state["count"] += 1
                 share = share_of_new(self.schedule["momentum"], state["count"])
-                averaged[name] = state["gradient"].lerp_(gradients[name], share)
-        directions = self.direction(averaged)
-        inner = torch.stack([(directions[name] * g).sum() for name, g in averaged.items()]).sum()
+                alike.setdefault(share, []).append((name, state["gradient"]))
+            for share, members in alike.items():
+                torch._foreach_lerp_([average for _, average in members], [gradients[n] for n, _ in members], share)
+                averaged.update(members)
+        directions, inner = self._solve(averaged)
         z = inner.clamp(min=self.schedule["minimum_norm"])
         self._keep(directions)
         scale = z.rsqrt().where(z > 0, 0.0)
-        return {name: d * scale for name, d in directions.items()}
+        return dict(zip(directions, torch._foreach_mul(list(directions.values()), scale), strict=True))
 
     def _keep(self, directions: Named) -> None:
         """Solutions are where the next step's CG starts."""
@@ -154,22 +175,59 @@ class LNB(Optimizer):
 
         A neuron that this batch did not reach has its preconditioner for M⁻¹.
         """
-        known = [u for u in self.units if u.name in self.averages and gradients.keys() >= set(u.parameters.values())]
+        return self._solve(gradients)[0]
+
+    def _solve(self, gradients: Named) -> tuple[Named, Tensor]:
+        """θ̂, and Σ θ̂·g over all parameters."""
         last = {self.names[id(p)]: state["solution"] for p, state in self.state.items() if "solution" in state}
-        equations = [self._equation(unit, gradients, last) for unit in known]
+        ridges = {self.names[id(p)]: group["ridge"] for group in self.param_groups for p in group["params"]}
+        solved = self._shared(gradients, last, ridges)
+        equations = [self._equation(units, gradients, last, ridges) for units in solved]
         online, iterations = self.schedule["online"], self.schedule["iterations"]
         solutions = boosted(equations, iterations) if online else boosted_exactly(equations)
+        inner = [torch.dot(e.gradient.flatten(), s.flatten()) for e, s in zip(equations, solutions, strict=True)]
         directions = dict(gradients)
-        for unit, solution in zip(known, solutions, strict=True):
-            directions.update(unit.take_apart(solution, gradients))
-        return directions
+        for units, solution in zip(solved, solutions, strict=True):
+            for unit, part in zip(units, torch.split(solution, [unit.shape[1] for unit in units], dim=1), strict=True):
+                directions.update(unit.take_apart(part, gradients))
+        plain = [d for name, d in directions.items() if d is gradients[name]]
+        inner += [norm.square() for norm in torch._foreach_norm(plain)] if plain else []
+        return directions, torch.stack(inner).sum()
 
-    def _equation(self, unit: Unit, gradients: Named, last: Named) -> NormalEquation:
-        moments, ridge, shown = self.averages[unit.name], self.group_of(unit)["ridge"], self._seen.get(unit.name)
-        metric = None if shown is None else shown.metric
-        start = unit.assemble(last) if all(name in last for name in unit.parameters.values()) else None
-        known = metric if metric is None or metric.inputs else ridged(metric, ridge)
-        return NormalEquation(unit.assemble(gradients), moments["mean"], moments["square"], ridge, known, start)
+    def _shared(self, gradients: Named, last: Named, ridges: Mapping[str, float]) -> list[list[Unit]]:
+        """Neurons that can be solved: those that share a matrix M together, as one with more outputs."""
+        found: dict[Hashable, list[Unit]] = {}
+        for unit in self.units:
+            names = unit.parameters.values()
+            if not self.averages.get(unit.name) or not gradients.keys() >= set(names):
+                continue
+            shown = self._seen.get(unit.name)
+            key: Hashable = unit.name
+            if shown is not None and shown.metric is not None and not shown.metric.inputs and unit.shape[0] == 1:
+                started = all(name in last for name in names)
+                key = id(shown), id(self.averages[unit.name]["square"]), ridges[next(iter(names))], started
+            found.setdefault(key, []).append(unit)
+        return list(found.values())
+
+    def _equation(
+        self, units: Sequence[Unit], gradients: Named, last: Named, ridges: Mapping[str, float]
+    ) -> NormalEquation:
+        first = units[0]
+        moments, shown = self.averages[first.name], self._seen.get(first.name)
+        started = all(name in last for name in first.parameters.values())
+
+        def joined(tensors: Named) -> Tensor:
+            parts = [unit.assemble(tensors) for unit in units]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+        return NormalEquation(
+            joined(gradients),
+            moments["mean"],
+            moments["square"],
+            ridges[next(iter(first.parameters.values()))],  # the first parameter's
+            None if shown is None else shown.metric,
+            joined(last) if started else None,
+        )
 
     def move(self, directions: Named) -> None:
         """θ ← (1 − √ε ρ)θ − √ε θ̂/√z (lines 12, 14)."""
@@ -195,9 +253,10 @@ class LNB(Optimizer):
         """As `Optimizer.load_state_dict`; averages move to the model's device."""
         super().load_state_dict(state_dict)
         device = self.parameters()[0].device
-        self.averages = {
-            name: {key: value.to(device).clone() for key, value in moments.items()}
-            for name, moments in state_dict["averages"].items()
-        }
+        copies: dict[int, Tensor] = {}  # neurons that share their averages go on doing so
+        self.averages = {name: {} for name in state_dict["averages"]}
+        for name, moments in state_dict["averages"].items():
+            for key, value in moments.items():
+                self.averages[name][key] = copies.setdefault(id(value), value.to(device).clone())
         self.measured = dict(state_dict["measured"])
         self._seen = {}

@@ -23,11 +23,13 @@ register(
         test_size=1000,
         batch_size=1000,
         epochs=60,
-        # ren Table 4.3, RMSprop's of Table 2.5, EKFAC's by trial. No exact blocks: the first layer's would take 2.5 TB.
+        # ren Table 4.3, RMSprop's of Table 2.5, EKFAC's by trial, LNB's as for the digits, untried. No exact blocks:
+        # the first layer's would take 2.5 TB.
         settings={
             "sgd": {"lr": 0.003},
             "adam": {"lr": 1e-4, "damping": 1e-4},
             "rmsprop": {"lr": 1e-4, "damping": 1e-4},
+            "lnb": {"lr": 0.03, "ridge": 0.01},
             "kfac": {"lr": 0.03, "damping": 1.0},
             "ekfac": {"lr": 0.03, "damping": 1.0},
             "tnt": {"lr": 1e-4, "damping": 0.1},

@@ -53,7 +53,7 @@ class Problem:
     test_size: int
     batch_size: int
     epochs: int
-    settings: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, Mapping[str, float | bool | str]]
     initialise: Callable[[nn.Module], None] | None = None
     obtain: str = ""
 

@@ -1,9 +1,10 @@
 """U-Nets: a class for every pixel, so that an example has as many loss terms as pixels; the loss is their sum.
 
 Settings for the shapes come from small grids (factors of 3) of 2 to 4 epochs with one seed; those of K-FAC, EKFAC,
-Shampoo and gradient descent lie at the edge of what was tried. For VOC there is a rate of Adam's to start from, and
-nothing was trained here. Its images and masks are read as arrays: pad and resize them before (lnb 5.4), and give the
-border of objects, 255 in the masks, a class; held-out images are drawn by seed.
+Shampoo and gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. For
+VOC there is a rate of Adam's to start from, and nothing was trained here. Its images and masks are read as arrays: pad
+and resize them before (lnb 5.4), and give the border of objects, 255 in the masks, a class; held-out images are drawn
+by seed.
 """
 
 from __future__ import annotations
@@ -47,10 +48,14 @@ register(
             "sgd": {"lr": 1e-4},
             "adam": {"lr": 0.003, "damping": 1e-8},
             "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "lnb": {"lr": 0.1, "ridge": 0.01},
             "kfac": {"lr": 0.03, "damping": 1.0},
             "ekfac": {"lr": 0.01, "damping": 1.0},
             "tnt": {"lr": 3e-4, "damping": 0.3},
             "shampoo": {"lr": 0.01, "damping": 0.001},
+            "fop": {"lr": 1e-4},
+            "s-hd": {"lr": 1e-4},
+            "pp-hd": {"lr": 1e-4},
         },
         initialise=he,
     )

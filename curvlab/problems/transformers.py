@@ -1,9 +1,10 @@
 """Vision transformers: a small one for the digits, and the one that lnb 5.3 trains on CIFAR-10.
 
 Settings for the digits come from small grids (factors of 3) of 2 epochs with one seed; those of K-FAC, EKFAC, TNT and
-gradient descent lie at the edge of what was tried. Exact blocks fit into memory, but an epoch takes half a minute:
-nobody has tuned them. For CIFAR-10 there is the rate of Equinox's example, which lnb follows; nothing was trained here,
-images are not augmented, and test images are drawn by seed, as an archive does not say which they are.
+gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. Exact blocks fit
+into memory, but an epoch takes half a minute: nobody has tuned them. For CIFAR-10 there is the rate of Equinox's
+example, which lnb follows; nothing was trained here, images are not augmented, and test images are drawn by seed, as an
+archive does not say which they are.
 """
 
 from __future__ import annotations
@@ -63,10 +64,14 @@ register(
             "sgd": {"lr": 0.001},
             "adam": {"lr": 0.003, "damping": 1e-8},
             "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "lnb": {"lr": 0.003, "ridge": 0.03},
             "kfac": {"lr": 0.003, "damping": 0.03},
             "ekfac": {"lr": 0.003, "damping": 0.03},
             "tnt": {"lr": 3e-4, "damping": 0.03},
             "shampoo": {"lr": 0.003, "damping": 1e-4},
+            "fop": {"lr": 0.001},
+            "s-hd": {"lr": 0.001},
+            "pp-hd": {"lr": 0.001},
         },
         initialise=glorot_tokens,
     )

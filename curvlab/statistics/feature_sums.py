@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from math import prod
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from curvlab.layers.convolution import ConvolutionLayer
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.layers.layer import Layer, Moments
-from curvlab.layers.patch_moments import patch_sum
+from curvlab.layers.patches import patches
 
 
 @singledispatch
@@ -29,10 +28,12 @@ def feature_sums(layer: Layer, x: Tensor, dtype: torch.dtype) -> Moments:
 
 @feature_sums.register
 def _(layer: ConvolutionLayer, x: Tensor, dtype: torch.dtype) -> Moments:
-    # A patch of squares is the square of the patch, and every padding copies pixels or writes zeros.
-    positions = prod(layer.geometry.output_shape(x.shape[2:]))
-    total, square = (patch_sum(image, layer.geometry, dtype) for image in (x, x.to(dtype).square()))
-    return Moments(total, square, x.shape[0] * positions)
+    # A patch of squares is the square of the patch, and every padding is linear, so that it copies pixels or writes
+    # zeros: the two images Σ_n x[n] and Σ_n x[n]⊙x[n] say all.
+    x = x.to(dtype)
+    sums = patches(torch.stack([x.sum(0), x.square().sum(0)]), layer.geometry)
+    total, square = sums.sum(2).unbind(1)
+    return Moments(total, square, x.shape[0] * sums.shape[2])
 
 
 @feature_sums.register

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.errors import UnsupportedLayer
-from curvlab.layers.patch_moments import _shifts_are_faster, patch_products, patch_second_moment, patch_sum
+from curvlab.layers.patch_moments import _fastest, patch_products, patch_second_moment, patch_sum
 from curvlab.layers.patches import Geometry, patches, transposed_patches, windows
+from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
 from curvlab.operators.gram import mirrored
 
@@ -73,7 +74,7 @@ class Case:
 
 
 def check(case: Case, x: Tensor | None = None) -> None:
-    """Patches, their sum, their number and both roads to the second moment equal those of torch's convolution."""
+    """Patches, their sum, their number and all roads to the second moment equal those of torch's convolution."""
     x = torch.randn(case.shape, dtype=torch.float64) if x is None else x
     geometry = Geometry.of(case.module(1))
     expected = case.rows(x)
@@ -81,7 +82,8 @@ def check(case: Case, x: Tensor | None = None) -> None:
 
     flat = expected.flatten(1, 2)
     second = flat.mT @ flat
-    for road in (shifted_products, patch_products):
+    by_rows = [row_products] if has_row_products(geometry, x.shape[2]) else []
+    for road in (shifted_products, patch_products, *by_rows):
         product = mirrored(road(x, geometry, torch.float64))
         torch.testing.assert_close(product, second, rtol=1e-12, atol=1e-12)
         assert torch.equal(product, product.mT)
@@ -259,6 +261,17 @@ def test_patches_of_many_examples_are_formed_in_parts(monkeypatch: pytest.Monkey
     assert sum(formed) == 7
 
 
+@pytest.mark.parametrize("width", [1, 3, 4])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("height", [2, 3, 5])
+def test_rows_of_every_width(width: int, padding: int, dilation: int, height: int) -> None:
+    """Kernels three high, padded by one, of any width, padding and dilation along it."""
+    case = Case((3, 2, height, 9), (3, width), {"padding": (1, padding), "dilation": (1, dilation)})
+    assert has_row_products(Geometry.of(case.module(1)), height)
+    check(case)
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "groups", "shifts"),
     [
@@ -274,7 +287,7 @@ def test_patches_of_many_examples_are_formed_in_parts(monkeypatch: pytest.Monkey
 def test_the_cheaper_road_is_taken(shape: tuple[int, ...], kernel: int, stride: int, groups: int, shifts: bool) -> None:
     kernels = tuple(min(kernel, size) for size in shape[2:])
     geometry = Geometry(kernels, (stride, stride), (1, 1), tuple((k // 2, k // 2) for k in kernels), groups=groups)
-    assert _shifts_are_faster(shape, geometry) is shifts
+    assert (_fastest(shape, geometry) is shifted_products) is shifts
 
 
 def test_what_has_no_patches_says_so() -> None:

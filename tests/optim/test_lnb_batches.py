@@ -98,3 +98,39 @@ def test_a_batch_that_is_overwritten_before_the_step_is_noticed() -> None:
     x.zero_()
     with pytest.raises(CurvlabError, match="overwritten"):
         optimizer.step(lambda: F.cross_entropy(model(torch.randn(20, 800)), y))
+
+
+class Reading(nn.Module):
+    """Three maps that read one tensor, two that read another, of sizes that are padded to one stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(6, 3)
+        self.out, self.other = nn.Linear(7, 3), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([torch.tanh(self.query(x)) * torch.tanh(self.key(x)), self.value(x)], dim=1)
+        return torch.cat([self.out(joined), self.other(joined)], dim=1)
+
+
+def test_maps_that_share_an_input_step_as_if_they_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One M for all of them, one stack for all sizes: the same steps as each by itself, with micro-batches too."""
+    found = []
+    for together in (True, False):
+        if not together:
+            monkeypatch.setattr("curvlab.optim.lnb.same_features", id)
+            monkeypatch.setattr("curvlab.curvatures.normal_equation.SMALL", 0)
+        torch.manual_seed(0)
+        model = Reading()
+        x, y = torch.randn(30, 6), torch.randint(0, 5, (30,))
+        optimizer = LNB(model, lr=0.02)
+        for step in range(4):
+            if step % 2:
+                optimizer.accumulate(lambda: F.cross_entropy(model(x[:10]), y[:10]))  # noqa: B023
+            optimizer.step(lambda: F.cross_entropy(model(x[10:]), y[10:]))  # noqa: B023
+        shared = optimizer._seen["query"] is optimizer._seen["key"]
+        assert shared is together
+        assert optimizer._seen["query"] is not optimizer._seen["out"]
+        found.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    for name, p in found[0].items():
+        torch.testing.assert_close(found[1][name], p, rtol=1e-9, atol=1e-11)

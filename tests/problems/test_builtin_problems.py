@@ -19,8 +19,10 @@ FIRST_ORDER = {
     "sgd": lambda weights, lr: torch.optim.SGD(weights, lr, momentum=0.9),
     "adam": lambda weights, lr, damping: torch.optim.Adam(weights, lr, eps=damping),
 }
-OPTIMIZERS = {"sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "block-fisher"}
-UNTRIED = {"cifar-cnn9": {"sgd"}, "cifar-vit": {"adam"}, "voc-unet": {"adam"}}
+OPTIMIZERS = {"sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "block-fisher", "lnb"}
+HYPERGRADIENT = {"fop", "s-hd", "pp-hd"}
+"""Tried where the data is embedded."""
+UNTRIED = {"cifar-cnn9": {"sgd", *HYPERGRADIENT}, "cifar-vit": {"adam"}, "voc-unet": {"adam"}}
 """Networks that nobody had the data or the time to tune for here: the optimizers whose settings their papers print."""
 LARGER = {"digits-wide-mlp", "digits-inverted-wide-mlp", "digits-mlp-4x100", "voc-unet"}
 """Networks of the layers of digits-mlp or shapes-unet, of sizes that take seconds."""
@@ -107,9 +109,16 @@ def test_settings_are_there_for_the_optimizers_that_fit(name):
     # Exact blocks of layers with some thousand weights and more fit no memory.
     largest = max(layer.numel() for layer in problem(name).build(0).parameters())
     known = OPTIMIZERS if largest < 5500 and name not in SLOW_BLOCKS else OPTIMIZERS - {"block-fisher"}
+    known = known | HYPERGRADIENT if name in EMBEDDED else known
     assert set(settings) == UNTRIED.get(name, known)
     for optimizer, values in settings.items():
-        assert set(values) == ({"lr"} if optimizer == "sgd" else {"lr", "damping"})
+        rates = optimizer == "sgd" or optimizer in HYPERGRADIENT
+        if optimizer == "lnb":
+            assert {"lr", "ridge"} <= set(values) <= {"lr", "ridge", "minimum_norm", "online"}
+            assert 0 < values["lr"] <= 1
+            continue
+        assert set(values) - {"hyper_lr"} == ({"lr"} if rates else {"lr", "damping"})
+        assert "hyper_lr" not in values or optimizer == "fop"
         assert all(0 < value <= 1 for value in values.values())
 
 
