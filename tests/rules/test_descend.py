@@ -37,3 +37,13 @@ def test_it_is_a_step_along_what_adam_says(float64) -> None:
     torch.testing.assert_close(moved, x, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(two["mean"], one["mean"])
     torch.testing.assert_close(two["square"], one["square"])
+
+
+def test_on_other_devices_it_goes_by_lists() -> None:
+    """No device but the processor is here: only that the calls exist and that the state comes about."""
+    xs = [torch.ones(3, 3, device="meta"), torch.ones((), device="meta")]
+    states = [{}, {}]
+    for _ in range(2):
+        descend(xs, states, [torch.ones_like(x) for x in xs], SETTINGS)
+    assert [state["count"] for state in states] == [2, 2]
+    assert [state["square"].shape for state in states] == [(3, 3), ()]
