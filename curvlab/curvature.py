@@ -223,10 +223,10 @@ def ggn_product(
     chosen = with_class_axis(likelihood_named(likelihood), z, y)
     chosen.check(z)
     primal = {name: parameters[name].detach().requires_grad_() for name in vector}
-    with call.again(model), torch.enable_grad():
-        output = output_tensor(torch.func.functional_call(model, primal, args, kwargs))
     curved = chosen.hessian_product(z, tangent) / z.shape[0]
-    pulled = torch.autograd.grad(output, list(primal.values()), curved, allow_unused=True)
+    with call.again(model), torch.enable_grad():  # buffers that the graph holds are put back when it ends
+        output = output_tensor(torch.func.functional_call(model, primal, args, kwargs))
+        pulled = torch.autograd.grad(output, list(primal.values()), curved, allow_unused=True)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(primal.items(), pulled, strict=True)}
 
 

@@ -47,7 +47,7 @@ ROWS = [
     Row("ekfac", {"lr": 0.1, "damping": 0.03}, {"decay": 1.5}, valley=0.3),
     Row("tnt", {"lr": 0.1, "damping": 0.3}, {"statistics_interval": 1.5}),
     Row("shampoo", {"lr": 0.02, "damping": 1e-2, "inverse_interval": 5}, {"momentum": 1.0}, watches=False),
-    Row("block-fisher", {"lr": 0.1, "damping": 0.3, "inverse_interval": 5}, {"weight_decay": -1.0}),
+    Row("block-fisher", {"lr": 0.1, "damping": 0.3, "inverse_interval": 5}, {"weight_decay": -1.0}, valley=0.3),
     Row("lnb", {"lr": 0.04}, {"minimum_norm": -1.0, "iterations": 0}, scheduled=False, power=0.5),
     Row("lnb", {"lr": 0.04, "online": False}, {"online": 2}, scheduled=False, power=0.5, variant="offline"),
     Row("fop", {"lr": 0.1}, {"hyper_lr": -1.0, "form": "round"}, watches=False, scheduled=False, valley=0.02),

@@ -84,6 +84,8 @@ class LNB(Optimizer):
         self.units: list[Unit] = []
         self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
+        # Half precision has no Cholesky factors.
+        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
         self._gathering: dict[str, Seen] = {}
         self._seen: dict[str, Seen] = {}
 
@@ -131,7 +133,7 @@ class LNB(Optimizer):
             [self.averages[name] for name in firsts],
             [self._seen[name] for name in firsts],
             [share_of_new(self.schedule["decay"], self.measured[name]) for name in firsts],
-            self.parameters()[0].dtype,
+            self._dtype,
         )
         for names, averages in zip(shared.values(), fresh, strict=True):
             self.averages.update(dict.fromkeys(names, averages))
@@ -189,9 +191,10 @@ class LNB(Optimizer):
         directions = dict(gradients)
         for units, solution in zip(solved, solutions, strict=True):
             for unit, part in zip(units, torch.split(solution, [unit.shape[1] for unit in units], dim=1), strict=True):
-                directions.update(unit.take_apart(part, gradients))
+                for name, direction in unit.take_apart(part, gradients).items():
+                    directions[name] = direction.to(gradients[name].dtype)
         plain = [d for name, d in directions.items() if d is gradients[name]]
-        inner += [norm.square() for norm in torch._foreach_norm(plain)] if plain else []
+        inner += [norm.to(self._dtype).square() for norm in torch._foreach_norm(plain)] if plain else []
         return directions, torch.stack(inner).sum()
 
     def _shared(self, gradients: Named, last: Named, ridges: Mapping[str, float]) -> list[list[Unit]]:
@@ -217,7 +220,7 @@ class LNB(Optimizer):
         started = all(name in last for name in first.parameters.values())
 
         def joined(tensors: Named) -> Tensor:
-            parts = [unit.assemble(tensors) for unit in units]
+            parts = [unit.assemble(tensors).to(self._dtype) for unit in units]
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
         return NormalEquation(
