@@ -144,7 +144,15 @@ def test_an_interrupt_is_code_130_and_quiet(folder):
         "import pathlib, time\ndef build():\n    pathlib.Path('begun').touch()\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-m", "curvlab_cli", *WEIGHTS, "--architecture", "slow:build"]
-    started = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests themselves run in the background, interrupts are ignored, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not (folder / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
