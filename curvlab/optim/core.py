@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from curvlab.capture.tape import batch_size
 from curvlab.curvatures.curvature import Unit
 from curvlab.errors import CurvlabError
+from curvlab.optim.closures import Closure, checked_loss, closure_of
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.saved_state import check_state, moved
 
-Closure = Callable[[], Tensor]
 Named = dict[str, Tensor]
 """Tensors by parameter name."""
 
@@ -193,7 +193,7 @@ class Optimizer(torch.optim.Optimizer):
         buffers = [(b, b.clone()) for b in self.model.buffers()]
         with torch.random.fork_rng(sorted({p.device.index for p in self.parameters() if p.device.type == "cuda"})):
             for batch in batches:
-                _, examples, gradients = self.examine(_closure(self.name, batch, loss))
+                _, examples, gradients = self.examine(closure_of(self.name, batch, loss))
                 with torch.no_grad(), self.full_precision():
                     if finite(gradients):
                         self.absorb(gradients, examples)
@@ -312,32 +312,3 @@ def finite(tensors: Mapping[str, Tensor]) -> bool:
     """Whether no tensor holds a NaN or an infinity, or numbers whose sum is one; reads the device once."""
     # A sum reads each number once and writes nothing; isfinite().all() costs four times as much.
     return not tensors or bool(torch.stack([t.sum() for t in tensors.values()]).isfinite().all())
-
-
-def _closure(name: str, batch: Any, loss: Callable[..., Tensor] | None) -> Closure:
-    if loss is None:
-        if not callable(batch):
-            raise CurvlabError(
-                f"{name}: warm_start was given a {type(batch).__name__}",
-                "without loss= it takes closures",
-                "give loss=",
-            )
-        closure: Closure = batch
-        return closure
-    parts = batch if isinstance(batch, tuple | list) else (batch,)
-    return lambda: loss(*parts)
-
-
-def checked_loss(name: str, loss: Any) -> Tensor:
-    """The loss, if it is a scalar tensor with a graph; CurvlabError otherwise."""
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise CurvlabError(
-            f"{name}: the closure returned {type(loss).__name__}", "it must return the mean loss, a scalar tensor"
-        )
-    if not loss.requires_grad:
-        raise CurvlabError(
-            f"{name}: the closure's loss has no graph",
-            "nothing can be differentiated",
-            "do not call backward in the closure",
-        )
-    return loss

@@ -13,7 +13,8 @@ from curvlab.curvatures.curvature import Unit
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.core import Closure, Named
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named
 from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.quadratic_steps import Part, QuadraticSteps

@@ -13,7 +13,8 @@ from curvlab.capture.sample import Sample
 from curvlab.curvatures.curvature import Unit
 from curvlab.curvatures.lnb import Seen, averaged, neurons, same_features, seen
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
-from curvlab.optim.core import Closure, Named, Optimizer
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, INTERVAL, RATE, Bound, check
 from curvlab.optim.watch import Watch
 from curvlab.statistics.debiased import share_of_new

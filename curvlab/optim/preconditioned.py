@@ -17,7 +17,8 @@ from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.pack import pack, unpack
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
-from curvlab.optim.core import Closure, Named, Optimizer
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import Bound, check
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed

@@ -11,7 +11,8 @@ from torch import Tensor
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.core import Closure, Named, Optimizer
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named, Optimizer
 from curvlab.rules.levenberg_marquardt import LevenbergMarquardt, reduction_ratio
 from curvlab.rules.quadratic_step import Quadratic, gauss_newton_products, quadratic
 

@@ -18,7 +18,8 @@ from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey, first_examples, survey, use_key
 from curvlab.capture.tape import Inputs, Tape
 from curvlab.errors import CurvlabError
-from curvlab.optim.core import Closure, Named, checked_loss
+from curvlab.optim.closures import Closure, checked_loss
+from curvlab.optim.core import Named
 from curvlab.statistics.collect import output_tensor
 
 Seed = Callable[[Tensor], Tensor]
