@@ -109,24 +109,34 @@ class Optimizer(torch.optim.Optimizer):
             CurvlabError: the optimizer needs a closure and got none, or the closure did not run the model once.
         """
         loss = None if closure is None else self.accumulate(closure)
+        if loss is None and self.needs_closure and not self._gathered:
+            raise CurvlabError(
+                f"{self.name} needs a closure", "it looks at the model while it runs", "call step(closure)"
+            )
+        if directions := self.propose():
+            with self.full_precision():
+                self.move(directions)
+        torch.clear_autocast_cache()  # inside an autocast region the next forward would see copies of the old weights
+        self.steps += 1
+        return loss
+
+    @torch.no_grad()
+    def propose(self) -> Named:
+        """What `step` will move along, from the batches `accumulate` gathered, or else from the parameters' `grad`.
+
+        Averages, operators and momentum take in the batches, weights stay. Empty where the gradient was not finite.
+        """
         gradients, examples = self._gathered, self._examples
         self._gathered, self._examples = {}, 0
         if not gradients:
-            if self.needs_closure and closure is None:
-                raise CurvlabError(
-                    f"{self.name} needs a closure", "it looks at the model while it runs", "call step(closure)"
-                )
             gradients = {self.names[id(p)]: p.grad for p in self.parameters() if p.grad is not None}
         with self.full_precision():
             if finite(gradients):
                 self.prepare(gradients, examples)
-                self.move(self.update(gradients))
-            else:
-                self.forget()
-                self.skipped += 1
-        torch.clear_autocast_cache()  # inside an autocast region the next forward would see copies of the old weights
-        self.steps += 1
-        return loss
+                return self.update(gradients)
+            self.forget()
+            self.skipped += 1
+            return {}
 
     def accumulate(self, closure: Closure) -> Tensor:
         """Add a batch to the next step: losses are means, so that batches count by their number of examples."""
