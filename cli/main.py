@@ -12,6 +12,8 @@ import typer
 from curvlab.errors import CurvlabError
 
 from .analyze import EPILOG, analyze
+from .compare import EPILOG as COMPARE_EPILOG
+from .compare import compare
 from .listing import list_
 from .output import say
 from .train import EPILOG as TRAIN_EPILOG
@@ -28,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="analyze", no_args_is_help=True, epilog=EPILOG)(analyze)
+app.command(name="compare", epilog=COMPARE_EPILOG)(compare)
 app.command(name="train", no_args_is_help=True, epilog=TRAIN_EPILOG)(train)
 app.command(name="list", no_args_is_help=True)(list_)
 

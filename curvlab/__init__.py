@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from curvlab.checkpoints.checkpoint import Checkpoint
     from curvlab.checkpoints.load import load
     from curvlab.checkpoints.own import save
+    from curvlab.comparison.compare import compare
+    from curvlab.comparison.results import Comparison
     from curvlab.errors import CurvlabError
     from curvlab.training.train import train
 
 _HOMES = {
     "Analysis": "curvlab.analyses.results",
     "Checkpoint": "curvlab.checkpoints.checkpoint",
+    "Comparison": "curvlab.comparison.results",
     "CurvlabError": "curvlab.errors",
     "analyze": "curvlab.analyses.analyze",
+    "compare": "curvlab.comparison.compare",
     "estimate": "curvlab.analyses.analyze",
     "load": "curvlab.checkpoints.load",
     "save": "curvlab.checkpoints.own",
@@ -37,9 +41,11 @@ _HOMES = {
 __all__ = [
     "Analysis",
     "Checkpoint",
+    "Comparison",
     "CurvlabError",
     "__version__",
     "analyze",
+    "compare",
     "curvature",
     "estimate",
     "load",

@@ -86,7 +86,7 @@ class BlockFisherCurvature(Curvature):
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
         """F; or the rows, and the share of the batch that each of its parts is."""
         if "fisher" in sums:
-            return {"fisher": mirrored(sums["fisher"] / batch.examples)}
+            return {"fisher": mirrored(sums["fisher"].div_(batch.examples))}
         seen = sum(map(len, sums.values()))
         if seen < batch.examples:  # a micro-batch that never reached this block: zeros in the mean
             sums = {key: rows * (seen / batch.examples) ** 0.5 for key, rows in sums.items()}

@@ -203,20 +203,24 @@ class Optimizer(torch.optim.Optimizer):
         buffers = [(b, b.clone()) for b in self.model.buffers()]
         with torch.random.fork_rng(sorted({p.device.index for p in self.parameters() if p.device.type == "cuda"})):
             for batch in batches:
-                _, examples, gradients = self.examine(closure_of(self.name, batch, loss))
-                with torch.no_grad(), self.full_precision():
-                    if finite(gradients):
-                        self.absorb(gradients, examples)
-                    else:
-                        self.forget()
-                        self.skipped += 1
+                self.warm(closure_of(self.name, batch, loss))
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
         return time.perf_counter() - start
 
+    def warm(self, closure: Closure) -> None:
+        """One batch of a warm start."""
+        _, examples, gradients = self.examine(closure)
+        with torch.no_grad(), self.full_precision():
+            if finite(gradients):
+                self.absorb(gradients, examples)
+            else:
+                self.forget()
+                self.skipped += 1
+
     def absorb(self, gradients: Named, examples: int) -> None:
-        """Hook of `warm_start`: what one batch shows joins the averages."""
+        """Hook of `warm`: what one batch shows joins the averages."""
 
     def prepare(self, gradients: Named, examples: int) -> None:
         """Hook before `update`: statistics and operators of a step on so many examples."""

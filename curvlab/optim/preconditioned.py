@@ -214,19 +214,23 @@ class Preconditioned(Optimizer):
 
     def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
         """See `Optimizer.warm_start`: statistics averaged over one pass, and the operators made of them."""
-        self._warming = True
-        try:
-            seconds = super().warm_start(batches, loss)
-        finally:
-            self._warming = False
+        seconds = super().warm_start(batches, loss)
         start = time.perf_counter()
         if self.averages:
             with self.full_precision():
                 self.refresh()
         return seconds + time.perf_counter() - start
 
+    def warm(self, closure: Closure) -> None:
+        """One batch of a warm start: the averages are running means while it lasts."""
+        self._warming = True
+        try:
+            super().warm(closure)
+        finally:
+            self._warming = False
+
     def absorb(self, gradients: Named, examples: int) -> None:
-        """One batch of a warm start."""
+        """See `Optimizer.absorb`."""
         if not self.needs_closure:
             self._contract(gradients)
         self._absorb(examples)

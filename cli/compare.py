@@ -1,0 +1,248 @@
+"""`curvlab compare`: directions beside the block Fisher's, and training races."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from curvlab.errors import CommandError
+
+from .output import STDOUT, check_target, deliver, show
+from .progress import progress
+from .sizes import parse_size
+
+if TYPE_CHECKING:
+    from curvlab.comparison.results import Comparison
+
+WHAT, HOW, RACE, LIMITS, OUTPUT = "What is compared", "Directions", "Races", "Limits", "Output"
+
+EPILOG = """
+[bold]Examples[/bold]
+
+curvlab compare --optimizers lnb,kfac,tnt
+
+curvlab compare --optimizers kfac,kfac-small=kfac --set kfac-small.damping=0.001 --damping 1e-4:1:7
+
+curvlab compare examples/digits-cnn.safetensors --optimizers kfac,ekfac,tnt
+
+curvlab compare --mode training --problem wine-mlp --optimizers kfac,adam --seeds 0,1,2 --target 'train.loss<0.1'
+"""
+
+
+def compare(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="A saved model: directions at its weights. Without: a problem."),
+    ] = None,
+    optimizers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            rich_help_panel=WHAT,
+            help="Of [bold]curvlab list optimizers[/bold], with commas; LABEL=NAME gives one settings of its own.",
+        ),
+    ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=WHAT,
+            help="One of [bold]curvlab list problems[/bold]; for races also several with commas. Default digits-mlp.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", rich_help_panel=WHAT, help="A dataset's name or a path; of a problem in its place."
+        ),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", rich_help_panel=WHAT, help="What runs MODEL: [bold]package.module:callable[/bold]."
+        ),
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Of MODEL: auto, cross-entropy, bce, mse.")
+    ] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="LABEL.KEY=VALUE", rich_help_panel=WHAT, help="Such as kfac.damping=0.03; may be repeated."
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(metavar="MODE", rich_help_panel=WHAT, help="directions, training, or both.")
+    ] = "directions",
+    steps: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=HOW, help="Of the trajectory, default 100; with --mode training of it."),
+    ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", rich_help_panel=HOW, help="An optimizer, or for small networks ggn or hessian (exact)."
+        ),
+    ] = "block-fisher",
+    interval: Annotated[
+        int, typer.Option(rich_help_panel=HOW, help="Steps between renewals of everyone's operators (T2).")
+    ] = 5,
+    damping: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO:N", rich_help_panel=HOW, help="Sweep everyone's damping over N values, evenly by ratio."
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", rich_help_panel=HOW, help="Only layers of such names; may be repeated."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N", rich_help_panel=RACE, help="Of the runs; default that of --seed.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(rich_help_panel=RACE, help="Budget; default the problem's.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(rich_help_panel=RACE, help="Budget of training seconds, in place of epochs.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", rich_help_panel=RACE, help="Time until it holds: 'train.loss<0.3'."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(rich_help_panel=LIMITS, help="Examples to use for directions; all by default.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Of directions.")] = None,
+    seed: Annotated[int, typer.Option(rich_help_panel=LIMITS, help="Of weights, order, and draws.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="float32 or float64.")] = "float32",
+    threads: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Processor threads to use.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Of model and data, such as 8GiB.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The comparison as JSON; '-' is stdout.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Figures as PNG and SVG.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", rich_help_panel=OUTPUT, help="Run the code that MODEL's file names.")
+    ] = False,
+) -> None:
+    """How close each optimizer's direction comes to the block Fisher's; and who trains fastest.
+
+    All see the same batches: one forward and backward pass feeds everyone.
+    The block Fisher, or another --baseline, moves the weights; at a saved
+    model's weights nothing moves.
+    """
+    if model is not None and problem is not None:
+        raise CommandError("a MODEL and a --problem are given", "a comparison is of one of them")
+    if dtype not in ("float32", "float64"):
+        raise CommandError(f"--dtype {dtype} is not float32 or float64")
+    check_target(json, "--json")
+    options: dict[str, Any] = {
+        "mode": mode,
+        "steps": steps,
+        "baseline": baseline,
+        "interval": interval,
+        "dampings": _range(damping),
+        "layers": layers or (),
+        "seeds": _numbers(seeds),
+        "epochs": epochs,
+        "seconds": seconds,
+        "target": target,
+        "data": data,
+        "samples": samples,
+        "batch_size": batch_size,
+        "loss": loss,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+        "max_memory": None if max_memory is None else parse_size(max_memory, "--max-memory"),
+    }
+    if options["seeds"]:
+        del options["seed"]
+    found = _compared(model, problem, optimizers, set_ or [], (architecture, trust, threads), options)
+    _report(found, json, plots)
+
+
+def _compared(
+    model: str | None,
+    problem: str | None,
+    optimizers: str | None,
+    assigned: list[str],
+    loading: tuple[str | None, bool, int | None],
+    options: dict[str, Any],
+) -> Comparison:
+    architecture, trust, threads = loading
+    with progress() as report:
+        report("loading", 0, None)
+        import torch
+
+        from curvlab.comparison.compare import OPTIMIZERS, PROBLEM, compare
+        from curvlab.comparison.contestants import assignments
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        options["settings"] = assignments(assigned)
+        names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
+        what: Any = [name.strip() for name in (problem or PROBLEM).split(",")]
+        if model is not None:
+            from curvlab.checkpoints.load import load
+
+            what = load(model, architecture=architecture, trust=trust, max_memory=options["max_memory"])
+        return compare(what, names, report=report, command=("curvlab", *sys.argv[1:]), **options)
+
+
+def _report(found: Comparison, json: str | None, plots: Path | None) -> None:
+    from curvlab.reports.json import dumps
+
+    deliver(dumps(found.to_dict()), json)
+    if plots is not None:
+        if found.optimizers:
+            from curvlab.reports.direction_plots import plot_directions
+
+            plot_directions(found, plots)
+        if found.training is not None:
+            from curvlab.reports.race_plots import plot_races
+
+            plot_races(found.training, plots)
+    if json == STDOUT:
+        return
+    if found.optimizers:
+        from curvlab.reports.direction_tables import print_directions
+
+        show(lambda console: print_directions(console, found))
+    races = found.training
+    if races is not None:
+        from curvlab.reports.race_tables import print_races
+
+        show(lambda console: print_races(console, races))
+
+
+def _range(text: str | None) -> tuple[float, ...]:
+    """`1e-4:1:7` as seven values evenly spaced by ratio; a list with commas as it is."""
+    if text is None:
+        return ()
+    try:
+        if ":" not in text:
+            return tuple(float(part) for part in text.split(","))
+        low, high, count = text.split(":")
+        first, last, number = float(low), float(high), int(count)
+    except ValueError:
+        raise CommandError(f"--damping '{text}' is no range", do="write FROM:TO:N, such as 1e-4:1:7") from None
+    if not (0 < first < float("inf") and 0 < last < float("inf") and 1 <= number <= 100):
+        raise CommandError(f"--damping '{text}' is no range of positive numbers with 1 to 100 values")
+    return tuple(first * (last / first) ** (k / max(1, number - 1)) for k in range(number))
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise CommandError(f"--seeds '{text}' is no list of whole numbers", do="write 0,1,2") from None

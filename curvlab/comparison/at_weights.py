@@ -1,0 +1,60 @@
+"""Directions at the weights of a saved network: statistics averaged over one pass, and everyone's P g for the mean
+gradient g."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curvlab.comparison.damping_sweep import sweep
+from curvlab.comparison.panel import Panel, finite
+from curvlab.comparison.reference import AveragedGradient
+from curvlab.comparison.trajectory import Measured, Report
+from curvlab.errors import DataError, MemoryBudgetError, NumericalError
+from curvlab.optim.closures import Closure
+
+
+def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measured:
+    """One pass over the data, nothing moves; then one direction each.
+
+    Optimizers with a warm start average over the whole pass; the others take the batches in their order, as steps that
+    lead nowhere.
+
+    Raises:
+        DataError: there was no batch.
+        NumericalError: the baseline's direction is not finite.
+    """
+    gradient = AveragedGradient(decay=None)
+    steps = 0
+    panel.fisher.expect(panel.subject.passes)
+    for steps, closure in enumerate(panel.subject.closures(), start=1):
+        report("statistics", steps - 1, panel.subject.passes)
+        seen = panel.look(closure)
+        gradient.add(seen.gradients, seen.examples)
+        _learn(panel, closure)
+        panel.fisher.add(seen, panel.sight.found, mean=steps)
+    if not steps:
+        raise DataError("the data holds no batch")
+    for follower in panel.everyone():
+        follower.settle()
+    averaged = gradient.value()
+    baseline = panel.reference.direction(averaged)
+    if not finite(baseline):
+        raise NumericalError("the baseline's direction is not finite", "", "raise its damping with --set")
+    directions = {label: one.optimizer.direction(averaged) for label, one in panel.followers.items()}
+    found = panel.measure(directions, baseline, averaged)
+    points = sweep(panel, averaged, dampings) if dampings else {}
+    return Measured(
+        steps,
+        (steps,),
+        {label: (one,) for label, one in found.items()},
+        {label: tuple(one) for label, one in points.items()},
+    )
+
+
+def _learn(panel: Panel, closure: Closure) -> None:
+    try:
+        for follower in panel.everyone():
+            follower.learn(closure)
+    except MemoryBudgetError as error:
+        # What the error advises is about training.
+        raise MemoryBudgetError(error.found, error.why, "use fewer --samples, or --baseline ekfac") from error

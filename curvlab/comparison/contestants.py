@@ -1,0 +1,104 @@
+"""Contestants: which optimizers are compared, under which labels, with which settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curvlab.errors import CommandError
+from curvlab.optim.catalogue import catalogue, wrong_settings
+from curvlab.training.assignment import parse_value
+
+_LABEL = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
+_ASSIGNMENT = re.compile(r"([A-Za-z][\w+-]*)\.([A-Za-z][\w-]*)\s*=\s*(.+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One optimizer of a comparison.
+
+    Attributes:
+        label: what results call it; usually the optimizer's name.
+        optimizer: its name.
+        settings: those asked for; a problem's recommendations and the optimizer's defaults stand behind them.
+    """
+
+    label: str
+    optimizer: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def completed(self, *behind: Mapping[str, Any]) -> dict[str, Any]:
+        """Its settings, and behind them those of `behind` (the first counts most) that the optimizer knows."""
+        known = catalogue()[self.optimizer].settings
+        merged: dict[str, Any] = {}
+        for settings in reversed((self.settings, *behind)):
+            merged |= {key: value for key, value in settings.items() if key in known}
+        return merged
+
+
+def contestants(
+    optimizers: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None, also: Iterable[str] = ()
+) -> tuple[Contestant, ...]:
+    """A contestant for every word, `"kfac"` or `"label=kfac"`, so that one optimizer can run with several settings.
+
+    Args:
+        optimizers: the words.
+        settings: label -> setting -> value.
+        also: further labels that `settings` may speak of, such as the baseline's.
+
+    Raises:
+        CommandError: an optimizer, a label or a setting that does not exist, or a label given twice.
+    """
+    if not optimizers:
+        raise CommandError("no optimizer is given to compare", do=f"choose among {', '.join(catalogue())}")
+    given = dict(settings or {})
+    named = [_split(word) for word in optimizers]
+    labels = [label for label, _ in named]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise CommandError(
+            f"'{twice[0]}' is compared twice", "", f"give it labels: a={twice[0]},b={twice[0]} with settings for each"
+        )
+    for label in given:
+        if label not in {*labels, *also}:
+            raise CommandError(f"settings are given for '{label}'", f"compared are {', '.join(labels)}")
+    found = tuple(Contestant(label, name, dict(given.get(label, {}))) for label, name in named)
+    check(found)
+    return found
+
+
+def check(found: Iterable[Contestant]) -> None:
+    """Raise CommandError at the first setting that is wrong."""
+    for one in found:
+        if wrong := wrong_settings(one.optimizer, one.settings):
+            raise CommandError(wrong[0])
+
+
+def assignments(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`"kfac.damping=0.03"` … as label -> setting -> value.
+
+    Raises:
+        CommandError: a text that is no such assignment.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = _ASSIGNMENT.fullmatch(text.strip())
+        if match is None:
+            raise CommandError(f"--set '{text}' is not an assignment", do="write LABEL.NAME=VALUE: kfac.damping=0.03")
+        label, key, value = match.groups()
+        found.setdefault(label, {})[key.replace("-", "_")] = parse_value(value.strip())
+    return found
+
+
+def _split(word: str) -> tuple[str, str]:
+    label, equals, name = (part.strip() for part in word.partition("="))
+    name = name if equals else label
+    if name not in catalogue():
+        close = difflib.get_close_matches(name, catalogue(), n=1)
+        there = f"did you mean '{close[0]}'" if close else f"there are {', '.join(catalogue())}"
+        raise CommandError(f"there is no optimizer '{name}'", do=there)
+    if not _LABEL.fullmatch(label):
+        raise CommandError(f"'{label}' cannot be a label", "it begins with a letter and has no spaces")
+    return label, name

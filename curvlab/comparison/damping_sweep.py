@@ -1,0 +1,68 @@
+"""How the cosine with the baseline depends on the damping: operators made anew from the same averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from curvlab.comparison.agreement import Number
+from curvlab.comparison.panel import Panel
+from curvlab.comparison.reference import OptimizerReference
+from curvlab.comparison.results import mean
+from curvlab.errors import NumericalError
+from curvlab.optim.core import Named
+
+
+@dataclass(frozen=True)
+class Point:
+    """One optimizer at one damping: the cosine of its direction with the baseline's, whose damping stays.
+
+    Attributes:
+        value: λ or ε, or LNB's ridge.
+        cosine: layer -> cosine, None where the operators could not be made.
+    """
+
+    value: float
+    cosine: Mapping[str, Number]
+
+    @property
+    def mean(self) -> Number:
+        """Over the layers."""
+        return mean(list(self.cosine.values()))
+
+    @staticmethod
+    def mean_of(points: Sequence[Point]) -> Point:
+        """The mean over several steps."""
+        layers = points[0].cosine
+        return Point(points[0].value, {layer: mean([one.cosine[layer] for one in points]) for layer in layers})
+
+
+def sweep(panel: Panel, gradient: Named, dampings: Sequence[float]) -> dict[str, list[Point]]:
+    """Label -> a point per damping, for every optimizer that has one; "" is the baseline's own at other dampings.
+
+    All directions are of the same gradient, so that only the preconditioner differs.
+    """
+    baseline = panel.reference.direction(gradient)
+    everyone = dict(panel.followers)
+    if isinstance(panel.reference, OptimizerReference):
+        everyone = {"": panel.reference.follower, **everyone}
+    found: dict[str, list[Point]] = {}
+    for label, follower in everyone.items():
+        if follower.damping_name is None:
+            continue
+        for value in dampings:
+            direction: Named = {}
+            try:
+                with torch.no_grad(), follower.damped(value):
+                    if not follower.optimizer.failures:
+                        direction = follower.optimizer.direction(gradient)
+            except NumericalError:
+                direction = {}
+            found.setdefault(label, []).append(Point(value, _cosines(panel, direction, baseline, gradient)))
+    return found
+
+
+def _cosines(panel: Panel, direction: Named, baseline: Named, gradient: Named) -> Mapping[str, Number]:
+    return panel.measure({"swept": direction}, baseline, gradient)["swept"].cosine

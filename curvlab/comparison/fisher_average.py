@@ -1,0 +1,82 @@
+"""F_l: the exact Fisher blocks averaged along the way, β = 0.9: the metric that directions are measured in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.capture.survey import Survey
+from curvlab.curvatures.block_fisher import BlockFisherCurvature, fisher
+from curvlab.curvatures.curvature import Batch, State, Unit
+from curvlab.errors import MemoryBudgetError
+from curvlab.operators.operator import Operator
+from curvlab.operators.product import product
+from curvlab.optim.block_fisher import BlockFisher
+from curvlab.optim.watch import Seen
+from curvlab.shapes import Float
+
+DECAY = 0.9
+
+
+class FisherAverage:
+    """Exact blocks F_l = 1/N Σ vec(DW_n) vec(DW_n)ᵀ, taken from a BlockFisher where one is running, else measured here.
+
+    Args:
+        model: the network.
+        running: the optimizer whose averages these are, or None.
+        max_memory: bytes for the blocks measured here.
+
+    Attributes:
+        missing: why there are none; None while there are.
+    """
+
+    def __init__(self, model: nn.Module, running: BlockFisher | None, max_memory: int = 2 * 2**30) -> None:
+        self.model, self.running = model, running
+        self.missing: str | None = None
+        self._curvature = BlockFisherCurvature("pseudo", max_memory)
+        self._units: list[Unit] = []
+        self._states: dict[str, State] = {}
+
+    def expect(self, batches: int) -> None:
+        """So many batches will be averaged with equal weights, all of them kept where that is smaller than d²."""
+        for curvature in (self._curvature, None if self.running is None else self.running.curvature):
+            if isinstance(curvature, BlockFisherCurvature):
+                curvature.batches = batches
+
+    def add(self, seen: Seen, found: Survey | None, mean: int | None = None) -> None:
+        """A batch joins the averages, x ← βx + (1 − β)x_new; with `mean` = k it is the k-th of a running mean."""
+        if self.running is not None or self.missing is not None:
+            return
+        if not self._units:
+            trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+            self._units = self._curvature.units(found, trainable)
+        weight = DECAY if mean is None else 1 - 1 / mean
+        try:
+            for unit in self._units:
+                if unit.name in seen.samples:
+                    sample, state = seen.samples[unit.name], self._states.get(unit.name, {})
+                    sums = self._curvature.measure(unit, sample, state)
+                    batch = Batch(seen.examples, seen.examples * sample.positions)
+                    fresh = self._curvature.average(unit, sums, batch)
+                    self._states[unit.name] = self._curvature.merge(state, fresh, weight)
+        except MemoryBudgetError as error:
+            self.missing, self._states = str(error), {}
+
+    def blocks(self) -> dict[str, tuple[Unit, Operator]]:
+        """Layer -> its unit and F_l."""
+        units = self._units if self.running is None else self.running.units
+        states: Mapping[str, State] = self._states if self.running is None else self.running.averages
+        return {unit.name: (unit, fisher(states[unit.name])) for unit in units if states.get(unit.name)}
+
+
+def products(unit: Unit, block: Operator, directions: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "k k"]:
+    """p_iᵀ F_l p_j in float64 for k directions of one layer."""
+    rows = torch.stack([unit.assemble(one).flatten() for one in directions])
+    # Directions are of very different lengths: of length one they keep float32's range.
+    lengths = rows.norm(dim=1, keepdim=True)
+    rows = rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
+    gram = rows.double() @ product(block, rows).double().mT
+    scaled: Tensor = gram * lengths.double() * lengths.double().mT
+    return scaled

@@ -1,0 +1,96 @@
+"""Panel: one network, and around it everyone who looks at each of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from curvlab.comparison.agreement import Agreement, agreements
+from curvlab.comparison.blocks import Layers, layers_of
+from curvlab.comparison.contestants import Contestant
+from curvlab.comparison.exact_baseline import ExactBaseline
+from curvlab.comparison.fisher_average import FisherAverage
+from curvlab.comparison.follower import Follower
+from curvlab.comparison.reference import EXACT, ExactReference, OptimizerReference, Reference
+from curvlab.comparison.sight import Sight
+from curvlab.comparison.subject import Subject
+from curvlab.optim import create
+from curvlab.optim.block_fisher import BlockFisher
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named
+from curvlab.optim.watch import Seen
+
+
+class Panel:
+    """Optimizers, a baseline and a metric, all of one model.
+
+    Args:
+        subject: what is compared on.
+        contestants: with complete settings.
+        baseline: the same for the optimizer that is the baseline; of an exact matrix its name, lr and damping.
+        seed: of pseudo-targets.
+        globs: layers to look at; all without.
+
+    Attributes:
+        followers: label -> optimizer; the baseline's own is not among them unless it competes with other settings.
+        alike: labels that are the baseline itself, with the same settings.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        contestants: Sequence[Contestant],
+        baseline: Contestant,
+        seed: int,
+        globs: Sequence[str] = (),
+    ) -> None:
+        self.subject, self.model, self.globs = subject, subject.model, globs
+        self.sight = Sight(self.model, subject.likelihood, seed)
+        self.alike = [
+            one.label for one in contestants if (one.optimizer, one.settings) == (baseline.optimizer, baseline.settings)
+        ]
+        self.followers = {one.label: self._follower(one) for one in contestants if one.label not in self.alike}
+        self.reference = self._reference(baseline)
+        running = self.reference.follower.optimizer if isinstance(self.reference, OptimizerReference) else None
+        self.fisher = FisherAverage(self.model, running if isinstance(running, BlockFisher) else None)
+        self.layers: Layers = {}
+
+    def look(self, closure: Closure) -> Seen:
+        """Run a batch once; gradients are then in the parameters' `grad`, and in the returned Seen."""
+        seen = self.sight.look(closure)
+        for name, p in self.model.named_parameters():
+            p.grad = seen.gradients.get(name)
+        self.layers = self.layers or layers_of(self.model, self.sight.found, self.globs)
+        return seen
+
+    def everyone(self) -> list[Follower]:
+        """All optimizers, the baseline's first."""
+        own = [self.reference.follower] if isinstance(self.reference, OptimizerReference) else []
+        return [*own, *self.followers.values()]
+
+    def measure(self, directions: Mapping[str, Named], baseline: Named, gradient: Named) -> dict[str, Agreement]:
+        """Every label's agreement with the baseline, and under "" that of the baseline with itself."""
+        alike = dict.fromkeys(["", *self.alike], baseline)
+        return agreements({**directions, **alike}, baseline, gradient, self.layers, self.fisher.blocks())
+
+    def _follower(self, one: Contestant) -> Follower:
+        optimizer = create(one.optimizer, self.model, likelihood=self.subject.likelihood.name, **one.settings)
+        return Follower(optimizer, self.sight)
+
+    def _reference(self, baseline: Contestant) -> Reference:
+        if baseline.optimizer not in EXACT:
+            return OptimizerReference(self._follower(baseline))
+        settings: Mapping[str, Any] = baseline.settings
+        exact = ExactBaseline(self.model, self.subject.likelihood, baseline.optimizer, settings["damping"])  # type: ignore[arg-type]
+        return ExactReference(exact, self.subject.whole, settings["lr"])
+
+    def close(self) -> None:
+        """Leave no gradients behind."""
+        self.model.zero_grad(set_to_none=True)
+
+
+def finite(directions: Named) -> bool:
+    """Whether there are directions, and all of their numbers are finite."""
+    return bool(directions) and bool(torch.stack([d.sum() for d in directions.values()]).isfinite().all())

@@ -1,0 +1,205 @@
+"""Subject: the network, the batches and the loss that optimizers are compared on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.analyses.environment import pick_device
+from curvlab.analyses.job import Model, as_checkpoint
+from curvlab.analyses.likelihood_choice import choose_likelihood
+from curvlab.analyses.source import moved, open_source
+from curvlab.capture.tape import Inputs, call_model, explained
+from curvlab.data.registry import names
+from curvlab.errors import CurvlabError, DataError
+from curvlab.likelihoods import Likelihood, likelihood
+from curvlab.optim.closures import Closure
+from curvlab.problems.batches import batches
+from curvlab.problems.registry import problem
+from curvlab.problems.split import fingerprint
+from curvlab.statistics.class_axis import with_class_axis
+from curvlab.statistics.collect import output_tensor
+from curvlab.training.task import on_device
+
+BATCH_SIZE = 256
+SAMPLES = 1024
+"""Of the data beside a saved model, where nobody says how many: the exact Fisher then is of rank 1024 at most."""
+
+Part = Callable[[], tuple[Tensor, Tensor]]
+"""(mean loss, output) of a part of the data, with the graph."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared on.
+
+    Attributes:
+        name: of the problem, or the path of the model.
+        model: with the weights to begin from.
+        likelihood: of its output.
+        closures: starts the batches, as closures that return the mean loss: endless for a problem, one pass over the
+            data for a saved model.
+        whole: all the data in parts, as functions that return (mean loss, output) in eval mode.
+        settings: optimizer -> what the problem recommends.
+        info: what the data is, for the result.
+        data_hash: sha256 of the examples, and of what decides their order.
+        passes: batches of one pass over the data.
+        moves: whether there is a trajectory; a saved model stays at its weights.
+        notes: sentences for the user.
+    """
+
+    name: str
+    model: nn.Module
+    likelihood: Likelihood
+    closures: Callable[[], Iterator[Closure]]
+    whole: tuple[Part, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    info: Mapping[str, Any]
+    data_hash: str
+    passes: int
+    moves: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How data is read: its name or path (None: the problem's own, or the one the file names), examples in all and per
+    batch, seed, device, element type, bytes it may take."""
+
+    data: Any = None
+    samples: int | None = None
+    batch_size: int | None = None
+    loss: str = "auto"
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    max_memory: int | None = None
+
+
+def of_problem(name: str, sampling: Sampling) -> Subject:
+    """A problem at its initial weights; batches are those of a training run with the same seed.
+
+    Raises:
+        CurvlabError: there is no such problem, or its data cannot be had.
+    """
+    chosen = problem(name)
+    device, dtype = pick_device(sampling.device), getattr(torch, sampling.dtype)
+    model = chosen.build(sampling.seed).to(device, dtype).train()
+    split = chosen.load(sampling.seed, sampling.data, sampling.max_memory)
+    train = on_device(split.train, device, dtype)
+    if sampling.samples is not None:
+        train = train.take(sampling.samples, sampling.seed)
+    size = min(sampling.batch_size or chosen.batch_size, len(train))
+
+    def closures() -> Iterator[Closure]:
+        for epoch in count():
+            for x, y in batches(train, size, epoch, sampling.seed, last="drop"):
+                yield lambda x=x, y=y: chosen.loss(model(x), y)  # type: ignore[misc]
+
+    def part(start: int) -> tuple[Tensor, Tensor]:
+        assert train.y is not None
+        with evaluating(model):
+            z = model(train.x[start : start + BATCH_SIZE])
+        return chosen.loss(z, train.y[start : start + BATCH_SIZE]), z
+
+    whole = tuple(partial(part, start) for start in range(0, len(train), BATCH_SIZE))
+    info = {"source": train.source, "samples": len(train), "batch_size": size}
+    order = f"{fingerprint(split)} {len(train)} {size} {sampling.seed}"
+    digest = hashlib.sha256(order.encode()).hexdigest()
+    return Subject(
+        name,
+        model,
+        likelihood(chosen.likelihood),
+        closures,
+        whole,
+        chosen.settings,
+        info,
+        digest,
+        len(train) // size,
+        True,
+    )
+
+
+def of_model(given: Model, sampling: Sampling) -> Subject:
+    """A saved network in eval mode on data with targets.
+
+    Raises:
+        CurvlabError: the file holds no network, or the data has no targets.
+    """
+    checkpoint = as_checkpoint(given)
+    if checkpoint.module is None:
+        raise CurvlabError(
+            "the file holds weights only, and directions need a network that runs",
+            "; ".join(checkpoint.notes),
+            "give --architecture package.module:callable",
+        )
+    data = sampling.data
+    if data is None and checkpoint.data in names():
+        data = checkpoint.data
+    if data is None:
+        raise DataError("directions are of a loss, and there is no data", do="give --data NAME or PATH")
+    device, dtype = pick_device(sampling.device), getattr(torch, sampling.dtype)
+    model = checkpoint.module.to(device, dtype).eval()
+    source = open_source(
+        data, model, samples=sampling.samples or SAMPLES, seed=sampling.seed, max_memory=sampling.max_memory
+    )
+    if source.targets is None:
+        raise DataError(f"{source.info['source']} has no targets", "directions are of a loss")
+    with explained(str(source.info["source"])), torch.no_grad():
+        z = output_tensor(call_model(model, moved((source.first, None), device, dtype)[0]))
+    chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets)
+    notes = (*checkpoint.notes, *source.notes, *((note,) if note else ()))
+
+    own_inputs = chosen.name != "categorical" and isinstance(source.first, Tensor) and z.shape == source.first.shape
+    if own_inputs and z.shape[1:] != source.targets.shape[1:]:
+        notes = (*notes, "targets: the inputs themselves, which the output has the shape of")
+    else:
+        own_inputs = False
+    size = sampling.batch_size or BATCH_SIZE
+
+    def run(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor]:
+        x, y = moved(batch, device, dtype)
+        z = output_tensor(call_model(model, x))
+        y = x if own_inputs and isinstance(x, Tensor) else y
+        assert y is not None
+        return with_class_axis(chosen, z, y).loss(z, y.to(z.dtype) if y.is_floating_point() else y), z
+
+    def closures() -> Iterator[Closure]:
+        for batch in source.batches(size):
+            yield lambda batch=batch: run(batch)[0]  # type: ignore[misc]
+
+    whole = tuple(partial(run, batch) for batch in source.batches(BATCH_SIZE))
+    info = {**source.info, "batch_size": size}
+    name = "module" if checkpoint.path is None else str(checkpoint.path)
+    digest, passes = _hash(source.batches(size)), sum(1 for _ in source.batches(size))
+    return Subject(name, model, chosen, closures, whole, {}, info, digest, passes, False, notes)
+
+
+def _hash(batches: Iterator[tuple[Inputs, Tensor | None]]) -> str:
+    digest = hashlib.sha256()
+    for x, y in batches:
+        parts = [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, Mapping) else x)
+        for part in (*parts, y):
+            if isinstance(part, Tensor):
+                digest.update(f"{tuple(part.shape)} {part.dtype}".encode())
+                digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards the mode of before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,80 @@
+"""Directions along the baseline's trajectory (ren 4.3.4): it moves the weights, all others say where they would go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from curvlab.comparison.agreement import Agreement
+from curvlab.comparison.damping_sweep import Point, sweep
+from curvlab.comparison.panel import Panel, finite
+from curvlab.comparison.reference import AveragedGradient
+from curvlab.errors import NumericalError
+
+Report = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found.
+
+    Attributes:
+        steps: batches shown.
+        at: steps, from 1, that `agreements` are of.
+        agreements: label -> one per step; "" is the baseline beside itself.
+        points: label -> one per damping.
+    """
+
+    steps: int
+    at: tuple[int, ...]
+    agreements: dict[str, tuple[Agreement, ...]]
+    points: dict[str, tuple[Point, ...]]
+
+
+def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report: Report) -> Measured:
+    """Every step: one batch for all, everyone's direction with averages taken along the way, then the baseline moves.
+
+    Raises:
+        NumericalError: the baseline's own direction is not finite.
+    """
+    gradient, batches = AveragedGradient(), panel.subject.closures()
+    found: list[dict[str, Agreement]] = []
+    swept = set(_evenly(steps)) if dampings else set()
+    points: list[dict[str, list[Point]]] = []
+    for step in range(1, steps + 1):
+        report("directions", step - 1, steps)
+        closure = next(batches)
+        seen = panel.look(closure)
+        gradient.add(seen.gradients, seen.examples)
+        for follower in panel.everyone():
+            follower.take(closure)
+        averaged = gradient.value()
+        proposals = {label: follower.propose() for label, follower in panel.followers.items()}
+        baseline = panel.reference.propose(averaged)
+        panel.fisher.add(seen, panel.sight.found)
+        if not finite(baseline):
+            raise NumericalError(
+                f"the baseline's direction is not finite at step {step}",
+                "the trajectory ends there",
+                "lower its lr or raise its damping with --set",
+            )
+        found.append(panel.measure(proposals, baseline, averaged))
+        if step in swept:
+            points.append(sweep(panel, averaged, dampings))
+        panel.reference.move(baseline)
+    report("directions", steps, steps)
+    labels = list(found[0])
+    merged = {label: _averaged([one[label] for one in points]) for label in points[0]} if points else {}
+    return Measured(
+        steps, tuple(range(1, steps + 1)), {label: tuple(one[label] for one in found) for label in labels}, merged
+    )
+
+
+def _evenly(steps: int) -> list[int]:
+    """A third, two thirds, and the end of the way."""
+    return sorted({max(1, round(steps * k / 3)) for k in (1, 2, 3)})
+
+
+def _averaged(points: list[list[Point]]) -> tuple[Point, ...]:
+    """The mean over the steps, damping by damping."""
+    return tuple(Point.mean_of(list(same)) for same in zip(*points, strict=True))

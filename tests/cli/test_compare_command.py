@@ -1,0 +1,108 @@
+"""`curvlab compare` as a process: tables, JSON, figures, and what it says of a wrong command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = ("--problem", "wine-mlp", "--steps", "3", "--threads", "1")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "curvlab_cli", "compare", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_table_a_document_and_figures(tmp_path: Path) -> None:
+    done = run(
+        "--optimizers",
+        "kfac,small=kfac,sgd",
+        "--set",
+        "small.damping=0.001",
+        *QUICK,
+        "--damping",
+        "1e-3:1:3",
+        "--json",
+        str(tmp_path / "c.json"),
+        "--plots",
+        str(tmp_path / "plots"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Directions beside block-fisher" in done.stdout
+    assert "small" in done.stdout
+    assert "Mean cosine by damping" in done.stdout
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert document["schema"] == "curvlab.comparison/1"
+    assert (document["problem"], document["baseline"], document["steps"]) == ("wine-mlp", "block-fisher", 3)
+    assert list(document["optimizers"]) == ["kfac", "small", "sgd"]
+    assert document["optimizers"]["small"]["settings"]["damping"] == 0.001
+    kfac = document["optimizers"]["kfac"]
+    assert list(kfac["cosine"]) == list(kfac["mean_cosine"]) == ["fc1", "fc2"]
+    assert all(len(values) == 3 for values in kfac["cosine"].values())
+    assert kfac["mean"] == pytest.approx(sum(kfac["mean_cosine"].values()) / 2)
+    assert [point["value"] for point in kfac["damping"]] == pytest.approx([0.001, 0.03162, 1.0], rel=1e-3)
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "cosine-by-damping.png",
+        "cosine-by-damping.svg",
+        "cosine.png",
+        "cosine.svg",
+    ]
+
+
+def test_json_on_stdout_is_alone_there() -> None:
+    done = run("--optimizers", "sgd", *QUICK, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["optimizers"]["sgd"]["mean"] is not None
+
+
+def test_a_race() -> None:
+    done = run(
+        "--mode",
+        "training",
+        "--problem",
+        "wine-mlp",
+        "--optimizers",
+        "adam,sgd",
+        "--epochs",
+        "2",
+        "--seeds",
+        "0,1",
+        "--target",
+        "train.loss<10",
+        "--json",
+        "-",
+        "--threads",
+        "1",
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["optimizers"] == {}
+    for name in ("adam", "sgd"):
+        seeds = document["training"][name]["seeds"]
+        assert len(seeds) == 2
+        assert all(one["time_to_target"] is not None and not one["diverged"] for one in seeds)
+    assert document["race"]["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--optimizers", "kfak"), 2, "there is no optimizer 'kfak'"),
+        (("--optimizers", "kfac", "--set", "damping=1"), 2, "is not an assignment"),
+        (("--optimizers", "kfac", "--damping", "a:b"), 2, "--damping 'a:b' is no range"),
+        (("--optimizers", "kfac", "--seeds", "x"), 2, "--seeds 'x' is no list of whole numbers"),
+        (("model.pt", "--problem", "wine-mlp"), 2, "a comparison is of one of them"),
+        (("missing.safetensors", "--optimizers", "kfac"), 1, "missing.safetensors"),
+        (("--problem", "no-such-problem", "--optimizers", "kfac"), 1, "no-such-problem"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,64 @@
+"""The sweep of the damping: at an optimizer's own damping nothing changes, and afterwards all is as before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from curvlab.comparison.compare import compare
+from curvlab.comparison.contestants import Contestant
+from curvlab.comparison.damping_sweep import sweep
+from curvlab.comparison.panel import Panel
+from curvlab.comparison.subject import Sampling, of_problem
+
+OPTIMIZERS = ["kfac", "ekfac", "tnt", "shampoo", "block-fisher", "lnb", "adam"]
+
+
+def panel_after_steps(steps: int) -> tuple[Panel, dict[str, torch.Tensor]]:
+    subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
+    contestants = [
+        Contestant(f"{name}!", name, {"inverse_interval": 1} if name not in ("lnb", "adam") else {})
+        for name in OPTIMIZERS
+    ]
+    panel = Panel(subject, contestants, Contestant("b", "block-fisher", {"lr": 0.05, "inverse_interval": 1}), 0)
+    batches = subject.closures()
+    for _ in range(steps):
+        closure = next(batches)
+        seen = panel.look(closure)
+        for follower in panel.everyone():
+            follower.take(closure)
+            follower.propose()
+    return panel, seen.gradients
+
+
+def test_at_its_own_damping_every_optimizer_has_its_own_direction() -> None:
+    panel, gradient = panel_after_steps(3)
+    baseline = panel.reference.direction(gradient)
+    own = {label: one.optimizer.direction(gradient) for label, one in panel.followers.items()}
+    expected = panel.measure(own, baseline, gradient)
+    for label, follower in panel.followers.items():
+        assert follower.damping_name is not None
+        value = follower.optimizer.param_groups[0][follower.damping_name]
+        point = sweep(panel, gradient, [value])[label][0]
+        assert point.cosine == pytest.approx(expected[label].cosine, abs=1e-9), label
+
+
+def test_afterwards_all_is_as_before() -> None:
+    panel, gradient = panel_after_steps(3)
+    before = {label: one.optimizer.direction(gradient) for label, one in panel.followers.items()}
+    points = sweep(panel, gradient, [1e-4, 1.0])
+    assert points["kfac!"][0].mean != points["kfac!"][1].mean
+    for label, one in panel.followers.items():
+        after = one.optimizer.direction(gradient)
+        for name, direction in before[label].items():
+            torch.testing.assert_close(after[name], direction, rtol=0, atol=0)
+
+
+def test_with_a_large_damping_kfac_and_the_baseline_are_the_gradient() -> None:
+    """With λ → ∞ both are ∝ g (methods.md 6). TNT is not: a weight has two factors (ε²), its bias one (ε)."""
+    found = compare("wine-mlp", ["sgd", "kfac"], steps=3, dtype="float64", batch_size=10, dampings=[1e8])
+    assert found.reference is not None
+    assert found["sgd"].damping == ()  # nothing to damp
+    (point,) = found["kfac"].damping
+    assert point["value"] == 1e8
+    assert point["mean"] == pytest.approx(found.reference.damping[0]["mean"], abs=1e-5)
