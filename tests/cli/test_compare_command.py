@@ -97,7 +97,7 @@ def test_a_race() -> None:
         (("--optimizers", "kfac", "--seeds", "x"), 2, "--seeds 'x' is no list of whole numbers"),
         (("model.pt", "--problem", "wine-mlp"), 2, "a comparison is of one of them"),
         (("missing.safetensors", "--optimizers", "kfac"), 1, "missing.safetensors"),
-        (("--problem", "no-such-problem", "--optimizers", "kfac"), 1, "no-such-problem"),
+        (("--problem", "no-such-problem", "--optimizers", "kfac"), 2, "no-such-problem"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], code: int, said: str) -> None:
