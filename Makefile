@@ -16,8 +16,9 @@ PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.core ## profile the network in examples/: a full report from one file
+demo: $(VENV)/.core ## profile the network in examples/, then compare directions of three optimizers
 	$(BIN)/curvlab analyze $(EXAMPLE)
+	$(BIN)/curvlab compare --optimizers lnb,kfac,tnt
 
 test: $(VENV)/.dev ## run every test, those of the plugins included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8

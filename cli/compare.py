@@ -10,13 +10,14 @@ import typer
 
 from curvlab.errors import CommandError
 
-from .output import STDOUT, check_target, deliver, show
+from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
 from .sizes import parse_size
 
 if TYPE_CHECKING:
     from curvlab.comparison.results import Comparison
 
+REFUSED = 3
 WHAT, HOW, RACE, LIMITS, OUTPUT = "What is compared", "Directions", "Races", "Limits", "Output"
 
 EPILOG = """
@@ -128,6 +129,14 @@ def compare(
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Figures as PNG and SVG.")
     ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            rich_help_panel=OUTPUT,
+            help="Exit with 3 when this holds of the JSON: 'kfac.mean<0.6'; may be repeated.",
+        ),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", rich_help_panel=OUTPUT, help="Run the code that MODEL's file names.")
     ] = False,
@@ -165,8 +174,15 @@ def compare(
     }
     if options["seeds"]:
         del options["seed"]
+    gates = fail_if or []
+    for text in gates:
+        from curvlab.gates import parse
+
+        parse(text)  # what cannot be read is said before the work
     found = _compared(model, problem, optimizers, set_ or [], (architecture, trust, threads), options)
     _report(found, json, plots)
+    if gates and _refused(found, gates):
+        raise typer.Exit(REFUSED)
 
 
 def _compared(
@@ -221,6 +237,18 @@ def _report(found: Comparison, json: str | None, plots: Path | None) -> None:
         from curvlab.reports.race_tables import print_races
 
         show(lambda console: print_races(console, races))
+
+
+def _refused(found: Comparison, gates: list[str]) -> bool:
+    from curvlab.training.summary_gate import verdicts
+
+    document = found.to_dict()
+    # An optimizer's label leads to its numbers: kfac.mean, "tnt-2".mean_cosine.fc1.
+    document = {**document, **document["optimizers"]}
+    held = [verdict for verdict in verdicts(gates, document) if verdict["holds"]]
+    for verdict in held:
+        say(f"gate '{verdict['expression']}' holds: {'; '.join(verdict['evidence'])}")
+    return bool(held)
 
 
 def _range(text: str | None) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ SETTINGS: dict[str, list[str]] = {
     "train_digits_cnn.py": ["--epochs", "1"],
 }
 SAYS = {
+    "compare_directions.py": "K-FAC",
     "fop_booth_himmelblau.py": "Himmelblau",
     "fop_ranks.py": "fop, k = 16",
     "lnb_curves.py": "U-Net on shapes",

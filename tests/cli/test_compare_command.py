@@ -106,3 +106,13 @@ def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], code: int, sa
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_gates() -> None:
+    arguments = ("--optimizers", "a-b=kfac", *QUICK, "--fail-if", '"a-b".mean<0.01')
+    done = run(*arguments)
+    assert (done.returncode, "gate" in done.stderr) == (0, False), done.stderr
+    done = run(*arguments, "--fail-if", '"a-b".mean_cosine.fc1<2')
+    assert done.returncode == 3, done.stderr
+    assert "mean_cosine.fc1<2' holds" in done.stderr
+    assert "Directions beside" in done.stdout
