@@ -21,12 +21,24 @@ Report = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Supervision:
-    """What can end a run before its budget: a target, a time on `time.monotonic`, the user; and who is told of it."""
+    """What can end a run before its budget, who is told of it, and what is done to be able to go on.
+
+    Attributes:
+        target: what an evaluation may meet.
+        deadline: a time on `time.monotonic`.
+        interruption: by the user.
+        report: told how far it is.
+        training_seconds: what the clock of training may show, warm start included; looked at before each step, for
+            which a GPU is waited for.
+        save: what writes the state; a race has no use for it.
+    """
 
     target: Target | None
     deadline: float | None
     interruption: Interruption
     report: Report
+    training_seconds: float | None = None
+    save: Callable[[Run], None] = Run.save
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def train_loop(run: Run, supervision: Supervision) -> Outcome:
             if outcome.status != "diverged":
                 outcome = _judged(run, last) or outcome
         if outcome.status != "diverged" and run.saved != run.step:
-            run.save()
+            supervision.save(run)
         if last is not None:
             # After the state was saved: a run that goes on forgets this line, as one never stopped has none here.
             run.remember(last)
@@ -64,11 +76,11 @@ def train_loop(run: Run, supervision: Supervision) -> Outcome:
 def _trained(run: Run, supervision: Supervision) -> Outcome:
     try:
         if run.saved < 0:
-            run.save()
+            supervision.save(run)
         if not run.warm:
             _warm_start(run, supervision)
             run.warm = True
-            run.save()
+            supervision.save(run)
         return _stepped(run, supervision)
     except _Stopped as stopped:
         return stopped.outcome
@@ -97,14 +109,14 @@ def _stepped(run: Run, supervision: Supervision) -> Outcome:
                 if every.snapshots and run.epoch % every.snapshots == 0:
                     run.snapshot()
             elif every.log_every and run.step % every.log_every == 0:
-                run.folder.log(run.line())
+                run.log(run.line())
             if saving:
-                run.save()
+                supervision.save(run)
             if complete and _met(run, supervision):
                 return Outcome("target-met")
             if run.step >= run.total:
                 break
-            if early := _early(supervision):
+            if early := _early(run, supervision):
                 return early
     return Outcome("finished")
 
@@ -116,7 +128,7 @@ def _warm_start(run: Run, supervision: Supervision) -> None:
 
     def closures() -> Iterator[Callable[[], Tensor]]:
         for done, closure in enumerate(run.closures()):
-            if early := _early(supervision):
+            if early := _early(run, supervision):
                 raise _Stopped(early)
             yield closure
             supervision.report("warm start", done + 1, run.per_epoch)
@@ -125,10 +137,13 @@ def _warm_start(run: Run, supervision: Supervision) -> None:
         run.optimizer.warm_start(closures())
 
 
-def _early(supervision: Supervision) -> Outcome | None:
+def _early(run: Run, supervision: Supervision) -> Outcome | None:
     if supervision.interruption.requested:
         return Outcome("interrupted")
     if supervision.deadline is not None and time.monotonic() >= supervision.deadline:
+        return Outcome("out-of-time")
+    limit = supervision.training_seconds
+    if limit is not None and run.clocks.seconds()["train"] >= limit:
         return Outcome("out-of-time")
     return None
 

@@ -1,11 +1,14 @@
-"""Peak memory: of this process, and of the device that it computes on."""
+"""Memory: the peak of this process and of the device that it computes on, and the bytes of a saved state."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def peak_memory() -> int | None:
@@ -29,3 +32,12 @@ def peak_memory() -> int | None:
 def peak_device_memory(device: torch.device) -> int | None:
     """Most bytes that CUDA's allocator held at once; None on other devices."""
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+
+
+def state_bytes(value: Any) -> int:
+    """Σ numel · itemsize over the tensors in a `state_dict`, however deep in mappings and sequences they are."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(state_bytes(one) for one in value.values())
+    return sum(state_bytes(one) for one in value) if isinstance(value, list | tuple) else 0

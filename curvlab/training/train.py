@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from curvlab.analyses.environment import environment, pick_device
+from curvlab.analyses.environment import environment
 from curvlab.checkpoints.digest import sha256
 from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue
@@ -25,11 +23,13 @@ from curvlab.training.entry import OPTIONAL, entry_shape
 from curvlab.training.factors import save_factors
 from curvlab.training.interruption import Interruption
 from curvlab.training.loop import Outcome, Report, Supervision, train_loop
+from curvlab.training.memory import state_bytes
 from curvlab.training.result import TrainingResult
 from curvlab.training.run import Run, saved_state
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.settings import TrainingSettings, refusal
 from curvlab.training.summary_gate import summary_shape, verdicts
+from curvlab.training.surroundings import surroundings
 from curvlab.training.target import Target, parse_target
 from curvlab.training.task import Task, data_bytes, task
 
@@ -75,7 +75,7 @@ def train(
         place = RunFolder(Path(settings.folder))
         if not start.force:
             place.check_free()
-    with _environment(settings):
+    with surroundings(settings):
         chosen = task(settings)
         used = dict(state["used"]) if state else optimizer_settings(settings, chosen.problem)
         notes = list(_notes(settings, chosen, state))
@@ -110,7 +110,7 @@ def optimizer_settings(settings: TrainingSettings, problem: Problem) -> dict[str
 def plan(values: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a run, nothing of it computed or written (`--dry-run`)."""
     settings = fresh(values)
-    with _environment(settings):
+    with surroundings(settings):
         chosen = task(settings)
         run = Run(settings, optimizer_settings(settings, chosen.problem), chosen, RunFolder(Path(settings.folder)))
         parameters = sum(p.numel() for p in run.model.parameters())
@@ -126,23 +126,9 @@ def plan(values: Mapping[str, Any]) -> dict[str, Any]:
             "steps_per_epoch": run.per_epoch,
             "steps": run.total,
             "data_bytes": data_bytes(chosen.split, getattr(torch, settings.dtype)),
-            "model_bytes": _state_bytes(run.model.state_dict()),
+            "model_bytes": state_bytes(run.model.state_dict()),
             "folder": str(run.folder.path),
         }
-
-
-@contextmanager
-def _environment(settings: TrainingSettings) -> Iterator[None]:
-    """Seeded generators and the wanted threads; both are put back."""
-    device, threads = pick_device(settings.device), torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _target(run: Run) -> Target | None:
@@ -236,7 +222,7 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
         memory={
             "peak": line["memory"],
             "device_peak": line["device_memory"],
-            "state": _state_bytes(optimizer.state_dict()),
+            "state": state_bytes(optimizer.state_dict()),
         },
         seed=settings.seed,
         environment=environment(run.device),
@@ -244,11 +230,3 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
         folder=run.folder.path,
         notes=notes,
     )
-
-
-def _state_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(_state_bytes(one) for one in value.values())
-    return sum(_state_bytes(one) for one in value) if isinstance(value, list | tuple) else 0
