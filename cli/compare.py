@@ -113,7 +113,7 @@ def compare(
         typer.Option(metavar="EXPR", rich_help_panel=RACE, help="Time until it holds: 'train.loss<0.3'."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(rich_help_panel=LIMITS, help="Examples to use for directions; all by default.")
+        int | None, typer.Option(rich_help_panel=LIMITS, help="Examples for directions; default all, 1024 beside a MODEL.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Of directions.")] = None,
     seed: Annotated[int, typer.Option(rich_help_panel=LIMITS, help="Of weights, order, and draws.")] = 0,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
-
-import torch
 
 from curvlab.comparison.sight import Sight
 from curvlab.optim.closures import Closure
@@ -27,6 +25,8 @@ class Follower:
 
     def __init__(self, optimizer: Optimizer, sight: Sight) -> None:
         self.optimizer, self.sight = optimizer, sight
+        self._kept: list[Closure] = []
+        """Batches for a warm start that only the optimizer itself can make."""
         own: Watch | None = getattr(optimizer, "watch", None)
         if own is not None:
             optimizer.watch = sight.watch_of(optimizer, own.signals)  # type: ignore[attr-defined]
@@ -34,8 +34,8 @@ class Follower:
     def take(self, closure: Closure) -> None:
         """Look at the batch; what needs gradients alone finds them in the parameters' `grad`."""
         if self.optimizer.needs_closure:
-            # Some statistics are not due on every step: then the optimizer runs the batch itself, as training would.
-            with torch.random.fork_rng(devices=[]):
+            # Where statistics are not due, or are of its own making, the optimizer runs the batch itself.
+            with self.sight.again():
                 self.optimizer.accumulate(closure)
 
     def propose(self) -> Named:
@@ -44,16 +44,28 @@ class Follower:
         self.optimizer.steps += 1
         return {name: direction.clone() for name, direction in directions.items()}
 
+    def follow(self) -> None:
+        """What it does once the weights have moved: K-BFGS looks at the batch a second time."""
+        learn: Callable[[], None] | None = getattr(self.optimizer, "learn", None)
+        if learn is not None:
+            with self.sight.again():
+                learn()
+
     def learn(self, closure: Closure) -> None:
         """A batch at weights that stay: part of a warm start, or for what has none a step that leads nowhere."""
-        if self.optimizer.warms:
-            self.optimizer.warm(closure if self.optimizer.needs_closure else self.sight.linear)
-        else:
+        if not self.optimizer.warms:
             self.take(closure)
             self.propose()
+        elif isinstance(self.optimizer, Preconditioned) or not self.optimizer.needs_closure:
+            self.optimizer.warm(closure if self.optimizer.needs_closure else self.sight.linear)
+        else:
+            self._kept.append(closure)
 
     def settle(self) -> None:
         """Operators of the averages after the last `learn`."""
+        if self._kept:
+            self.optimizer.warm_start(self._kept)
+            self._kept = []
         if isinstance(self.optimizer, Preconditioned) and self.optimizer.averages:
             self.optimizer.refresh()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,9 @@ class Sight:
         self._watch = Watch(model, "compare")
         self._data: Seen | None = None
         self._batches = 0
-        self._again: Callable[[], Seen] | None = None
+        self._closure: Closure | None = None
+        self._before: tuple[Tensor, list[Tensor]] = torch.empty(0), []
+        """Random state and buffers as the batch's first run found them."""
 
     @property
     def found(self) -> Survey | None:
@@ -46,12 +49,24 @@ class Sight:
     def look(self, closure: Closure) -> Seen:
         """Run a batch; what `run` of the watches shows from now on is this batch."""
         self._batches += 1
-        state = torch.get_rng_state()
-        buffers = [(b, b.clone()) for b in self.model.buffers()]
+        self._before = torch.get_rng_state(), [b.clone() for b in self.model.buffers()]
+        self._closure, self._data = closure, None
         with torch.enable_grad():
             self.seen = self._watch.run(closure, self._gradients, self._pseudo)
-        self._data, self._again = None, lambda: self._with_data(closure, state, buffers)
         return self.seen
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """For one more run of the batch: the same dropout masks; random state and buffers are afterwards as now."""
+        now, buffers = torch.get_rng_state(), list(self.model.buffers())
+        values = [b.clone() for b in buffers]
+        torch.set_rng_state(self._before[0])
+        _fill(buffers, self._before[1])
+        try:
+            yield
+        finally:
+            torch.set_rng_state(now)
+            _fill(buffers, values)
 
     def linear(self) -> Tensor:
         """Σ g·W, a loss whose gradient is that of the batch: for optimizers that need nothing else of it."""
@@ -70,27 +85,13 @@ class Sight:
         seen = self.seen
         if signals and not pseudo:
             if self._data is None:
-                assert self._again is not None
-                self._data = self._again()
+                assert self._closure is not None
+                with self.again(), torch.enable_grad():
+                    self._data = self._watch.run(self._closure, self._gradients, None)
             seen = self._data
         # Samples cache what is made from them, and optimizers may alter that: each gets its own, of the same tensors.
         samples = {name: Sample(s.calls, s.examples, s.dtype) for name, s in seen.samples.items()}
         return Seen(seen.loss, seen.examples, dict(seen.gradients), samples)
-
-    def _with_data(self, closure: Closure, state: Tensor, buffers: list[tuple[Tensor, Tensor]]) -> Seen:
-        """The same batch once more with the data's targets: same dropout masks, and buffers left as they are."""
-        after, after_buffers = torch.get_rng_state(), [b.clone() for b, _ in buffers]
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        torch.set_rng_state(state)
-        with torch.enable_grad():
-            seen = self._watch.run(closure, self._gradients, None)
-        torch.set_rng_state(after)
-        with torch.no_grad():
-            for (buffer, _), value in zip(buffers, after_buffers, strict=True):
-                buffer.copy_(value)
-        return seen
 
     def _gradients(self, loss: Tensor, retain_graph: bool = False) -> Named:
         trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -101,6 +102,12 @@ class Sight:
         drawn = hashlib.sha256(f"{self.seed} {self._batches}".encode()).digest()[:7]
         generator = torch.Generator(output.device).manual_seed(int.from_bytes(drawn))
         return self.likelihood.drawn_residual(output.detach(), generator)
+
+
+def _fill(buffers: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
 
 
 class SharedWatch(Watch):

@@ -62,6 +62,8 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
         if step in swept:
             points.append(sweep(panel, averaged, dampings))
         panel.reference.move(baseline)
+        for follower in panel.everyone():
+            follower.follow()
     report("directions", steps, steps)
     labels = list(found[0])
     merged = {label: _averaged([one[label] for one in points]) for label in points[0]} if points else {}
