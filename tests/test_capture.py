@@ -185,6 +185,10 @@ def test_sequence_lengths_may_change_from_batch_to_batch() -> None:
 def test_unknown_modules_name_themselves() -> None:
     with pytest.raises(UnsupportedLayer, match="no adapter for Bilinear"):
         adapt(nn.Bilinear(2, 3, 4))
+    without_plugins = adapt.dispatch(nn.Module)
+    for module in (nn.LSTM(2, 3), nn.GRU(2, 3), nn.RNNCell(2, 3)):
+        with pytest.raises(UnsupportedLayer, match=f"{type(module).__name__}.*curvlab-recurrent"):
+            without_plugins(module)
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     found = survey(model, torch.randn(3, 5, 8))
     assert {"linear1", "linear2", "norm1", "norm2"} <= set(found.blocks)

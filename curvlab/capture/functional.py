@@ -75,6 +75,14 @@ class FunctionalUses(TorchFunctionMode):
         self.names, self.layers, self.watch, self.refuse = names, layers, watch, refuse
         self.inside = 0  # depth of adapted modules: what happens in there is theirs
 
+    def enter(self, *_: Any) -> None:
+        """Hook before an adapted module runs."""
+        self.inside += 1
+
+    def leave(self, *_: Any) -> None:
+        """Hook after an adapted module has run."""
+        self.inside -= 1
+
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -38,6 +38,7 @@ class Tape:
         on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown
             way.
         axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
+        functional: whether parameters used outside the modules are recorded too. Every torch call is looked at then.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Tape:
         on_signal: Callable[[str, Call, Tensor], None] | None,
         on_refusal: Callable[[str, str], object],
         axes: Mapping[str, int] | None = None,
+        functional: bool = True,
     ) -> None:
         self.axes = axes or {}
         self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
@@ -56,7 +58,10 @@ class Tape:
         self.output: Any = None
         self.functional_layers: dict[Any, Layer] = {}
         names = {id(p): name for name, p in model.named_parameters()}
-        self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
+        self._watcher: FunctionalUses | None = None
+        if functional:
+            self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
+        self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
         self._armed = self._running = self._fast_path = False
@@ -115,17 +120,21 @@ class Tape:
             return
         self.examples = batch_size(args or kwargs)
         self.runs += 1
-        self._running, self._watcher.inside = True, 0
-        self.anchor = torch.zeros((), requires_grad=True)
+        self._running = True
+        if self.on_signal is not None:
+            self.anchor = torch.zeros((), requires_grad=True)
         # The fused attention kernel runs no modules, so nothing inside it could be seen.
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        self._watcher.__enter__()  # type: ignore[no-untyped-call]
+        if self._watcher is not None:
+            self._watcher.inside = 0
+            self._watcher.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self, _: nn.Module, __: Any, output: Any) -> None:
         if not self._running:
             return
-        self._watcher.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self._watcher is not None:
+            self._watcher.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         self._running, self.output = False, output
 
@@ -139,7 +148,8 @@ class Tape:
         self.pause()
         self.anchor = self.output = self.on_signal = None
         self.on_call = self.on_refusal = _nothing
-        self._watcher.watch, self._watcher.refuse = _unwatched, _nothing
+        if self._watcher is not None:
+            self._watcher.watch, self._watcher.refuse = _unwatched, _nothing
 
     def __enter__(self) -> Tape:
         return self
@@ -150,13 +160,9 @@ class Tape:
         self.close()
 
     def _attach(self, name: str, module: nn.Module, adapted: Layer | Unrolled) -> None:
-        def enter(*_: Any) -> None:
-            self._watcher.inside += 1
-
-        def leave(*_: Any) -> None:
-            self._watcher.inside -= 1
-
-        self._handles.append(module.register_forward_pre_hook(enter))
+        watcher = self._watcher
+        if watcher is not None:
+            self._handles.append(module.register_forward_pre_hook(watcher.enter))
         if isinstance(adapted, Layer):
 
             def record(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -183,7 +189,8 @@ class Tape:
 
             vars(module)["forward"] = unrolled
             self._replaced.append((module, before))
-        self._handles.append(module.register_forward_hook(leave, always_call=True))
+        if watcher is not None:
+            self._handles.append(module.register_forward_hook(watcher.leave, always_call=True))
 
     def _record(
         self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool = False
@@ -200,8 +207,10 @@ class Tape:
     def _call(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
         if not isinstance(output, Tensor):
             raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
-        if any(p.numel() == 0 for p in layer.parameters.values()):
-            raise UnsupportedLayer(f"{layer.kind} has a parameter without entries", "there is nothing to analyse")
+        if layer not in self._sound:
+            if any(p.numel() == 0 for p in layer.parameters.values()):
+                raise UnsupportedLayer(f"{layer.kind} has a parameter without entries", "there is nothing to analyse")
+            self._sound.add(layer)
         x = layer.prepare(*args, **kwargs).detach()
         shape, usual = x.shape[:1] if examples_first else x.shape, self.axes.get(name, 0)
         axis = example_axis(shape, self.examples, layer.kind, usual)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import State, Unit, layer_units
+from curvlab.curvatures.curvature import Unit, layer_units
 from curvlab.layers.convolution import ConvolutionLayer
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.layers.layer import Layer, Moments
@@ -21,6 +21,9 @@ from curvlab.operators.gram import LEAF, mirrored
 from curvlab.operators.neuron_metric import NeuronMetric
 from curvlab.statistics.feature_moments import append_one
 from curvlab.statistics.feature_sums import feature_sums
+
+# Entries of patches that are formed faster than done without.
+FEW = 2**14
 
 
 def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Unit]:
@@ -55,44 +58,6 @@ class Seen:
         """Raise if inputs that are still needed were overwritten since."""
         for call in () if self.metric is None else self.metric.inputs:
             call.check()
-
-    def moments(self, dtype: torch.dtype) -> State:
-        """μ = E[a] and χ = E[a⊙a]."""
-        mean, square = _moments([self], dtype)
-        return {"mean": mean[0], "square": square[0]}
-
-
-def _moments(several: Sequence[Seen], dtype: torch.dtype) -> Tensor:
-    """μ and χ of neurons with equally many features and rows, `[2, m, g, i]`."""
-    sums = [one.sums for one in several]
-    stacked = torch.stack([*(s.total for s in sums), *(s.second for s in sums)])
-    return stacked.div_(sums[0].rows).to(dtype).view(2, len(sums), *sums[0].total.shape)
-
-
-def averaged(old: Sequence[State], several: Sequence[Seen], shares: Sequence[float], dtype: torch.dtype) -> list[State]:
-    """x̂ + w(x − x̂) for μ and χ of many neurons; one whose moments are not finite keeps what it had.
-
-    The device is not asked: what it does not say cannot be counted. Neurons that can be stacked are.
-
-    Args:
-        old: x̂; empty before the first batch.
-        several: what the batch shows.
-        shares: w.
-        dtype: of the averages.
-    """
-    alike: dict[tuple[torch.Size, int, float, bool], list[int]] = {}
-    for i, (one, share) in enumerate(zip(several, shares, strict=True)):
-        alike.setdefault((one.sums.total.shape, one.sums.rows, share, bool(old[i])), []).append(i)
-    found: list[State] = [{} for _ in several]
-    for (_, _, share, known), members in alike.items():
-        new = _moments([several[i] for i in members], dtype)
-        past = [old[i][key] for key in ("mean", "square") for i in members] if known else []
-        before = torch.stack(past).view_as(new) if known else torch.zeros_like(new)
-        good = new.sum((0, 2, 3)).isfinite()[:, None, None]
-        blended = torch.where(good, torch.lerp(before, new, share), before)
-        for i, mean, square in zip(members, *(part.unbind() for part in blended), strict=True):
-            found[i] = {"mean": mean, "square": square}
-    return found
 
 
 def same_features(sample: Sample) -> Hashable:
@@ -151,7 +116,8 @@ def by_inputs(sample: Sample) -> Seen:
 def by_moments(sample: Sample) -> Seen:
     """Σ āāᵀ by the layer's cheapest road; the inputs are let go."""
     layer = sample.layer
-    if isinstance(layer, LinearLayer) and layer.width < LEAF:
+    few = isinstance(layer, LinearLayer) or sum(call.rows for call in sample.calls) * layer.width <= FEW
+    if layer.width < LEAF and few:
         return _by_rows(sample)
     moments = sample.feature_moments()
     second = torch.diag_embed(moments.second) if moments.diagonal else mirrored(moments.second.contiguous())
@@ -169,7 +135,7 @@ def _by_rows(sample: Sample) -> Seen:
     rows = (calls[0] if len(calls) == 1 else torch.cat(calls, dim=1)).to(sample.dtype)
     if layer.biased:
         rows = pad(rows, (0, 1), value=1.0)
-    second = rows.mT @ rows
+    second = torch.bmm(rows.mT, rows)
     total = second[:, -1, :-1] if layer.biased else rows.sum(1)
     square = second.diagonal(dim1=1, dim2=2)[:, : layer.width]
     return Seen(Moments(total, square, rows.shape[1]), NeuronMetric(layer, rows.shape[1], second=second))

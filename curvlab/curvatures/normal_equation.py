@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from curvlab.operators.incomplete_cholesky import IncompleteCholesky, incomplete_cholesky, precondition
 from curvlab.operators.neuron_metric import NeuronMetric, pushed
@@ -16,9 +15,6 @@ from curvlab.shapes import Float
 from curvlab.solvers.by_size import by_size
 from curvlab.solvers.safe_inverse import safe_inverse
 from curvlab.solvers.short_cg import short_conjugate_gradients
-
-# Entries of a matrix that cost less than the operations on one more stack of matrices.
-SMALL = 2**13
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +58,7 @@ class NormalEquation:
         assert self.metric is not None
         matrix = self.metric.matrix()
         if self.ridge:
-            matrix.diagonal(dim1=1, dim2=2)[:, : self.mean.shape[1]] += self.ridge
+            matrix.diagonal(dim1=1, dim2=2)[:, : self.mean.shape[1]].add_(self.ridge)
         return matrix
 
     def preconditioned(self, w: Float[Tensor, "g o j"]) -> Float[Tensor, "g o j"]:
@@ -72,7 +68,7 @@ class NormalEquation:
     def half(self, w: Float[Tensor, "g o j"]) -> tuple[Float[Tensor, "g o"], Callable[[], Float[Tensor, "g o j"]]]:
         """The diagonal of w(M + γ…)wᵀ, and a function that returns w(M + γ…)."""
         if self.formed:
-            product = w @ self.matrix
+            product = torch.bmm(w, self.matrix)
             return torch.linalg.vecdot(w, product), lambda: product
         assert self.metric is not None
         through, width, ridge = pushed(self.metric, w), self.mean.shape[1], self.ridge
@@ -87,29 +83,6 @@ class NormalEquation:
 
         return through.squares.add(weights.square().sum(-1), alpha=ridge), back
 
-    def kind(self, position: int) -> Hashable:
-        """Equations of one kind are solved as one with more groups; `position` keeps apart what cannot be."""
-        if self.metric is None or not self.formed:
-            return position
-        g = self.gradient
-        size = g.shape[2].bit_length() if g[0].numel() <= SMALL else g.shape[1:]
-        return size, g.dtype, g.device, self.biased, self.ridge, self.last is None
-
-
-def boosted(equations: Sequence[NormalEquation], iterations: int) -> list[Tensor]:
-    """θ̂ of every equation by a few steps of preconditioned CG; small matrices of one shape go together."""
-    alike: dict[Hashable, list[int]] = {}
-    for i, equation in enumerate(equations):
-        alike.setdefault(equation.kind(i), []).append(i)
-    solved = [equation.gradient for equation in equations]
-    for members in alike.values():
-        solution = _boosted(_joined([equations[i] for i in members]), iterations)
-        groups = [len(equations[i].gradient) for i in members]
-        for i, part in zip(members, torch.split(solution, groups), strict=True):
-            _, height, width = equations[i].gradient.shape
-            solved[i] = part[:, :height, part.shape[2] - width :]
-    return solved
-
 
 def boosted_exactly(equations: Sequence[NormalEquation]) -> list[Tensor]:
     """θ̂ = ĝ(M + γ…)⁻¹ in float64 from matrices; P for an inverse that does not exist even there."""
@@ -122,8 +95,8 @@ def boosted_exactly(equations: Sequence[NormalEquation]) -> list[Tensor]:
     return solved
 
 
-def _boosted(equation: NormalEquation, iterations: int) -> Float[Tensor, "g o j"]:
-    """CG from cθ̂_last, c = ĝᵀθ̂_last/θ̂_lastᵀMθ̂_last for each row.
+def boosted(equation: NormalEquation, iterations: int) -> Float[Tensor, "g o j"]:
+    """θ̂ by a few steps of preconditioned CG, from cθ̂_last with c = ĝᵀθ̂_last/θ̂_lastᵀMθ̂_last for each row.
 
     c is the best multiple, and costs the one product that any start needs. So ½θ̂ᵀMθ̂ − ĝᵀθ̂ is never above its 0 at
     θ̂ = 0, and ĝᵀθ̂ ≥ 0: whatever was solved last, the result is a direction of descent. Rows of numbers that are not
@@ -140,34 +113,3 @@ def _boosted(equation: NormalEquation, iterations: int) -> Float[Tensor, "g o j"
         share = share.nan_to_num_(0.0, 0.0, 0.0)[..., None]
         residual, start = torch.addcmul(gradient, share, back(), value=-1), share * last
     return short_conjugate_gradients(equation.half, residual, equation.preconditioned, start, iterations)
-
-
-def _joined(equations: Sequence[NormalEquation]) -> NormalEquation:
-    """Equations of one kind as one; smaller ones get features in front and outputs behind that are all zero."""
-    first = equations[0]
-    if len(equations) == 1:
-        return first
-    height, width = (max(one.gradient.shape[axis] for one in equations) for axis in (1, 2))
-
-    def rows(tensors: Iterable[Tensor | None]) -> Tensor:
-        wide = [t for t in tensors if t is not None]
-        return torch.cat([_padded(t, (width - t.shape[2], 0, 0, height - t.shape[1])) for t in wide])
-
-    def features(tensors: Iterable[Tensor]) -> Tensor:
-        return torch.cat([_padded(t, (width - first.biased - t.shape[1], 0)) for t in tensors])
-
-    metrics = [one.metric for one in equations if one.metric is not None]
-    seconds = [m.second if m.rows == metrics[0].rows else m.matrix() * metrics[0].rows for m in metrics]
-    squares = [_padded(s, (width - s.shape[2], 0, width - s.shape[2], 0)) for s in seconds if s is not None]
-    return NormalEquation(
-        rows(one.gradient for one in equations),
-        features(one.mean for one in equations),
-        features(one.square for one in equations),
-        first.ridge,
-        replace(metrics[0], second=torch.cat(squares)),
-        None if first.last is None else rows(one.last for one in equations),
-    )
-
-
-def _padded(tensor: Tensor, sides: tuple[int, ...]) -> Tensor:
-    return pad(tensor, sides) if any(sides) else tensor

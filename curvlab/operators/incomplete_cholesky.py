@@ -46,10 +46,10 @@ def incomplete_cholesky(
         biased: whether a 1 is appended to the features.
         ridge: γ.
     """
-    variance = (square - mean.square()).clamp_(min=0) if biased else square
+    variance = torch.addcmul(square, mean, mean, value=-1).clamp_(min=0).add_(ridge) if biased else square + ridge
     # What is left of a constant feature is rounding. Its row of M says nothing that the bias's does not.
-    known = variance + ridge > 4 * torch.finfo(square.dtype).eps * square
-    inverse = torch.where(known, (variance + ridge).reciprocal(), 0.0)
+    known = variance > 4 * torch.finfo(square.dtype).eps * square
+    inverse = torch.where(known, variance.reciprocal(), 0.0)
     return IncompleteCholesky(inverse, mean if biased else None)
 
 
@@ -58,9 +58,11 @@ def precondition(operator: IncompleteCholesky, w: Float[Tensor, "g o j"]) -> Flo
     inverse, mean = operator.inverse[:, None], operator.mean
     if mean is None:
         return w * inverse
-    weight, bias = w[..., :-1], w[..., -1:]
-    u = torch.addcmul(weight, bias, mean[:, None], value=-1).mul_(inverse)
-    return torch.cat([u, bias - u @ mean[..., None]], dim=-1)
+    z = torch.empty_like(w)
+    weight, bias, u = w[..., :-1], w[..., -1:], z[..., :-1]
+    torch.addcmul(weight, bias, mean[:, None], value=-1, out=u).mul_(inverse)
+    torch.sub(bias, torch.bmm(u, mean[..., None]), out=z[..., -1:])
+    return z
 
 
 @along.register

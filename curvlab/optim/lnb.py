@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from curvlab.capture.sample import Sample
+from curvlab.capture.survey import Survey
 from curvlab.curvatures.curvature import Unit
-from curvlab.curvatures.lnb import Seen, averaged, neurons, same_features, seen
+from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
+from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
@@ -41,7 +43,7 @@ class LNB(Optimizer):
 
     Attributes:
         units: the neurons; known after the first step.
-        averages: neuron -> μ ("mean") and χ ("square").
+        averages: neuron -> μ ("mean", of a neuron with a bias) and χ ("square").
         measured: neuron -> number of batches in them.
     """
 
@@ -81,7 +83,7 @@ class LNB(Optimizer):
         }
         check(self.name, {**self.schedule, "momentum": momentum, "decay": decay}, self.bounds)
         super().__init__(model, {"lr": lr, "ridge": ridge, "weight_decay": weight_decay}, groups)
-        self.watch = Watch(model, self.name, signals=False)
+        self.watch = Watch(model, self.name, False, lambda found: {unit.name for unit in _neurons(model, found)})
         self.units: list[Unit] = []
         self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
@@ -89,15 +91,18 @@ class LNB(Optimizer):
         self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
         self._gathering: dict[str, Seen] = {}
         self._seen: dict[str, Seen] = {}
+        self._plan: list[tuple[Hashable, list[str]]] = []
+        self._stacks: list[NeuronStack] = []
 
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """Loss, examples and gradients of a batch; what its features show joins the step's metrics."""
         if not self._gathering:
             self._seen = {}  # of the step before: `direction` had it until now
+            for stack in self._stacks:
+                stack.look(self._seen)
         shown = self.watch.run(closure, self.gradients_of, None)
         if not self.units:
-            trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
-            self.units = neurons(self.watch.found, trainable)
+            self.units = _neurons(self.model, self.watch.found)
         with torch.no_grad(), self.full_precision():
             self._gather({u.name: shown.samples[u.name] for u in self.units if u.name in shown.samples})
         return shown.loss, shown.examples, shown.gradients
@@ -122,22 +127,13 @@ class LNB(Optimizer):
     def prepare(self, gradients: Named, examples: int) -> None:
         """μ ← ema(μ, mean(X)), χ ← ema(χ, mean(X⊙X)) (lines 6, 7); features that are not finite are left out."""
         self._seen, self._gathering = self._gathering, {}
-        shared: dict[tuple[int, int, int], list[str]] = {}
         for name, shown in self._seen.items():
             shown.check()
             self.measured[name] = self.measured.get(name, 0) + 1
-            old = self.averages.setdefault(name, {})
-            mark = id(old["square"]) if old else 0
-            shared.setdefault((id(shown), mark, self.measured[name]), []).append(name)
-        firsts = [names[0] for names in shared.values()]
-        fresh = averaged(
-            [self.averages[name] for name in firsts],
-            [self._seen[name] for name in firsts],
-            [share_of_new(self.schedule["decay"], self.measured[name]) for name in firsts],
-            self._dtype,
-        )
-        for names, averages in zip(shared.values(), fresh, strict=True):
-            self.averages.update(dict.fromkeys(names, averages))
+        for stack in self._stacked():
+            stack.look(self._seen)
+            counts = (self.measured[slot[0].name] for slot in stack.slots)
+            stack.average([share_of_new(self.schedule["decay"], count) for count in counts])
 
     def forget(self) -> None:
         """The features of a batch whose gradient is not finite are left out."""
@@ -166,11 +162,10 @@ class LNB(Optimizer):
 
     def _keep(self, directions: Named) -> None:
         """Solutions are where the next step's CG starts."""
-        solved = {name for unit in self.units for name in unit.parameters.values()}
-        for _, names, parameters in self.by_group(directions) if self.schedule["online"] else ():
-            for name, p in zip(names, parameters, strict=True):
-                if name in solved:
-                    self.state[p]["solution"] = directions[name]
+        solved = {name for stack in self._stacks for name in stack.names} if self.schedule["online"] else set()
+        for p in self.parameters():
+            if (name := self.names[id(p)]) in solved and name in directions:
+                self.state[p]["solution"] = directions[name]
 
     @torch.no_grad()
     def direction(self, gradients: Named) -> Named:
@@ -183,55 +178,63 @@ class LNB(Optimizer):
     def _solve(self, gradients: Named) -> tuple[Named, Tensor]:
         """θ̂, and Σ θ̂·g over all parameters."""
         last = {self.names[id(p)]: state["solution"] for p, state in self.state.items() if "solution" in state}
-        ridges = {self.names[id(p)]: group["ridge"] for group in self.param_groups for p in group["params"]}
-        solved = self._shared(gradients, last, ridges)
-        equations = [self._equation(units, gradients, last, ridges) for units in solved]
-        online, iterations = self.schedule["online"], self.schedule["iterations"]
-        solutions = boosted(equations, iterations) if online else boosted_exactly(equations)
+        whole = [unit.parameters.values() for unit in self.units if gradients.keys() >= set(unit.parameters.values())]
+        known = {name: gradients[name] for names in whole for name in names}
+        stacks = [stack for stack in self._stacked() if not stack.names.isdisjoint(known)]
+        equations = [self._equation(stack, known, last) for stack in stacks]
+        if self.schedule["online"]:
+            solutions = [boosted(equation, self.schedule["iterations"]) for equation in equations]
+        else:
+            solutions = boosted_exactly(equations)
         inner = [torch.dot(e.gradient.flatten(), s.flatten()) for e, s in zip(equations, solutions, strict=True)]
         directions = dict(gradients)
-        for units, solution in zip(solved, solutions, strict=True):
-            for unit, part in zip(units, torch.split(solution, [unit.shape[1] for unit in units], dim=1), strict=True):
-                for name, direction in unit.take_apart(part, gradients).items():
-                    directions[name] = direction.to(gradients[name].dtype)
+        for stack, solution in zip(stacks, solutions, strict=True):
+            for name, part in stack.parted(solution).items():
+                if name in known:
+                    directions[name] = part if part.dtype == known[name].dtype else part.to(known[name].dtype)
         plain = [d for name, d in directions.items() if d is gradients[name]]
-        inner += [norm.to(self._dtype).square() for norm in torch._foreach_norm(plain)] if plain else []
+        if plain:
+            inner.append(torch.stack(torch._foreach_norm(plain)).to(self._dtype).square().sum())
         return directions, torch.stack(inner).sum()
 
-    def _shared(self, gradients: Named, last: Named, ridges: Mapping[str, float]) -> list[list[Unit]]:
-        """Neurons that can be solved: those that share a matrix M together, as one with more outputs."""
-        found: dict[Hashable, list[Unit]] = {}
+    def _equation(self, stack: NeuronStack, gradients: Named, last: Named) -> NormalEquation:
+        mean, square = stack.moments
+        ridge: float = self.group_of(stack.slots[0][0])["ridge"]
+        started = None if stack.names.isdisjoint(last) else stack.joined(last, self._dtype)
+        return NormalEquation(stack.joined(gradients, self._dtype), mean, square, ridge, stack.metric, started)
+
+    def _stacked(self) -> list[NeuronStack]:
+        """All neurons that can be solved, in stacks that stay while the same ones can be together."""
+        slots = self._slots()
+        plan = [(kind, [unit.name for unit in units]) for kind, units in slots]
+        if plan != self._plan:
+            alike: dict[Hashable, list[list[Unit]]] = {}
+            for kind, units in slots:
+                alike.setdefault(kind, []).append(units)
+            self._plan, self._stacks = plan, [stack for members in alike.values() for stack in packed(members)]
+            zero = self.parameters()[0].new_zeros((), dtype=self._dtype)
+            for stack in self._stacks:
+                self.averages.update(stack.begin(self.averages, zero))
+                stack.look(self._seen)
+        return self._stacks
+
+    def _slots(self) -> list[tuple[Hashable, list[Unit]]]:
+        """Neurons that share a matrix M, and the kind of their equation: those of one kind can be in one stack."""
+        ridges = {self.names[id(p)]: group["ridge"] for group in self.param_groups for p in group["params"]}
+        slots: dict[Hashable, tuple[Hashable, list[Unit]]] = {}
         for unit in self.units:
-            names = unit.parameters.values()
-            if not self.averages.get(unit.name) or not gradients.keys() >= set(names):
+            shown, old = self._seen.get(unit.name), self.averages.get(unit.name)
+            if shown is None and old is None:
                 continue
-            shown = self._seen.get(unit.name)
-            key: Hashable = unit.name
-            if shown is not None and shown.metric is not None and not shown.metric.inputs and unit.shape[0] == 1:
-                started = all(name in last for name in names)
-                key = id(shown), id(self.averages[unit.name]["square"]), ridges[next(iter(names))], started
-            found.setdefault(key, []).append(unit)
-        return list(found.values())
-
-    def _equation(
-        self, units: Sequence[Unit], gradients: Named, last: Named, ridges: Mapping[str, float]
-    ) -> NormalEquation:
-        first = units[0]
-        moments, shown = self.averages[first.name], self._seen.get(first.name)
-        started = all(name in last for name in first.parameters.values())
-
-        def joined(tensors: Named) -> Tensor:
-            parts = [unit.assemble(tensors).to(self._dtype) for unit in units]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-        return NormalEquation(
-            joined(gradients),
-            moments["mean"],
-            moments["square"],
-            ridges[next(iter(first.parameters.values()))],  # the first parameter's
-            None if shown is None else shown.metric,
-            joined(last) if started else None,
-        )
+            kind: Hashable = unit.name  # by itself
+            slot: Hashable = unit.name
+            if shown is not None and shown.metric is not None and not shown.metric.inputs:
+                ridge = ridges[next(iter(unit.parameters.values()))]
+                kind = ridge if self.schedule["online"] else unit.name
+                if unit.shape[0] == 1:
+                    slot = id(shown), id(old and old["square"]), self.measured[unit.name], ridge
+            slots.setdefault(slot, (kind, []))[1].append(unit)
+        return list(slots.values())
 
     def move(self, directions: Named) -> None:
         """θ ← (1 − √ε ρ)θ − √ε θ̂/√z (lines 12, 14)."""
@@ -263,4 +266,8 @@ class LNB(Optimizer):
             for key, value in moments.items():
                 self.averages[name][key] = copies.setdefault(id(value), value.to(device).clone())
         self.measured = dict(state_dict["measured"])
-        self._seen = {}
+        self._seen, self._plan, self._stacks = {}, [], []
+
+
+def _neurons(model: nn.Module, found: Survey | None) -> list[Unit]:
+    return neurons(found, {name: p for name, p in model.named_parameters() if p.requires_grad})

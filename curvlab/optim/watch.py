@@ -6,7 +6,7 @@ batch-norm statistics and dropout masks are those of the step itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey, first_examples, survey, use_key
 from curvlab.capture.tape import Inputs, Tape
 from curvlab.errors import CurvlabError
+from curvlab.layers.layer import Layer, Unrolled
 from curvlab.optim.closures import Closure, checked_loss
 from curvlab.optim.core import Named
 from curvlab.statistics.collect import output_tensor
@@ -50,13 +51,20 @@ class Watch:
         model: the network.
         name: of the optimizer, for messages.
         signals: whether anybody wants what blocks send back; samples without signals cost the backward nothing.
+        wanted: names of the blocks to look at, from what the model is made of; None is all of them.
 
     Attributes:
         found: the model's blocks, once the model has run.
     """
 
-    def __init__(self, model: nn.Module, name: str, signals: bool = True) -> None:
-        self.model, self.name, self.signals = model, name, signals
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        signals: bool = True,
+        wanted: Callable[[Survey], Collection[str]] | None = None,
+    ) -> None:
+        self.model, self.name, self.signals, self.wanted = model, name, signals, wanted
         self.found: Survey | None = None
         self._tape: Tape | None = None
         self._calls: dict[str, list[Call]] = {}
@@ -95,6 +103,11 @@ class Watch:
         tape.release()
         return Seen(loss.detach(), examples, gradients, samples)
 
+    def signals_of(self, loss: Tensor, retain_graph: bool = False) -> Named:
+        """For `run` in place of gradients: a backward of the signals alone, which computes no weight's gradient."""
+        self._checked().pull(loss, torch.ones_like(loss), retain_graph)
+        return {}
+
     def _complete(self, call: Call) -> bool:
         """Whether the call shows what is wanted of it."""
         if not self.signals:
@@ -112,13 +125,13 @@ class Watch:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
+        if self._tape is not None:
+            with self._tape.recording():
+                yield
+            return
         handle = self.model.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
         try:
-            if self._tape is None:
-                yield
-            else:
-                with self._tape.recording():
-                    yield
+            yield
         finally:
             handle.remove()
             self._pause()
@@ -140,7 +153,8 @@ class Watch:
             self._surveying = False
         found = self.found
         on_signal = self._on_signal if self.signals else None
-        self._tape = Tape(self.model, found.modules, self._on_call, on_signal, lambda name, why: None, found.axes)
+        modules, functional = _shown_by(found, found.blocks if self.wanted is None else self.wanted(found))
+        self._tape = Tape(self.model, modules, self._on_call, on_signal, lambda name, why: None, found.axes, functional)
         self._tape.join(args, kwargs)
 
     def _on_call(self, use: str, call: Call) -> None:
@@ -153,3 +167,16 @@ class Watch:
         if self._collecting:
             call.check()
             call.g = gradient if self._scale == 1 else gradient * self._scale
+
+
+def _shown_by(found: Survey, blocks: Collection[str]) -> tuple[dict[str, Layer | Unrolled], bool]:
+    """The modules that show these blocks, and False; all, and True if a parameter is used outside modules for one."""
+    owners: dict[str, str] = {}
+    for name, adapted in found.modules.items():
+        prefix = f"{name}." if name else ""
+        parts = [name] if isinstance(adapted, Layer) else [prefix + part for part in adapted.layers]
+        owners.update(dict.fromkeys(parts, name))
+    uses = [use for block in blocks for use in found.blocks[block].uses]
+    if not owners.keys() >= set(uses):
+        return found.modules, True
+    return {name: found.modules[name] for name in dict.fromkeys(owners[use] for use in uses)}, False

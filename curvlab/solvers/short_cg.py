@@ -49,7 +49,8 @@ def short_conjugate_gradients(
         before = rz
     if x is None:
         return torch.zeros_like(r)
-    return x.masked_fill_(~x.sum(-1, keepdim=True).isfinite(), 0.0)
+    # Rows times 0 or 1, and then no NaN: a mask that is broadcast along rows takes twice as long.
+    return x.mul_(x.sum(-1, keepdim=True).isfinite()).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def test_maps_that_share_an_input_step_as_if_they_did_not(monkeypatch: pytest.Mo
     for together in (True, False):
         if not together:
             monkeypatch.setattr("curvlab.optim.lnb.same_features", id)
-            monkeypatch.setattr("curvlab.curvatures.normal_equation.SMALL", 0)
+            monkeypatch.setattr("curvlab.curvatures.neuron_stack.LARGE", 0)
         torch.manual_seed(0)
         model = Reading()
         x, y = torch.randn(30, 6), torch.randint(0, 5, (30,))
