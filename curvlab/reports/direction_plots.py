@@ -54,7 +54,7 @@ def cosine_figure(comparison: Comparison) -> Figure:
 
 def damping_figure(comparison: Comparison) -> Figure:
     """Mean cosine over layers against the optimizer's own damping, the baseline's staying as it is."""
-    figure, (area,) = panels(1, 5.5, 4.0)
+    figure, (area,) = panels(1, 7.5, 4.6)
     for place, (label, one) in enumerate(comparison.optimizers.items()):
         if one.damping:
             _sweep_line(area, one, _style(place), safe(label))
@@ -93,7 +93,11 @@ def _baseline(comparison: Comparison) -> str:
 
 def _finish(figure: Figure, first: Axes, comparison: Comparison, more: int) -> None:
     handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), fontsize="small")
+    width = figure.get_figwidth()
+    columns = min(len(labels), max(2, int(width / 1.6)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
     rest = f", {more} more layers not shown" if more else ""
-    where = f"{comparison.problem}, seed {comparison.seed}, batches of {comparison.data.get('batch_size')}"
-    figure.suptitle(safe(f"directions beside {_baseline(comparison)}: {where}{rest}", 110), fontsize="medium")
+    data = str(comparison.data.get("source", "")).partition(" (")[0]
+    where = f"{comparison.problem} on {data}, batches of {comparison.data.get('batch_size')}, seed {comparison.seed}"
+    title = f"directions beside {_baseline(comparison)}: {where}{rest}"
+    figure.suptitle(safe(title, int(11 * width)), fontsize="medium" if width > 8 else "small")
