@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -29,7 +29,7 @@ def print_directions(console: Console, comparison: Comparison) -> None:
     _lines(console, [_heading(comparison)], "bold")
     _table(console, list(found), _overall(comparison, rows))
     console.print()
-    for columns in _by_width(_layers(rows), console.width - _widest(found)):
+    for columns in _by_width(_layers(rows), console.width - _widest(found) - GAP):
         _table(console, list(found), columns)
         console.print()
     swept = {label: one for label, one in found.items() if one.damping}
@@ -114,16 +114,17 @@ def _line(one: Directions) -> str:
     return sparkline(means, 0.0, 1.0, SPARK)
 
 
-def _there(values: object) -> list[float]:
-    return [value for value in values if value is not None]  # type: ignore[attr-defined]
+def _there(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _cosine(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.3f}"
 
 
-def _widest(names: object) -> int:
-    return min(NAME, max((cell_len(name) for name in names), default=0))  # type: ignore[attr-defined]
+def _widest(names: Iterable[str]) -> int:
+    """Cells of the column of names."""
+    return min(NAME, max(cell_len("optimizer"), *(cell_len(escape(name)) for name in names)))
 
 
 def _by_width(columns: Sequence[Column], room: int) -> list[list[Column]]:
