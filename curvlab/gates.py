@@ -11,7 +11,8 @@ A path is what the JSON holds, joined by dots. A layer is found by its name (dot
 by its number (`fc1.tnt.modes.0.rank`). A layer's name is quoted when it is a word of this language or has other
 characters than letters, digits, `_` and dots: `"conv-1".weights.rank`. A comparison with `any.PATH` holds when it is
 true in at least one layer, with `all.PATH` when it is true in every layer; layers that have no such number are left
-out.
+out. `any.fop.PATH` and `all.fop.PATH` are about every matrix that FOP has learned, beside what else its layer has;
+`fc1.fop.PATH` is about the first of a layer, as in the CSV.
 
 Null: a condition number is null because it is infinite, so it counts as infinity (unless the rank beside it is null
 too: then it was not computed). Any other null, and a path that leads nowhere, is an error and never a silent pass; so
@@ -78,7 +79,7 @@ class Gate:
         """
         evidence: list[str] = []
         try:
-            holds = self._holds(self.tree, document, evidence)
+            holds = self._holds(self.tree, _with_first_matrices(document), evidence)
         except NoNumber as reason:
             raise CommandError(f"the gate '{self.text}' cannot be decided", str(reason)) from reason
         return Verdict(holds, tuple(evidence))
@@ -97,10 +98,12 @@ class Gate:
 
     def _compared(self, node: ast.Compare, document: Document, evidence: list[str]) -> bool:
         """One comparison, in the layer its quantifier binds; what is added to `evidence` is what decided."""
-        quantifier = _quantifier(node, self.paths)
+        quantifier, rows = _quantifier(node, self.paths), document["layers"]
+        if any(path.quantifier and path.keys[:1] == ("fop",) for path in _paths(node, self.paths)):
+            rows = _matrices(document)
         outcomes: list[tuple[bool, str]] = []
         reasons: list[str] = []
-        for layer in document["layers"] if quantifier else (None,):
+        for layer in rows if quantifier else (None,):
             try:
                 holds, shown = self._compared_in(layer, node, document)
             except NoNumber as reason:
@@ -202,8 +205,29 @@ def _check_number(node: ast.expr) -> None:
 
 def _quantifier(node: ast.Compare, paths: Mapping[str, Path]) -> str:
     """The one quantifier among a comparison's paths, or ""; ValueError when both are there."""
-    names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in paths]
-    found = {paths[name].quantifier for name in names} - {""}
+    found = {path.quantifier for path in _paths(node, paths)} - {""}
     if len(found) > 1:
         raise ValueError("one comparison cannot be about any layer and about all layers")
     return found.pop() if found else ""
+
+
+def _paths(node: ast.Compare, paths: Mapping[str, Path]) -> list[Path]:
+    """The paths in a comparison."""
+    return [paths[part.id] for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in paths]
+
+
+def _with_first_matrices(document: Document) -> Document:
+    """The document whose layers have FOP's first matrix of theirs as `fop`, if any layer has one."""
+    first = {entry["name"]: entry for entry in reversed(document.get("fop") or ())}
+    if not first:
+        return document
+    return {**document, "layers": [{**layer, "fop": first.get(layer["name"])} for layer in document["layers"]]}
+
+
+def _matrices(document: Document) -> list[Mapping[str, Any]]:
+    """A row per matrix of FOP: its layer's, called by the parameter's name, with the matrix as `fop`."""
+    layers = {layer["name"]: layer for layer in document["layers"]}
+    entries = document.get("fop") or ()
+    if not entries:
+        raise NoNumber("FOP has learned no matrix of this model, or they were not looked at")
+    return [{**layers.get(entry["name"], {}), "name": entry["parameter"], "fop": entry} for entry in entries]

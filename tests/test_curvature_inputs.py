@@ -121,6 +121,18 @@ def test_what_does_not_fit_is_one_sentence(call: object, sentence: str) -> None:
         call(network().eval(), torch.randn(9, 4))
 
 
+@pytest.mark.parametrize("fisher_type", ["mc", "type-2", "empirical"])
+@pytest.mark.parametrize("wrong", [-1, 3, 255])
+def test_a_label_outside_the_network_s_classes_is_one_sentence_whether_it_is_used_or_not(
+    wrong: int, fisher_type: str
+) -> None:
+    pixels, y = nn.Sequential(nn.Conv2d(2, 3, 1)), torch.randint(0, 3, (4, 5, 5))
+    y[1, 2, 3] = wrong
+    sentence = rf"targets lie in {min(wrong, 0)}\.\.{max(wrong, 2)}: the model has 3 classes, 0\.\.2; give the data"
+    with pytest.raises(CurvlabError, match=sentence):
+        curvature.kfac_factors(pixels, torch.randn(4, 2, 5, 5), y, likelihood="categorical", fisher_type=fisher_type)
+
+
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_a_layer_without_entries_is_refused_not_divided_by() -> None:
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 0), nn.Linear(0, 2))

@@ -12,7 +12,7 @@ from torch import Tensor
 from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.entries import Entry, tensors_of
 from curvlab.analyses.environment import environment
-from curvlab.analyses.estimate import Estimate, estimate_blocks, estimate_weights, gibibytes
+from curvlab.analyses.estimate import Estimate, estimate_blocks, estimate_fop, estimate_weights, gibibytes
 from curvlab.analyses.fop import fop_results
 from curvlab.analyses.job import Job, Model, Pass, prepare
 from curvlab.analyses.kfac import kfac_result
@@ -76,14 +76,19 @@ def analyze(
 def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None = None, **options: Any) -> Estimate:
     """What `analyze` with the same arguments would hold and do, block by block; only two examples are run forward."""
     job = prepare(checkpoint, data, settings, options)
+    learned = job.checkpoint.fop if job.wants("fop") else None
+    fop = estimate_fop(learned, job.entries, job.settings.max_memory) if learned else []
     if job.data_pass is None:
-        weights = estimate_weights(job.entries, _shapes(job))
-        held = max((b.memory for b in weights), default=0)  # one after another
-        return Estimate(tuple(weights), held, sum(b.work for b in weights), tuple(job.notes))
-    blocks = estimate_blocks(job.data_pass.found, job.data_pass.plan, job.data_pass.source.samples or 0)
-    memory = sum(b.memory for b in blocks) + job.data_pass.activations * job.data_pass.batch_size
-    reasons = [f"{name}: {why}" for name, why in job.left_out.items()]
-    return Estimate(tuple(blocks), memory, sum(b.work for b in blocks), (*job.notes, *reasons))
+        blocks = estimate_weights(job.entries, _shapes(job)) if job.wants("weights") else []
+        memory, notes = 0, job.notes
+        in_turn = [*blocks, *fop]
+    else:
+        blocks = estimate_blocks(job.data_pass.found, job.data_pass.plan, job.data_pass.source.samples or 0)
+        memory = sum(b.memory for b in blocks) + job.data_pass.activations * job.data_pass.batch_size
+        notes = [*job.notes, *(f"{name}: {why}" for name, why in job.left_out.items())]
+        in_turn = fop
+    memory += max((b.memory for b in in_turn), default=0)  # one after another
+    return Estimate((*blocks, *fop), memory, sum(b.work for b in (*blocks, *fop)), tuple(notes))
 
 
 def _collect(job: Job, run: Pass, progress: Progress) -> tuple[Collected, ...]:

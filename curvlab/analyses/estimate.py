@@ -9,6 +9,7 @@ from math import prod
 
 from curvlab.analyses.entries import Entry
 from curvlab.capture.survey import Block, Survey
+from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.statistics.plan import Plan
 
 _FLOAT64 = 8
@@ -17,7 +18,7 @@ _FLOAT64 = 8
 @dataclass(frozen=True)
 class BlockEstimate:
     """One block: i inputs (with the bias's 1), o outputs, T positions; bytes held until the end; multiplications for
-    all examples."""
+    all examples. Of FOP's matrix M, its two sides, and bytes held while it is looked at."""
 
     name: str
     kind: str
@@ -31,7 +32,7 @@ class BlockEstimate:
 @dataclass(frozen=True)
 class Estimate:
     """The answer to `--dry-run`: nothing has been computed. `memory` is the sum over blocks plus activations of one
-    batch, in bytes."""
+    batch, and the most that comes on top for one weight or one matrix of FOP after another, in bytes."""
 
     blocks: tuple[BlockEstimate, ...]
     memory: int
@@ -55,6 +56,19 @@ def estimate_weights(entries: Sequence[Entry], shapes: Mapping[str, tuple[int, .
         memory, work = _FLOAT64 * entry.groups * small**2, float(entry.groups * large * small**2)
         sides = (height, width) if entry.transposed else (width, height)
         found.append(BlockEstimate(entry.name, entry.kind, *sides, 1, memory, work))
+    return found
+
+
+def estimate_fop(fop: FopMatrices, entries: Sequence[Entry], budget: int | None) -> list[BlockEstimate]:
+    """One estimate per learned matrix P of M `[d, k]`: MᵀM and its eigenvalues, held one at a time; without those that
+    `fop_results` leaves out of `budget` bytes."""
+    found = []
+    for parameter in dict.fromkeys(name for entry in entries for name in entry.tensors if name in fop.factors):
+        d, k = fop.factors[parameter].shape
+        gram = 2 * _FLOAT64 * k**2
+        if budget is None or gram <= budget:
+            memory, work = gram + _FLOAT64 * d * k, float(d * k**2 + k**3)
+            found.append(BlockEstimate(parameter, "FOP's matrix", d, k, 1, memory, work))
     return found
 
 

@@ -68,6 +68,7 @@ class MeanGradient:
         """∂ℓ/∂z of every example."""
         likelihood = with_class_axis(self.likelihood, z, targets)
         if self.targets == "data" and targets is not None:
+            likelihood.check_targets(z, targets)
             try:
                 return next(likelihood.seeds(z, targets, "empirical", 1, None))
             except CurvlabError:

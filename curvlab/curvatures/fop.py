@@ -3,9 +3,10 @@
 A gradient is read as rows of that mode, `[n, d]`: a linear layer's W `[o, i]` has n = o rows of d = i inputs (M is
 shared across outputs), a kernel `[o, i, kh, kw]` n = o·i rows of d = kh·kw positions (M is shared across channels).
 
-Of the two orders in which a product with M `[d, k]` can be done the cheaper one is taken: P g costs at most 2·n·d·k
-multiplications, the hypergradient 4·n·d·k. Matrices of d × d are formed only for n ≥ d and only where that is cheaper,
-or for d ≤ SMALL, or for a norm, which adds some products of PROBES·d·k.
+Up to d = SMALL, which kernels mostly are, all is made of P and nowᵀbefore, matrices of d × d. Beyond, of the two orders
+in which a product with M `[d, k]` can be done the cheaper one is taken: P g costs at most 2·n·d·k multiplications, the
+hypergradient 4·n·d·k. Matrices of d × d are formed only for n ≥ d and only where that is cheaper, and a norm adds some
+products of PROBES·d·k.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PROBES = 128
 """‖P‖ is exact for d up to this, and measured on so many random rows beyond: exactly it would cost d²k."""
 
 SMALL = 32
-"""Up to this d a product of two d × d matrices takes no longer than starting it: then the fewest products are best."""
+"""Up to this d a product of two d × d matrices takes no longer than starting it: then the fewest starts are best."""
 
 
 def dimension(shape: Sequence[int]) -> int | None:
@@ -63,7 +64,11 @@ class LearnedMatrix(Learned):
 
     def apply(self, m: Float[Tensor, "d k"], g: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """P(M) on the last mode of g."""
-        u = self._unscaled(m, g.reshape(-1, m.shape[0]))
+        rows = g.reshape(-1, m.shape[0])
+        if m.shape[0] <= SMALL:
+            p, c = self._formed(m)
+            return (rows @ (p if c is None else p * c)).reshape(g.shape)
+        u = self._unscaled(m, rows)
         if self.normalized:
             u *= self._scale(self._probed(m)[1])
         return u.reshape(g.shape)
@@ -71,9 +76,14 @@ class LearnedMatrix(Learned):
     def pull(
         self, m: Float[Tensor, "d k"], now: Float[Tensor, "*shape"], before: Float[Tensor, "*shape"]
     ) -> Float[Tensor, "d k"]:
-        """c(nowᵀbefore + beforeᵀnow)M (fop eq. 4); normalised, less ⟨now, P before⟩/‖P‖² of the same with (I, P)."""
+        """S M of S = nowᵀbefore + beforeᵀnow (fop eq. 4); normalised, c(S − ⟨S, P⟩P/d)M, as ‖P‖² = d stays."""
         d = m.shape[0]
         a, b = now.reshape(-1, d), before.reshape(-1, d)
+        if d <= SMALL:
+            s = a.mT @ b
+            s = s + s.mT
+            p, c = self._formed(m) if self.normalized else (s, None)
+            return s @ m if c is None else (s - (s * p).sum() * (c * c / d) * p) @ m * c
         found = symmetric_product(a, b, m)
         if not self.normalized:
             return found
@@ -86,9 +96,16 @@ class LearnedMatrix(Learned):
         c = self._scale(self._probed(m)[1]).item() if self.normalized else 1.0
         return LowRank(m.mT, c) if self.rank is None else Woodbury(m.mT, c, c)
 
+    def _formed(self, m: Float[Tensor, "d k"]) -> tuple[Float[Tensor, "d d"], Float[Tensor, ""] | None]:
+        """(P/c, c), c None where it is 1."""
+        p: Tensor = m @ m.mT
+        if self.rank is not None:
+            p.diagonal().add_(1)
+        return p, self._scale(p) if self.normalized else None
+
     def _unscaled(self, m: Float[Tensor, "d k"], rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         (n, d), k = rows.shape, m.shape[1]
-        u: Tensor = rows @ (m @ m.mT) if d <= SMALL or d * (n + k) < 2 * n * k else rows @ m @ m.mT
+        u: Tensor = rows @ (m @ m.mT) if d * (n + k) < 2 * n * k else rows @ m @ m.mT
         return u if self.rank is None else u.add_(rows)
 
     def _probed(self, m: Float[Tensor, "d k"]) -> tuple[Float[Tensor, "s d"], Float[Tensor, "s d"]]:
@@ -106,9 +123,7 @@ def symmetric_product(
 ) -> Float[Tensor, "d k"]:
     """(aᵀb + bᵀa)M in at most 4·n·d·k multiplications."""
     (n, d), k = a.shape, m.shape[1]
-    if d <= SMALL or (
-        n >= d and d * (n + k) < 4 * n * k
-    ):  # else a product of two d × d matrices might be the largest there is
+    if n >= d and d * (n + k) < 4 * n * k:  # else a product of two d × d matrices might be the largest there is
         c = a.mT @ b
         found: Tensor = (c + c.mT) @ m
         return found

@@ -129,10 +129,13 @@ def adapt(module: nn.Module) -> Layer | Unrolled:
     Raises:
         UnsupportedLayer: nobody registered this type; it becomes a line of the coverage report.
     """
+    recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
     raise UnsupportedLayer(
         f"no adapter for {type(module).__name__}",
         "its parameters are not part of a known affine map",
-        "a plugin of the entry-point group curvlab.layers can add one",
+        "the package curvlab-recurrent adds one"
+        if recurrent
+        else "a plugin of the entry-point group curvlab.layers can add one",
     )
 
 

@@ -33,6 +33,13 @@ class Categorical(Likelihood):
                 "cross entropy needs at least two class scores per example",
             )
 
+    def check_targets(self, z: Tensor, y: Tensor) -> None:
+        """Class numbers are 0 to the number of classes, less one."""
+        if y.shape == self._last(z).shape[:-1] and not y.is_floating_point() and y.numel():
+            low, high = (int(bound) for bound in y.aminmax())
+            if low < 0 or high >= z.shape[self.class_axis]:
+                raise self._out_of_range(z, low, high)
+
     def loss(self, z: Tensor, y: Tensor) -> Tensor:
         """Σ over positions, mean over examples."""
         with self._in_range(z, y):
@@ -91,9 +98,14 @@ class Categorical(Likelihood):
         try:
             yield
         except (IndexError, RuntimeError) as error:
-            classes = z.shape[self.class_axis]
             if "out of bounds" not in str(error):
                 raise
-            raise CurvlabError(
-                f"targets lie in {int(y.min())}..{int(y.max())}", f"the model has {classes} classes"
-            ) from error
+            raise self._out_of_range(z, int(y.min()), int(y.max())) from error
+
+    def _out_of_range(self, z: Tensor, low: int, high: int) -> CurvlabError:
+        classes = z.shape[self.class_axis]
+        return CurvlabError(
+            f"targets lie in {low}..{high}",
+            f"the model has {classes} classes, 0..{classes - 1}",
+            "give the data that the model is for, or a model with an output for every class",
+        )

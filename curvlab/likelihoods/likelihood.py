@@ -67,15 +67,21 @@ class Likelihood(ABC):
         if not z.is_floating_point():
             raise CurvlabError(f"the model's output has type {z.dtype}", "a likelihood needs floating-point outputs")
 
+    def check_targets(self, z: Tensor, y: Tensor) -> None:  # noqa: B027 - real numbers are never wrong
+        """Raise CurvlabError if y, of this likelihood's kind and shape, cannot be; other targets are not looked at."""
+
     def seeds(
         self, z: Tensor, y: Tensor | None, fisher_type: str, mc_samples: int, generator: torch.Generator | None
     ) -> Iterator[Tensor]:
         """The seeds of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc").
 
+        Targets are checked whether they are used or not: wrong ones mean wrong data, or another network's.
         `generator` draws for "mc", on its own device.
         """
         z = z.detach()
         self.check(z)
+        if y is not None:
+            self.check_targets(z, y)
         if fisher_type == "type-2":
             yield from self.hessian_root(z)
         elif fisher_type == "mc":

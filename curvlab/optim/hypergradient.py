@@ -157,13 +157,16 @@ class HypergradientOptimizer(Optimizer):
 
     def _learn(self, uses: Iterable[_Use], gradients: Named) -> None:
         """M ← M − ρ·Adam(h), h summed over the parameters that share M."""
+        uses = [use for use in uses if "previous" in use.state]
+        found = []
+        for name, _, (block, form), _, state in uses:
+            now = gradients[name] * state["slope"] if "slope" in state else gradients[name]
+            found.append(form.pull(self.learned[block]["matrix"], now, state["previous"]))
+        if found:
+            torch._foreach_mul_(found, [-use.state["rate"] for use in uses])
         hypergradients: Named = {}
         groups: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
-        for name, _, (block, form), group, state in uses:
-            if "previous" not in state:
-                continue
-            now = gradients[name] * state["slope"] if "slope" in state else gradients[name]
-            h = form.pull(self.learned[block]["matrix"], now, state["previous"]).mul_(-state["rate"])
+        for (_, _, (block, _), group, _), h in zip(uses, found, strict=True):
             if block in hypergradients:
                 hypergradients[block] += h
             else:
@@ -178,6 +181,8 @@ class HypergradientOptimizer(Optimizer):
                 torch._foreach_add_(matrices, steps, alpha=-learner["hyper_lr"])
 
     def _based(self, preconditioned: Named) -> Named:
+        if all(group["base"] == "sgd" for group in self.param_groups):
+            return self.heavy_ball(preconditioned)
         directions: Named = {}
         for group, names, parameters in self.by_group(preconditioned):
             if group["base"] == "adam":
@@ -186,8 +191,7 @@ class HypergradientOptimizer(Optimizer):
                 for state, u in zip(states, us, strict=True):
                     if "previous" in state:
                         state["slope"] = slope(state, u, group)
-        rest = {n: u for n, u in preconditioned.items() if n not in directions} if directions else preconditioned
-        return directions | self.heavy_ball(rest)
+        return directions | self.heavy_ball({n: u for n, u in preconditioned.items() if n not in directions})
 
     def _matrix(self, use: _Use) -> Tensor:
         """M of the parameter's block; M₀, not kept, before its first step."""

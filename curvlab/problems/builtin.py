@@ -12,6 +12,7 @@ ORDER = (
     "convolutions",
     "transformers",
     "segmentation",
+    "autoencoders",
     "mnist",
     "fashion",
 )

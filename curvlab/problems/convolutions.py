@@ -2,8 +2,9 @@
 
 The paper says no more than that the top two layers are 1×1: this is All-CNN-C without its dropout. Settings for the
 digits come from small grids (factors of 3) of 1 to 4 epochs with one seed; for CIFAR-10 there is the paper's own rate
-alone (it falls to a tenth after 80 epochs; FOP and its baselines learn with 1e-4, their default), and nothing was
-trained here. Test images of CIFAR-10 are drawn by seed, as an archive does not say which they are.
+(it falls to a tenth after 80 epochs; FOP and its baselines learn with 1e-4, their default), and for LNB what the digits
+have. Nothing was trained on CIFAR-10 here: LNB was seen to lower the loss from 2.3 to 1.8 in 8 steps on pictures of
+clothes in its shape. Test images of CIFAR-10 are drawn by seed, as an archive does not say which they are.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ register(
         test_size=10_000,
         batch_size=128,
         epochs=150,
-        settings={name: {"lr": 0.05} for name in ("sgd", "fop", "s-hd", "pp-hd")},
+        settings={
+            **{name: {"lr": 0.05} for name in ("sgd", "fop", "s-hd", "pp-hd")},
+            "lnb": {"lr": 0.1, "ridge": 0.01},
+        },
         initialise=he,
         obtain=OBTAIN_CIFAR,
     )

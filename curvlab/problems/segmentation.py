@@ -2,7 +2,8 @@
 
 Settings for the shapes come from small grids (factors of 3) of 2 to 4 epochs with one seed; those of K-FAC, EKFAC,
 Shampoo and gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. For
-VOC there is a rate of Adam's to start from, and nothing was trained here. Its images and masks are read as arrays: pad
+VOC there is a rate of Adam's to start from, also as FOP's base, and for LNB what the shapes have; nothing was trained
+here. Its images and masks are read as arrays: pad
 and resize them before (lnb 5.4), and give the border of objects, 255 in the masks, a class; held-out images are drawn
 by seed.
 """
@@ -75,7 +76,11 @@ register(
         test_size=1449,
         batch_size=8,
         epochs=50,
-        settings={"adam": {"lr": 1e-4, "damping": 1e-8}},
+        settings={
+            "adam": {"lr": 1e-4, "damping": 1e-8},
+            "lnb": {"lr": 0.1, "ridge": 0.01},
+            "fop": {"base": "adam", "lr": 1e-4, "hyper_lr": 1e-6},
+        },
         initialise=he,
         obtain=(
             "write images and masks as a numpy archive of x (n, 3, 384, 384), uint8 or float32, and y (n, 384, 384), "

@@ -1,6 +1,7 @@
 """Small tables, embedded: a classification of wines and a regression on diabetes.
 
-Settings come from grids as in `curvlab.problems.digits`.
+Settings come from grids as in `curvlab.problems.digits`; LNB's were tried again among their neighbours here too
+(a rate of 0.3 ends lower on the wines in training, but not on test examples for every seed).
 """
 
 from __future__ import annotations

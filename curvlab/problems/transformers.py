@@ -3,8 +3,9 @@
 Settings for the digits come from small grids (factors of 3) of 2 epochs with one seed; those of K-FAC, EKFAC, TNT and
 gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. Exact blocks fit
 into memory, but an epoch takes half a minute: nobody has tuned them. For CIFAR-10 there is the rate of Equinox's
-example, which lnb follows; nothing was trained here, images are not augmented, and test images are drawn by seed, as an
-archive does not say which they are.
+example, which lnb follows, for FOP too, and for LNB, whose rate the paper does not print, what the digits have; nothing
+was trained on it here (on pictures of clothes in its shape LNB went from 2.41 to 2.29 in 20 steps), images are not
+augmented, and test images are drawn by seed, as an archive does not say which they are.
 """
 
 from __future__ import annotations
@@ -104,7 +105,11 @@ register(
         test_size=10_000,
         batch_size=64,
         epochs=100,
-        settings={"adam": {"lr": 1e-4, "damping": 1e-8}},
+        settings={
+            "adam": {"lr": 1e-4, "damping": 1e-8},
+            "lnb": {"lr": 0.003, "ridge": 0.03},
+            "fop": {"base": "adam", "lr": 1e-4, "hyper_lr": 1e-6},
+        },
         obtain=OBTAIN_CIFAR,
     )
 )

@@ -50,7 +50,7 @@ def descend(
         return
     for state, g in zip(states, gradients, strict=True):
         _advance(state, g)
-    counts = {state["count"]: torch.tensor(float(state["count"])) for state in states}
+    counts = {count: torch.tensor(float(count)) for count in {state["count"] for state in states}}
     torch._fused_adam_(
         tensors,
         gradients,

@@ -236,3 +236,22 @@ def test_layers_are_chosen_by_name_and_the_document_has_their_matrices(tmp_path)
 def test_the_analysis_needs_matrices(tmp_path) -> None:
     with pytest.raises(CurvlabError, match="'fop' needs the matrices that FOP has learned"):
         curvlab.analyze(written(tmp_path / "m", None), analyses=("fop",))
+
+
+def test_the_estimate_counts_the_eigenvalues_of_one_matrix_after_another(tmp_path) -> None:
+    path, weights = written(tmp_path / "m", learned(low_rank=True)), curvlab.estimate(network())
+    found = curvlab.estimate(path)
+    assert found.blocks[:-2] == weights.blocks
+    assert [(b.name, b.input_size, b.output_size, b.memory, b.work) for b in found.blocks[-2:]] == [
+        ("0.weight", 6, 2, 16 * 2**2 + 8 * 6 * 2, 6 * 2**2 + 2**3),
+        ("3.weight", 12, 2, 16 * 2**2 + 8 * 12 * 2, 12 * 2**2 + 2**3),
+    ]
+    assert found.memory == max(16 * 2**2 + 8 * 12 * 2, weights.memory)
+    assert found.work == weights.work + sum(b.work for b in found.blocks[-2:])
+    assert curvlab.estimate(path, analyses=("weights",)).blocks == weights.blocks
+
+    path = written(tmp_path / "full", learned())
+    on_data = curvlab.estimate(path, some())
+    assert on_data.memory == curvlab.estimate(network(), some()).memory + 16 * 12**2 + 8 * 12 * 12
+    (small,) = (b for b in curvlab.estimate(path, max_memory=16 * 6**2).blocks if b.kind == "FOP's matrix")
+    assert small.name == "0.weight"  # the other's eigenvalues are left out, as in the analysis

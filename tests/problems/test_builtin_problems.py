@@ -21,9 +21,13 @@ FIRST_ORDER = {
 }
 OPTIMIZERS = {"sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "block-fisher", "lnb"}
 HYPERGRADIENT = {"fop", "s-hd", "pp-hd"}
-"""Tried where the data is embedded."""
-UNTRIED = {"cifar-cnn9": {"sgd", *HYPERGRADIENT}, "cifar-vit": {"adam"}, "voc-unet": {"adam"}}
-"""Networks that nobody had the data or the time to tune for here: the optimizers whose settings their papers print."""
+"""FOP everywhere, its baselines where the data is embedded."""
+UNTRIED = {
+    "cifar-cnn9": {"sgd", "lnb", *HYPERGRADIENT},
+    "cifar-vit": {"adam", "lnb", "fop"},
+    "voc-unet": {"adam", "lnb", "fop"},
+}
+"""Networks that nobody had the data or the time to tune for here."""
 LARGER = {"digits-wide-mlp", "digits-inverted-wide-mlp", "digits-mlp-4x100", "voc-unet"}
 """Networks of the layers of digits-mlp or shapes-unet, of sizes that take seconds."""
 SLOW_BLOCKS = {"factorisation", "digits-vit"}
@@ -109,7 +113,7 @@ def test_settings_are_there_for_the_optimizers_that_fit(name):
     # Exact blocks of layers with some thousand weights and more fit no memory.
     largest = max(layer.numel() for layer in problem(name).build(0).parameters())
     known = OPTIMIZERS if largest < 5500 and name not in SLOW_BLOCKS else OPTIMIZERS - {"block-fisher"}
-    known = known | HYPERGRADIENT if name in EMBEDDED else known
+    known = known | (HYPERGRADIENT if name in EMBEDDED else {"fop"})
     assert set(settings) == UNTRIED.get(name, known)
     for optimizer, values in settings.items():
         rates = optimizer == "sgd" or optimizer in HYPERGRADIENT
@@ -117,9 +121,9 @@ def test_settings_are_there_for_the_optimizers_that_fit(name):
             assert {"lr", "ridge"} <= set(values) <= {"lr", "ridge", "minimum_norm", "online"}
             assert 0 < values["lr"] <= 1
             continue
-        assert set(values) - {"hyper_lr"} == ({"lr"} if rates else {"lr", "damping"})
-        assert "hyper_lr" not in values or optimizer == "fop"
-        assert all(0 < value <= 1 for value in values.values())
+        assert set(values) - {"hyper_lr", "base"} == ({"lr"} if rates else {"lr", "damping"})
+        assert optimizer == "fop" or not {"hyper_lr", "base"} & set(values)
+        assert all(0 < value <= 1 for key, value in values.items() if key != "base")
 
 
 WIDTHS = {

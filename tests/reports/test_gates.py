@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reports.analysis_fixture import analysis, layer
+from reports.analysis_fixture import analysis, layer, spectrum
 
+from curvlab.analyses.results import FopResult, KernelStructure
 from curvlab.errors import CommandError
 from curvlab.gates import parse
 
@@ -19,10 +21,19 @@ DOCUMENT = analysis(
         layer("any", "Linear", (4, 4), 2.0),
     )
 ).to_dict()
+LEARNED = replace(
+    analysis(),
+    fop=(
+        FopResult("conv1", "conv1.weight", "full", 9, 9, False, (3, 3), spectrum(9, 4.0), 3.5),
+        FopResult("fc1", "fc1.first", "full", 64, 64, False, None, spectrum(64, None), 8.0),
+        FopResult("fc1", "fc1.second", "low-rank", 64, 4, True, None, None, None, KernelStructure(1.0, (), 0.5, None)),
+    ),
+).to_dict()
+"""With FOP's matrices: one of conv1, two of fc1, the second without eigenvalues."""
 
 
-def holds(text):
-    return parse(text).check(DOCUMENT).holds
+def holds(text, document=DOCUMENT):
+    return parse(text).check(document).holds
 
 
 @pytest.mark.parametrize(
@@ -171,3 +182,45 @@ def test_nothing_near_the_language_crashes(text):
 def test_the_evidence_names_layers_and_values():
     assert parse("any.weights.nonfinite > 0").check(DOCUMENT).evidence == ("head: 2 > 0",)
     assert "fc1: inf > 1e+12" in parse("any.kfac.kronecker.condition_number > 1e12").check(DOCUMENT).evidence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "any.fop.norm > 7",
+        "all.fop.norm > 3",
+        "not all.fop.norm > 7",
+        "any.fop.rank == 4",
+        "all.fop.size > 8 and any.moments.dead > 0",
+        "any.fop.spectrum.condition_number > 1e300",
+        "any.fop.structure.others == 0.5",
+        "any.fop.norm > 2 * any.weights.tail_exponent",  # of the matrix's own layer
+        "conv1.fop.norm == 3.5",
+        "fc1.fop.norm == 8",
+        "fop.2.rank == 4",
+        "conv1.fop.norm < fc1.fop.norm",
+    ],
+)
+def test_gates_on_what_fop_has_learned(text):
+    assert holds(text, LEARNED)
+    assert not holds(f"not ({text})", LEARNED)
+
+
+def test_the_evidence_names_the_matrices():
+    assert parse("any.fop.norm > 3").check(LEARNED).evidence == ("conv1.weight: 3.5 > 3", "fc1.first: 8 > 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "document", "sentence"),
+    [
+        ("any.fop.norm > 1", DOCUMENT, "FOP has learned no matrix"),
+        ("conv1.fop.norm > 1", DOCUMENT, "there is no 'fop'"),
+        ("head.fop.norm > 1", LEARNED, "was not computed"),
+        ("any.fop.nrom > 1", LEARNED, "did you mean 'norm'"),
+        ("all.fop.structure.negative > 1", LEARNED, "was not computed"),
+        ("any.fop.norm > all.weights.rank", LEARNED, "any layer and about all"),
+    ],
+)
+def test_gates_on_fop_that_cannot_be_decided(text, document, sentence):
+    with pytest.raises(CommandError, match=sentence):
+        holds(text, document)
