@@ -46,7 +46,8 @@ def analyze(
         typer.Option(
             metavar="SPEC",
             rich_help_panel=INPUT,
-            help="How to build the network when the file does not say: [bold]package.module:callable[/bold].",
+            help="How to build the network when the file does not say: [bold]package.module:callable[/bold], "
+            "[bold]timm:NAME[/bold], or [bold]hf[/bold] for the config.json beside the file.",
         ),
     ] = None,
     data: Annotated[
@@ -64,7 +65,7 @@ def analyze(
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", rich_help_panel=INPUT, help="Run code that the file names (a curvlab file's own builder)."
+            "--trust", rich_help_panel=INPUT, help="Run code of the file: TorchScript, .pt2, a builder that it names."
         ),
     ] = False,
     analyses: Annotated[
@@ -135,7 +136,8 @@ def analyze(
     The file alone gives a table of its weights, and of what FOP has learned
     where that trained it. With data and a network to run (the file's own, or
     --architecture), each layer's input features and curvature factors follow.
-    MODEL may be the folder of a training run. Nothing in a file is executed.
+    MODEL may be the folder of a training run, or one of Hugging Face or timm.
+    Nothing in a file is executed without --trust.
     """
     from curvlab.gates import parse
 

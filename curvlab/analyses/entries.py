@@ -28,6 +28,7 @@ class Entry:
         evidence: why names and shapes say so, or None.
         block: the block that was recorded, or None.
         reason: why there is no block, or None.
+        layer: the adapter, which knows the order that weights are stored in; None where names and shapes were all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry:
     evidence: str | None = None
     block: Block | None = None
     reason: str | None = None
+    layer: Layer | None = None
 
 
 def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
@@ -53,7 +55,9 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
         if found is None and covered.issuperset(parameters):
             continue  # a second use of a tied module
         main = roles.get("weight", parameters[0])
-        entries.append(Entry(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block))
+        entries.append(
+            Entry(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block, layer=layer)
+        )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
     for name in names:

@@ -54,7 +54,7 @@ def compare(
             baseline that left the finite numbers.
     """
     asked = (request or Request()).asked(options)
-    problems = _problems(what)
+    problems = problems_of(what)
     races = None
     if asked.mode != "directions":
         if not problems:
@@ -73,7 +73,7 @@ def compare(
     return replace(found, training=races, command=command)
 
 
-def _problems(what: object) -> tuple[str, ...]:
+def problems_of(what: object) -> tuple[str, ...]:
     """The names of problems that this is; none where it is a model.
 
     Raises:

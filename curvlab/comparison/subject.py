@@ -51,6 +51,7 @@ class Subject:
         settings: optimizer -> what the problem recommends.
         info: what the data is, for the result.
         data_hash: sha256 of the examples, and of what decides their order.
+        first: a few inputs.
         passes: batches of one pass over the data.
         moves: whether there is a trajectory; a saved model stays at its weights.
         notes: sentences for the user.
@@ -64,6 +65,7 @@ class Subject:
     settings: Mapping[str, Mapping[str, Any]]
     info: Mapping[str, Any]
     data_hash: str
+    first: Inputs
     passes: int
     moves: bool
     notes: tuple[str, ...] = ()
@@ -123,6 +125,7 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
         chosen.settings,
         info,
         digest,
+        train.x[:2],
         len(train) // size,
         True,
     )
@@ -154,7 +157,8 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     if source.targets is None:
         raise DataError(f"{source.info['source']} has no targets", "directions are of a loss")
     with explained(str(source.info["source"])), torch.no_grad():
-        z = output_tensor(call_model(model, moved((source.first, None), device, dtype)[0]))
+        first, _ = moved((source.first, None), device, dtype)
+        z = output_tensor(call_model(model, first))
     chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets)
     notes = (*checkpoint.notes, *source.notes, *((note,) if note else ()))
 
@@ -180,7 +184,7 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     info = {**source.info, "batch_size": size}
     name = "module" if checkpoint.path is None else str(checkpoint.path)
     digest, passes = _hash(source.batches(size)), sum(1 for _ in source.batches(size))
-    return Subject(name, model, chosen, closures, whole, {}, info, digest, passes, False, notes)
+    return Subject(name, model, chosen, closures, whole, {}, info, digest, first, passes, False, notes)
 
 
 def _hash(batches: Iterator[tuple[Inputs, Tensor | None]]) -> str:

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from curvlab.reports.escape import escape
-from curvlab.reports.numbers import ABSENT, short
+from curvlab.reports.numbers import ABSENT, count, short, size
 from curvlab.reports.sparkline import sparkline
 from curvlab.reports.tables import GAP, shortened
 
 if TYPE_CHECKING:
+    from curvlab.comparison.plan import Plan
     from curvlab.comparison.results import Comparison, Directions
 
 Column = tuple[str, list[str]]
@@ -40,6 +41,39 @@ def print_directions(console: Console, comparison: Comparison) -> None:
         _table(console, [*swept, *extra], _sweep([*swept.values(), *extra.values()]))
         console.print()
     _lines(console, _remarks(comparison), "dim")
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What a comparison would look at, and the memory of the exact Fisher blocks."""
+    _lines(console, ["Plan: nothing was computed"], "bold")
+    for label, entry in plan.optimizers.items():
+        settings = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "optimizer")
+        _lines(console, [f"{label}: {entry['optimizer']}{f' ({settings})' if settings else ''}"], "")
+    if plan.layers:
+        total = sum(layer.parameters for layer in plan.layers)
+        _lines(
+            console,
+            [f"directions beside {plan.baseline} on {plan.problem}: {plan.steps} batches of {plan.batch_size}"],
+            "",
+        )
+        names = [layer.name for layer in plan.layers]
+        columns = [
+            ("parameters", [count(layer.parameters) for layer in plan.layers]),
+            ("exact Fisher block", [size(layer.block_bytes) for layer in plan.layers]),
+        ]
+        _table(
+            console,
+            [*names, "all"],
+            [
+                (head, [*cells, last])
+                for (head, cells), last in zip(
+                    columns, (count(total), size(sum(layer.block_bytes for layer in plan.layers))), strict=True
+                )
+            ],
+            "layer",
+        )
+    if plan.runs:
+        _lines(console, [f"{len(plan.runs)} training runs, each in a process of its own"], "")
 
 
 def _heading(comparison: Comparison) -> str:
@@ -141,9 +175,9 @@ def _by_width(columns: Sequence[Column], room: int) -> list[list[Column]]:
     return [table for table in tables if table]
 
 
-def _table(console: Console, names: Sequence[str], columns: Sequence[Column]) -> None:
+def _table(console: Console, names: Sequence[str], columns: Sequence[Column], what: str = "optimizer") -> None:
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    table.add_column("optimizer", no_wrap=True, max_width=NAME)
+    table.add_column(what, no_wrap=True, max_width=NAME)
     for heading, _ in columns:
         table.add_column(heading, justify="left" if heading == "along the way" else "right", no_wrap=True)
     for name, *cells in zip(names, *(cells for _, cells in columns), strict=True):

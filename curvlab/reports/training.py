@@ -110,6 +110,10 @@ def _closing(result: TrainingResult) -> Iterator[tuple[str, str]]:
     )
     failed = sum(result.failures.values())
     yield "safety", f"{result.skipped} steps skipped for gradients that were not finite, {failed} inverses failing"
+    if pairs := result.counters:
+        kinds = ("damped", "skipped", "non_finite")
+        numbers = ", ".join(f"{count(pairs[kind])} {kind.replace('_', ' ')}" for kind in kinds)
+        yield "pairs", f"{count(pairs['pairs'])}, of which {numbers}"
     memory = result.memory
     peak = "" if memory["peak"] is None else f"process at most {size(memory['peak'])}, "
     yield "memory", f"{peak}optimizer state {size(memory['state'] or 0)}"

@@ -116,3 +116,26 @@ def test_gates() -> None:
     assert done.returncode == 3, done.stderr
     assert "mean_cosine.fc1<2' holds" in done.stderr
     assert "Directions beside" in done.stdout
+
+
+def test_a_plan_computes_nothing() -> None:
+    done = run("--optimizers", "kfac,sgd", *QUICK, "--mode", "both", "--seeds", "0,1", "--dry-run", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [(one["name"], one["parameters"], one["block_bytes"]) for one in document["layers"]] == [
+        ("fc1", 13 * 16 + 16, 4 * 224**2),
+        ("fc2", 16 * 3 + 3, 4 * 51**2),
+    ]
+    assert len(document["runs"]) == 4
+    shown = run("--optimizers", "kfac", *QUICK, "--dry-run")
+    assert "nothing was computed" in shown.stdout
+    assert "exact Fisher block" in shown.stdout
+
+
+def test_cosines_as_csv() -> None:
+    done = run("--optimizers", "sgd", *QUICK, "--csv", "-")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "optimizer,layer,step,cosine,fisher_cosine,predicted_decrease"
+    assert [line.split(",")[:3] for line in lines[1:3]] == [["sgd", "fc1", "1"], ["sgd", "fc2", "1"]]
+    assert len(lines) == 1 + 2 * 3

@@ -125,7 +125,7 @@ def test_cosines_and_decrease_are_those_of_dense_matrices() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x, y = torch.randn(9, 4).double(), torch.randint(0, 2, (9,))
-    subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", 1, True)
+    subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", x, 1, True)
     panel = Panel(subject, [], Contestant("b", "block-fisher", {"empirical": True}), 0)
     closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
     seen = panel.look(closure)
@@ -175,7 +175,7 @@ def test_dropout_and_batch_norm_go_on_as_if_nobody_had_looked_twice() -> None:
     def run(contestants: list[Contestant]) -> tuple[dict[str, Tensor], list[Seen]]:
         torch.manual_seed(2)
         model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
-        subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", 1, True)
+        subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", x, 1, True)
         panel = Panel(subject, contestants, Contestant("b", "sgd"), 0)
         seen = []
         for _ in range(3):
