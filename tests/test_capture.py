@@ -189,8 +189,17 @@ def test_unknown_modules_name_themselves() -> None:
     for module in (nn.LSTM(2, 3), nn.GRU(2, 3), nn.RNNCell(2, 3)):
         with pytest.raises(UnsupportedLayer, match=f"{type(module).__name__}.*curvlab-recurrent"):
             without_plugins(module)
-    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    found = survey(model, torch.randn(3, 5, 8))
-    assert {"linear1", "linear2", "norm1", "norm2"} <= set(found.blocks)
-    assert all(any(n.startswith("self_attn") for n in (name,)) for name in found.refused)
-    assert found.refused
+    with pytest.raises(UnsupportedLayer, match=r"MultiheadAttention.*curvlab-attention"):
+        without_plugins(nn.MultiheadAttention(4, 2))
+
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.form = nn.Bilinear(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.form(x, x)
+
+    found = survey(nn.Sequential(nn.Linear(5, 4), Square()), torch.randn(3, 5))
+    assert list(found.blocks) == ["0"]
+    assert "no adapter for Bilinear" in found.refused["1.form"]

@@ -122,6 +122,13 @@ class Unrolled(ABC):
         """What the module's own forward returns, computed with `y = tap(name, x, y)` around every affine map."""
 
 
+PACKAGES: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    ((nn.RNNBase, nn.RNNCellBase), "curvlab-recurrent"),
+    ((nn.MultiheadAttention,), "curvlab-attention"),
+)
+"""Types of torch whose adapters are in packages of their own."""
+
+
 @singledispatch
 def adapt(module: nn.Module) -> Layer | Unrolled:
     """The affine map of a module; plugins add types with `@adapt.register`.
@@ -129,12 +136,12 @@ def adapt(module: nn.Module) -> Layer | Unrolled:
     Raises:
         UnsupportedLayer: nobody registered this type; it becomes a line of the coverage report.
     """
-    recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
+    package = next((f"the package {name}" for kinds, name in PACKAGES if isinstance(module, kinds)), None)
     raise UnsupportedLayer(
         f"no adapter for {type(module).__name__}",
         "its parameters are not part of a known affine map",
-        "the package curvlab-recurrent adds one"
-        if recurrent
+        f"the package {package} adds one"
+        if package
         else "a plugin of the entry-point group curvlab.layers can add one",
     )
 

@@ -100,4 +100,4 @@ def _finish(figure: Figure, first: Axes, comparison: Comparison, more: int) -> N
     data = str(comparison.data.get("source", "")).partition(" (")[0]
     where = f"{comparison.problem} on {data}, batches of {comparison.data.get('batch_size')}, seed {comparison.seed}"
     title = f"directions beside {_baseline(comparison)}: {where}{rest}"
-    figure.suptitle(safe(title, int(11 * width)), fontsize="medium" if width > 8 else "small")
+    figure.suptitle(safe(title, int(13.5 * width)), fontsize="medium" if width > 8 else "small")
