@@ -1,0 +1,97 @@
+"""Weights that stand in a file beside the model: only plain relative paths inside the model's own directory are opened.
+
+A path must not be absolute, climb (`..`) or pass through a link; offset and length must lie within the file, and the
+length must be what the tensor's shape and type need. Nothing is allocated before all of that is known.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from curvlab.checkpoints.quoting import quoted
+from curvlab.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ExternalBytes:
+    """A run of bytes in a file that was checked; it is read when asked for."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read(self) -> bytearray:
+        """The bytes.
+
+        Raises:
+            CheckpointError: the file has changed since it was checked.
+        """
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        with os.fdopen(os.open(self.path, flags), "rb") as file:
+            content = bytearray(self.length)
+            file.seek(self.offset)
+            if file.readinto(content) != self.length:
+                raise CheckpointError(f"{quoted(self.path)} became shorter while it was read")
+        return content
+
+
+def external_bytes(entries: Any, directory: Path, name: str, needed: int) -> ExternalBytes:
+    """Where the tensor `name`, which needs so many bytes, stands.
+
+    Args:
+        entries: the tensor's `external_data`: keys and values as text.
+        directory: the model's own.
+        name: for the message.
+        needed: bytes that its shape and type ask for.
+
+    Raises:
+        CheckpointError: the place is outside the model's directory, is no regular file, or has not these bytes.
+    """
+    told = {entry.key: entry.value for entry in entries}
+    if any(isinstance(value, bytes) for value in told.values()):
+        raise _refused(name, "its place is not text")
+    location = told.get("location", "")
+    path = _inside(directory, location, name)
+    offset, length = _count(told.get("offset", "0"), name), _count(told.get("length", str(needed)), name)
+    if length != needed:
+        raise _refused(name, f"its length is given as {length} bytes, its shape needs {needed}")
+    size = path.stat().st_size
+    if offset + length > size:
+        raise _refused(name, f"bytes {offset} to {offset + length} of {quoted(location)}, which has {size}")
+    return ExternalBytes(path, offset, length)
+
+
+def _inside(directory: Path, location: str, name: str) -> Path:
+    parts = PurePosixPath(location).parts
+    foreign = PureWindowsPath(location)
+    if not parts or "\0" in location or "\\" in location or foreign.drive or location.startswith("/"):
+        raise _refused(name, f"{quoted(location)} is no plain path below the model's own folder")
+    if ".." in parts:
+        raise _refused(name, f"{quoted(location)} leads out of the model's own folder")
+    path = directory
+    for part in parts:
+        path = path / part
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            raise _refused(name, f"{quoted(location)} is not there", "put the file back beside the model") from None
+        if stat.S_ISLNK(mode):
+            raise _refused(name, f"{quoted(location)} is a link", "put the file itself beside the model")
+    if not stat.S_ISREG(mode):
+        raise _refused(name, f"{quoted(location)} is no regular file")
+    return path
+
+
+def _count(text: str, name: str) -> int:
+    # Numbers of a few digits only: Python takes long to read very long ones.
+    if not text.isascii() or not text.isdecimal() or len(text) > 19:
+        raise _refused(name, f"its place {quoted(text)} is not a number of bytes")
+    return int(text)
+
+
+def _refused(name: str, why: str, do: str = "") -> CheckpointError:
+    return CheckpointError(f"the external data of tensor {quoted(name)} cannot be read", why, do)
