@@ -17,8 +17,8 @@ def fit(dataset: Dataset, module: nn.Module) -> Dataset:
     """`dataset` as the first layer of `module` takes it; what needs no change, or is not understood, stays.
 
     Embedding first and x of shape (n,) or (n, s): whole numbers become token ids, checked against the rows there are.
-    Any
-    other: uint8 x becomes x/255, other whole numbers become floats. Linear first: (n, ...) is flattened to (n, d) when
+    A network that declares whole numbers (`whole_inputs`, as graphs from files do) gets them as they are. Any other:
+    uint8 x becomes x/255, other whole numbers become floats. Linear first: (n, ...) is flattened to (n, d) when
     that has `in_features` and the last axis has not. Convolution first: a missing channel axis is added,
     channels-last is turned into channels-first.
 
@@ -28,7 +28,8 @@ def fit(dataset: Dataset, module: nn.Module) -> Dataset:
     from torch import nn
 
     first = first_layer(module)
-    x, notes = _typed(dataset.x, first)
+    whole = bool(getattr(module, "whole_inputs", False)) and not dataset.x.is_floating_point()
+    x, notes = (dataset.x, list[str]()) if whole else _typed(dataset.x, first)
     if isinstance(first, nn.Linear):
         shaped, note = _flat(x, first.in_features)
     elif isinstance(first, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
@@ -39,9 +40,13 @@ def fit(dataset: Dataset, module: nn.Module) -> Dataset:
 
 
 def input_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """The shape of one input where the first layer alone says it (Linear: its features); None otherwise."""
+    """The shape of one input where the network declares it (`example_shape`) or its first layer alone says it (Linear:
+    its features); None otherwise."""
     from torch import nn
 
+    declared: tuple[int, ...] | None = getattr(module, "example_shape", None)
+    if declared is not None:
+        return declared
     first = first_layer(module)
     return (first.in_features,) if isinstance(first, nn.Linear) else None
 

@@ -91,6 +91,19 @@ class OnnxNetwork(nn.Module):
         self._kind: Tensor
         self.register_buffer("_kind", torch.zeros(0), persistent=False)  # its type is the network's own
 
+    @property
+    def whole_inputs(self) -> bool:
+        """Whether the first input is declared to be of whole numbers: data is then not scaled for it."""
+        kind = self.inputs[0].dtype if self.inputs else None
+        return kind is not None and not getattr(torch, kind).is_floating_point
+
+    @property
+    def example_shape(self) -> tuple[int, ...] | None:
+        """The shape of one example where the graph declares it, its first axis being the examples'."""
+        shape = self.inputs[0].shape if len(self.inputs) == 1 else None
+        sizes = tuple(size for size in (shape or ())[1:] if isinstance(size, int) and size > 0)
+        return sizes if shape and len(sizes) == len(shape) - 1 else None
+
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The graph's output, or all of them."""
         # Sizes and positions that the graph computes must be made where the weights are.
