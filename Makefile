@@ -11,7 +11,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean distclean
+.PHONY: help demo test test-timm check format bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,13 @@ demo: $(VENV)/.core ## profile the network in examples/, then compare directions
 
 test: $(VENV)/.dev ## run every test, those of the plugins included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+
+# timm imports torchvision, which fails beside a torch it was not built for: 5.5 GB, a few minutes, in its own folder.
+test-timm: ## test networks of timm in an environment of their own
+	$(PYTHON) -m venv .venv-timm
+	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install torch==2.14.1 torchvision==0.29.1 'timm>=1.0'
+	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install -e . pytest jaxtyping beartype
+	OMP_NUM_THREADS=1 .venv-timm/bin/python -m pytest tests/checkpoints/test_timm.py
 
 check: $(VENV)/.dev ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -41,7 +48,7 @@ clean: ## remove caches and builds
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-timm
 
 # The environment, and in it a stamp for each set of packages: they are installed again when what asks for them changes.
 $(BIN)/python:

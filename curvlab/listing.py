@@ -27,8 +27,15 @@ def listing(subject: Subject) -> Listing:
 def _formats() -> Listing:
     from curvlab.checkpoints.formats import FORMATS
 
-    rows = tuple((entry.name, entry.what, entry.support, entry.needs) for entry in FORMATS.values())
-    return Listing("formats", ("name", "what", "support", "needs"), rows)
+    rows = tuple(
+        (entry.name, entry.what, entry.support, entry.extra, "--trust" if entry.trust else "", entry.needs)
+        for entry in FORMATS.values()
+    )
+    notes = (
+        "extra: pip install 'curvlab[EXTRA]' for the network; weights need none. One example each: docs/formats.md",
+        "SPEC: package.module:callable, timm:NAME, or hf for the config.json beside a weights file",
+    )
+    return Listing("formats", ("name", "what", "support", "extra", "trust", "needs"), rows, notes)
 
 
 def _datasets() -> Listing:

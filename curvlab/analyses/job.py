@@ -91,18 +91,24 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     _refuse_impossible(checkpoint, settings, data=data is not None)
     if module is None:
         entries = _named(entries_of_file(checkpoint), settings)
-        return Job(checkpoint, settings, device, entries, _with_advice(notes, "--architecture", NO_NETWORK))
+        return Job(
+            checkpoint,
+            settings,
+            device,
+            entries,
+            _with_advice(notes, ("--architecture", "--trust", "weights only: "), NO_NETWORK),
+        )
     weights_only = settings.analyses is not None and not set(settings.analyses) & {*DATA_ANALYSES, "fop"}
     if data is None or weights_only or next(module.parameters(), None) is None:
         entries = _named(entries_of_module(module, None), settings)
-        notes = _with_advice(notes, "--data", NO_DATA) if data is None and not weights_only else notes
+        notes = _with_advice(notes, ("--data",), NO_DATA) if data is None and not weights_only else notes
         return Job(checkpoint, settings, device, entries, notes)
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
     source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)
-    likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets)
+    likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
     found = survey(module, first, settings.layers)
     plan, left_out = leave_out(found, _plan(settings, source), settings.max_memory)
     size = settings.batch_size or _batch_size(activations, settings.max_memory)
@@ -136,9 +142,9 @@ def as_checkpoint(given: Model) -> Checkpoint:
     return load(given)
 
 
-def _with_advice(notes: list[str], option: str, advice: str) -> list[str]:
-    """The notes, with the one option that would give more, unless loading has said it already."""
-    return notes if any(option in note for note in notes) else [*notes, advice]
+def _with_advice(notes: list[str], said: tuple[str, ...], advice: str) -> list[str]:
+    """The notes, with the one option that would give more, unless loading has `said` it already."""
+    return notes if any(words in note for words in said for note in notes) else [*notes, advice]
 
 
 def _named(entries: list[Entry], settings: Settings) -> list[Entry]:
@@ -198,9 +204,9 @@ def _batch_size(activations: int, max_memory: int | None) -> int:
 def _refuse_impossible(checkpoint: Checkpoint, settings: Settings, *, data: bool) -> None:
     asked = [name for name in settings.analyses or () if name in DATA_ANALYSES]
     if asked and checkpoint.module is None:
-        raise CurvlabError(
-            f"'{asked[0]}' needs a network that runs", "the file holds weights only", "give --architecture"
-        )
+        why = next((note for note in checkpoint.notes if "--trust" in note), "the file holds weights only")
+        do = "" if "--trust" in why else "give --architecture"
+        raise CurvlabError(f"'{asked[0]}' needs a network that runs", why, do)
     if asked and not data:
         raise CurvlabError(f"'{asked[0]}' needs data", "none was given and the file records none", "give --data")
     if "fop" in (settings.analyses or ()) and checkpoint.fop is None:

@@ -3,6 +3,8 @@ like."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from curvlab.errors import DataError
@@ -10,7 +12,9 @@ from curvlab.likelihoods import Categorical, Likelihood, likelihood
 from curvlab.statistics.class_axis import with_class_axis
 
 
-def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | None) -> tuple[Likelihood, str | None]:
+def choose_likelihood(
+    loss: str, recorded: str | None, z: Tensor, y: Tensor | None, inputs: Any = None
+) -> tuple[Likelihood, str | None]:
     """The likelihood, and a sentence for the user where it was guessed.
 
     Args:
@@ -18,6 +22,7 @@ def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | No
         recorded: what the model file says, or None.
         z: the model's output for a few examples.
         y: targets, or None.
+        inputs: what those examples were: of tokens, the output's axis of positions is known without targets.
 
     Raises:
         DataError: with "auto", when nothing tells.
@@ -25,8 +30,8 @@ def choose_likelihood(loss: str, recorded: str | None, z: Tensor, y: Tensor | No
     name, note = loss, None
     if loss == "auto":
         name, note = (recorded, None) if recorded else _guess(z, y)
-    chosen = with_class_axis(likelihood(name), z, y)
-    if isinstance(chosen, Categorical) and z.ndim > 2 and y is None:
+    chosen = with_class_axis(likelihood(name), z, y, inputs)
+    if isinstance(chosen, Categorical) and chosen.class_axis == 1 and z.ndim > 2 and y is None:
         shape = ", ".join(map(str, z.shape[1:]))
         note = f"classes: axis 1 of the output (examples, {shape}) is assumed without targets"
     return chosen, note

@@ -16,6 +16,7 @@ from curvlab.curvature import batches_of
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
 from curvlab.data.load import load
+from curvlab.data.tokens import Tokens, keyword_inputs
 from curvlab.errors import DataError
 
 
@@ -51,6 +52,11 @@ def open_source(
     """
     if isinstance(data, str):
         data = load(data, input_shape=input_shape(module), samples=samples, seed=seed, max_memory=max_memory)
+    if isinstance(data, Tokens):
+        tokens = data.take(samples, seed)
+        assert isinstance(tokens, Tokens)
+        inputs, labels, notes = keyword_inputs(tokens, module)
+        return replace(_tensors(inputs, labels, tokens.source), notes=tuple(notes))
     if isinstance(data, Dataset):
         fitted = fit(data.take(samples, seed), module)
         source = _tensors(fitted.x, fitted.y, fitted.source)

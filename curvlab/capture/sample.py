@@ -19,6 +19,7 @@ class Call:
     """One application of a layer: its prepared input x, and later the gradient g of the summed loss at its output.
 
     `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call;
+    `mask` `(n, t)` is true at the positions that count, None where all do;
     `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody
     needs it any more.
     """
@@ -29,6 +30,7 @@ class Call:
     rows: int = 0
     version: int = 0
     g: Tensor | None = None
+    mask: Tensor | None = None
 
     def check(self) -> None:
         """Raise if the model has changed x in place since: what it saw is lost."""
@@ -63,7 +65,9 @@ class Sample:
     @cached_property
     def features(self) -> Float[Tensor, "g n s i"]:
         """All rows a[g,n,t], in this sample's dtype, without the 1 of the bias."""
-        return self._join([c.layer.features(_examples_first(c.x, c.axis)) for c in self.calls if c.x is not None])
+        return self._join(
+            [_kept(c, c.layer.features(_examples_first(c.x, c.axis))) for c in self.calls if c.x is not None]
+        )
 
     @cached_property
     def signals(self) -> Float[Tensor, "g n s o"]:
@@ -75,9 +79,36 @@ class Sample:
         """T: positions per example, over all calls."""
         return sum(c.rows for c in self.calls) // self.examples
 
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """True at the positions `(n, t)` that count; None where all do."""
+        masks = [c.mask for c in self.calls if c.mask is not None]
+        if not masks:
+            return None
+        shape = (self.examples, -1)
+        return torch.cat(
+            [masks[0].new_ones(c.rows).reshape(shape) if c.mask is None else c.mask for c in self.calls], 1
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows that count: N·T, less those that are masked."""
+        return self.examples * self.positions if self.mask is None else int(self.mask.sum())
+
+    def counted(self, rows: Float[Tensor, "g n s d"]) -> Float[Tensor, "g r d"]:
+        """Features or signals of the positions that count, one after another."""
+        flat = rows.flatten(1, 2)
+        return flat if self.mask is None else flat[:, self.mask.flatten()]
+
+    def mean_features(self) -> Float[Tensor, "g n i"]:
+        """ã[g,n]: the mean of a over the positions of an example that count."""
+        if self.mask is None:
+            return self.features.mean(2)
+        return self.features.sum(2) / self.mask.sum(1).clamp(min=1)[:, None].to(self.dtype)
+
     def feature_moments(self) -> Moments:
         """Σ a, Σ aaᵀ over all calls, by each layer's cheapest road."""
-        calls = [(c.layer, c.x) for c in self.calls if c.x is not None]
+        calls = [(c.layer, c.x if c.mask is None else c.x[c.mask]) for c in self.calls if c.x is not None]
         moments = [layer.second_moment(x, self.dtype) for layer, x in _joined(calls)]
         if len(moments) == 1:
             return moments[0]
@@ -99,6 +130,11 @@ class Sample:
     def _join(self, parts: list[Tensor]) -> Tensor:
         rows = [_by_example(part, self.examples, self.layer.kind).to(self.dtype) for part in parts]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+
+
+def _kept(call: Call, rows: Float[Tensor, "g n s d"]) -> Float[Tensor, "g n s d"]:
+    """Rows with zeros where a position does not count."""
+    return rows if call.mask is None else rows * call.mask[None, :, :, None].to(rows.dtype)
 
 
 def per_example_gradients(
@@ -165,4 +201,5 @@ def _half(call: Call, first: int, examples: int) -> Call:
         return t.reshape(examples, -1, *t.shape[1:])[first::2].flatten(0, 1)
 
     rows = call.rows // examples * len(range(first, examples, 2))
-    return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g))
+    mask = None if call.mask is None else call.mask[first::2]
+    return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g), mask=mask)

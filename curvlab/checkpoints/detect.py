@@ -14,6 +14,7 @@ from pathlib import Path
 
 from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.inert_pickle import MAX_BYTES, NotAPickle, read_pickle
+from curvlab.checkpoints.model_config import CONFIG, read_config
 from curvlab.checkpoints.onnx_outline import is_onnx
 from curvlab.checkpoints.paths import existing, regular_file
 from curvlab.checkpoints.quoting import escaped, listed, quoted
@@ -51,18 +52,33 @@ def detect(path: Path) -> str:
         name = test(path, head)
         if name is not None:
             return name
-    raise CheckpointError(f"{quoted(path)} is no model format that curvlab knows", f"it {_looks_like(head)}")
+    raise CheckpointError(
+        f"{quoted(path)} is no model format that curvlab knows",
+        f"it {_looks_like(head)}",
+        "'curvlab list formats' shows what it can read",
+    )
 
 
 def _directory_format(path: Path) -> str:
+    config = path / CONFIG
+    kind = _configured(config) if config.is_file() else None
+    if kind is not None:
+        return kind
     if find_index(path) is not None:
         return "safetensors-sharded"
-    config = path / "config.json"
-    if config.is_file():
-        return "timm" if '"architecture"' in _beginning(config) else "huggingface"
     files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in {".safetensors", ".pt", ".pth", ".bin"}]
-    inside = f"inside it are {listed(files)}" if files else "it holds neither an *.index.json nor a config.json"
+    inside = (
+        f"inside it are {listed(files)}" if files else "it holds neither an *.index.json nor a config.json of a model"
+    )
     raise CheckpointError(f"{quoted(path)} is a directory that is no model", inside, "give the model file itself")
+
+
+def _configured(config: Path) -> str | None:
+    """What a `config.json` says its directory is: of timm, of Hugging Face, or nothing when it says neither."""
+    table = read_config(config.parent)
+    if isinstance(table.get("architecture"), str):
+        return "timm"
+    return "huggingface" if {"model_type", "architectures"} & table.keys() else None
 
 
 def _refuse_stand_ins(path: Path, head: bytes) -> None:
@@ -125,7 +141,7 @@ def zip_format(names: Iterable[str]) -> str | None:
     inner = {name.split("/", 1)[-1] for name in plain} if len(roots) == 1 else set()
     if "data.pkl" in inner:
         return "torchscript" if "constants.pkl" in inner else "torch-zip"
-    if "archive_format" in inner | plain:
+    if {"archive_format", "serialized_exported_program.json"} & (inner | plain):
         return "pt2"
     if ".data/version" in inner | plain:
         return "torch-package"
@@ -201,11 +217,6 @@ def _is_tar(head: bytes) -> bool:
     except tarfile.HeaderError:
         return False
     return True
-
-
-def _beginning(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(2**16).decode("utf-8", "replace")
 
 
 def _looks_like(head: bytes) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.formats import FORMATS
@@ -25,6 +26,37 @@ if TYPE_CHECKING:
     from curvlab.checkpoints.stored import LazyTensors, Stored
 
 _DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+READERS = {
+    "safetensors": "safetensors_file:read_safetensors",
+    "safetensors-sharded": "sharded:read_sharded",
+    "torch-zip": "torch_file:read_torch_zip",
+    "torch-legacy": "torch_file:read_torch_legacy",
+    "pickle": "refused_pickle:read_bare_pickle",
+    "torchscript": "torchscript_file:read_torchscript",
+    "pt2": "pt2_file:read_pt2",
+    "huggingface": "model_directory:read_huggingface",
+    "timm": "model_directory:read_timm",
+    "onnx": "onnx_file:read_onnx",
+    "keras": "keras_file:read_keras",
+    "hdf5": "hdf5_file:read_hdf5",
+}
+"""Format -> `read(path, max_memory) -> Stored`, imported when a file is of that format; none runs code of the file."""
+
+NETWORKS = {
+    "huggingface": "huggingface_network:huggingface_network",
+    "timm": "timm_network:timm_network",
+    "onnx": "onnx_network:onnx_network",
+    "keras": "keras_network:keras_network",
+    "hdf5": "keras_network:keras_network",
+}
+"""Format -> `build(path, stored, max_memory) -> Network`, where the file describes its network as data."""
+
+TRUSTED_NETWORKS = {
+    "torchscript": "torchscript_network:torchscript_network",
+    "pt2": "exported_network:exported_network",
+}
+"""The same for formats whose network is code of the file's own: only with `trust`."""
 
 
 class Network(NamedTuple):
@@ -44,12 +76,13 @@ def load(
 ) -> Checkpoint:
     """A saved model: its tensors, its layers, and its network where the file or `architecture` gives one.
 
-    No code from the file is ever run. Tensors are read when asked for.
+    No code from the file is run unless it is trusted. Tensors are read when asked for.
 
     Args:
-        path: a model file, an `*.index.json` or a directory with one, or the directory of a training run.
-        architecture: `"package.module:callable"`, or a callable without arguments, that makes the network.
-        trust: run the callable that a curvlab file names; nothing else is enabled by it yet.
+        path: a model file, an `*.index.json`, a directory of Hugging Face, timm or a training run.
+        architecture: `"package.module:callable"`, or a callable without arguments, that makes the network; `"hf"` for
+            the config.json beside the weights, `"timm:NAME"` for a network of timm.
+        trust: run the code of a TorchScript or torch.export archive, or the callable that a curvlab file names.
         max_memory: bytes that loading, and reading the largest tensor, may take; None for what the file itself
             warrants.
 
@@ -82,28 +115,22 @@ def _model_in(path: Path) -> Path:
 
 def _read(path: Path, max_memory: int | None) -> Stored:
     from curvlab.checkpoints.detect import detect
-    from curvlab.checkpoints.safetensors_file import read_safetensors
-    from curvlab.checkpoints.sharded import read_sharded
-    from curvlab.checkpoints.torch_file import foreign_classes, read_torch_legacy, read_torch_zip
 
-    readers: Mapping[str, Callable[[Path], Stored]] = {
-        "safetensors": read_safetensors,
-        "safetensors-sharded": read_sharded,
-        "torch-zip": partial(read_torch_zip, max_memory=max_memory),
-        "torch-legacy": partial(read_torch_legacy, max_memory=max_memory),
-    }
     name = detect(path)
-    if name == "pickle":
-        raise foreign_classes(path)
-    if name not in readers:
+    if name not in READERS:
         found = FORMATS[name]
-        raise CheckpointError(
-            f"{quoted(path)} is {found.what}", "this version of curvlab cannot read it yet", found.needs
-        )
-    stored = readers[name](path)
+        raise CheckpointError(f"{quoted(path)} is {found.what}", "curvlab cannot read it", found.needs)
+    stored: Stored = _named(READERS[name])(path, max_memory)
     if not stored.specs:
         raise CheckpointError(f"{quoted(path)} holds no tensors", do="give a file with the weights of a network")
     return stored
+
+
+def _named(entry: str) -> Callable[..., Any]:
+    """The function of an entry `"module:function"` of the tables above."""
+    module, _, function = entry.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"curvlab.checkpoints.{module}"), function)
+    return found
 
 
 def _renamed(path: Path, stored: Stored, fop: FopMatrices | None) -> tuple[Stored, FopMatrices | None]:
@@ -140,28 +167,57 @@ def _network(
     path: Path, stored: Stored, architecture: Architecture | None, trust: bool, max_memory: int | None
 ) -> Network:
     from curvlab.checkpoints.architecture import build_architecture, describe_architecture, load_weights
+
+    if architecture is None:
+        own = _own_network(path, stored, trust, max_memory)
+        if isinstance(own, Network):
+            return own
+        architecture = own
+    if architecture == "hf":
+        return _required(_named(NETWORKS["huggingface"])(path, stored, max_memory))
+    if isinstance(architecture, str) and architecture.startswith("timm:"):
+        from curvlab.checkpoints.timm_network import by_name
+
+        return by_name(path, stored, architecture.removeprefix("timm:"), max_memory)
+    module = load_weights(path, build_architecture(architecture), stored.tensors, stored.aliases)
+    return Network(module, describe_architecture(architecture))
+
+
+def _own_network(path: Path, stored: Stored, trust: bool, max_memory: int | None) -> Network | str:
+    """What the file itself gives: a network, none with the reason, or the name of the code that makes it."""
     from curvlab.checkpoints.own import recorded_module
 
-    if architecture is None and stored.format == "curvlab":
-        recorded = recorded_module(path, stored, max_memory)
-        if recorded.module is not None:
-            return Network(recorded.module, "curvlab metadata")
-        if recorded.callable is None:
-            return Network(
-                notes=(f"{recorded.note or ''}: give --architecture package.module:callable for a full profile",)
-            )
-        if not trust:
-            name = quoted(recorded.callable)
-            return Network(
-                notes=(f"the file names the code that makes its network: give --architecture {name} to run it",)
-            )
-        architecture = recorded.callable
-    if architecture is None:
+    if stored.format in NETWORKS:
+        made: Network = _named(NETWORKS[stored.format])(path, stored, max_memory)
+        return made
+    if stored.format in TRUSTED_NETWORKS:
+        if trust:
+            run: Callable[..., Network] = _named(TRUSTED_NETWORKS[stored.format])
+            return run(path, stored, max_memory)
+        what = FORMATS[stored.format].what
+        return Network(notes=(f"the network of {what} is code in the file: --trust runs it, for a full profile",))
+    if stored.format != "curvlab":
         return Network(
             notes=("the file holds weights only: --architecture package.module:callable gives a full profile",)
         )
-    module = load_weights(path, build_architecture(architecture), stored.tensors, stored.aliases)
-    return Network(module, describe_architecture(architecture))
+    recorded = recorded_module(path, stored, max_memory)
+    if recorded.module is not None:
+        return Network(recorded.module, "curvlab metadata")
+    if recorded.callable is None:
+        return Network(
+            notes=(f"{recorded.note or ''}: give --architecture package.module:callable for a full profile",)
+        )
+    if trust:
+        return recorded.callable
+    name = quoted(recorded.callable)
+    return Network(notes=(f"the file names the code that makes its network: give --architecture {name} to run it",))
+
+
+def _required(network: Network) -> Network:
+    """A network that was asked for by name must come about."""
+    if network.module is None:
+        raise CheckpointError("; ".join(network.notes), do="give --architecture package.module:callable instead")
+    return network
 
 
 def _ordered(stored: Stored, module: nn.Module | None) -> Stored:

@@ -52,6 +52,18 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def stays_inside(file: Path, directory: Path) -> Path:
+    """`file`, once it is known to lie in `directory`, or in `blobs/` as the Hugging Face cache lays models out.
+
+    Raises:
+        CheckpointError: it is a link to somewhere else.
+    """
+    here, target = directory.resolve(), file.resolve()
+    if target.parent not in {here, here.parent.parent / "blobs"}:
+        raise CheckpointError(f"{quoted(file)} is a link out of the model's folder", do="put the file itself there")
+    return file
+
+
 def _missing(path: Path, number: int | None) -> str:
     if number == errno.ELOOP:
         return f"{quoted(path)} is a loop of links"

@@ -21,8 +21,8 @@ from curvlab.checkpoints.stored import LazyTensors, Stored
 from curvlab.errors import CheckpointError
 
 
-def read_safetensors(path: Path) -> Stored:
-    """Names, shapes and lazy tensors of one safetensors file.
+def read_safetensors(path: Path, max_memory: int | None = None) -> Stored:
+    """Names, shapes and lazy tensors of one safetensors file; only its header is read, whatever `max_memory` says.
 
     Raises:
         CheckpointError: the file is not exactly what the format allows.

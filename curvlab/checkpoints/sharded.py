@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curvlab.checkpoints import strict_json
-from curvlab.checkpoints.paths import regular_file
+from curvlab.checkpoints.paths import regular_file, stays_inside
 from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.checkpoints.safetensors_file import read_safetensors
 from curvlab.checkpoints.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS
@@ -38,11 +38,12 @@ def find_index(directory: Path) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def read_sharded(path: Path) -> Stored:
+def read_sharded(path: Path, max_memory: int | None = None) -> Stored:
     """Names, shapes and lazy tensors of all shards, in the order of the shards.
 
     Args:
         path: the index file, or a directory with exactly one.
+        max_memory: as of every reader; headers alone are read here.
 
     Raises:
         CheckpointError: the index and its shards are not one consistent model.
@@ -113,15 +114,8 @@ def _read_shard(index: Path, name: str) -> Stored:
     if not os.path.lexists(shard):
         raise _refused(index, f"its shard {quoted(name)} is missing", "put all shards beside the index")
     regular_file(shard)
-    _check_stays_inside(index, shard)
+    stays_inside(shard, index.parent)
     return read_safetensors(shard)
-
-
-def _check_stays_inside(index: Path, shard: Path) -> None:
-    """A shard may be a link within its own folder, or into `blobs/` as the Hugging Face cache lays models out."""
-    here, target = index.parent.resolve(), shard.resolve()
-    if target.parent not in {here, here.parent.parent / "blobs"}:
-        raise _refused(index, f"its shard {quoted(shard.name)} is a link out of the model's folder")
 
 
 def _checked_agreement(index: Path, places: dict[str, str], shards: dict[str, Stored]) -> list[str]:

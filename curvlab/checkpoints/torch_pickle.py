@@ -18,7 +18,7 @@ from curvlab.errors import CheckpointError
 
 # Calls that lay a tensor over a storage: name -> where its dtype stands among the arguments, None when the storage has
 # it.
-_TENSORS = {
+TENSORS = {
     "torch._utils._rebuild_tensor": None,
     "torch._utils._rebuild_tensor_v2": None,
     "torch._utils._rebuild_tensor_v3": 6,
@@ -76,20 +76,61 @@ class Storage(NamedTuple):
         return self.elements * ITEM_BYTES[self.dtype]
 
 
+class Layout(NamedTuple):
+    """A tensor as a window on a storage; offset and strides count elements of `dtype`."""
+
+    storage: Storage
+    dtype: str
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last one used."""
+        if 0 in self.sizes:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+
+
 def vetted_storages(path: Path, contents: Contents) -> list[Storage]:
     """All storages that the pickle refers to, once its calls are known to be harmless and its numbers to fit.
 
     Raises:
         CheckpointError: foreign classes (named in the sentence), or a tensor larger than its storage.
     """
-    foreign = [str(name) for name in contents.globals if not _is_allowed(name)]
-    foreign += [reference.identifier[1].name for reference in contents.persistent if _is_module_source(reference)]
+    foreign = foreign_names(contents)
     if foreign:
         raise refused_classes(path, foreign)
-    storages = [_storage(path, reference) for reference in contents.persistent]
     for call in contents.calls:
         _check_call(path, call)
-    return storages
+    return declared_storages(path, contents)
+
+
+def foreign_names(contents: Contents) -> list[str]:
+    """The classes and functions of a pickle that are not among the few harmless ones."""
+    foreign = [str(name) for name in contents.globals if not _is_allowed(name)]
+    return foreign + [reference.identifier[1].name for reference in contents.persistent if _is_module_source(reference)]
+
+
+def declared_storages(path: Path, contents: Contents) -> list[Storage]:
+    """All storages that the pickle refers to."""
+    return [_storage(path, reference) for reference in contents.persistent if not _is_module_source(reference)]
+
+
+def tensor_layout(path: Path, name: str, arguments: tuple[Any, ...], storage: Storage | None = None) -> Layout:
+    """How a call of one of `TENSORS` lays a tensor over a storage, once its numbers are known to fit.
+
+    Args:
+        path: for the sentences of errors.
+        name: of the function that is called.
+        arguments: what it is called with, the first a reference to a storage.
+        storage: the one that the first argument stands for, where it is no reference.
+
+    Raises:
+        CheckpointError: sizes, strides or an offset that cannot be, or that reach beyond the storage.
+    """
+    return _check_tensor(path, arguments, TENSORS[name], storage)
 
 
 def refused_classes(path: Path, foreign: list[str]) -> CheckpointError:
@@ -106,7 +147,7 @@ def refused_classes(path: Path, foreign: list[str]) -> CheckpointError:
 def _is_allowed(name: Global) -> bool:
     text = str(name)
     return (
-        text in _TENSORS
+        text in TENSORS
         or text in _WRAPPERS
         or text in _NAMES
         or (name.module in {"torch", "torch.cuda"} and name.name in STORAGES)
@@ -125,17 +166,18 @@ def _is_module_source(reference: Persistent) -> bool:
 def _storage(path: Path, reference: Persistent) -> Storage:
     identifier = reference.identifier
     if not (isinstance(identifier, tuple) and len(identifier) in (5, 6) and identifier[0] in ("storage", b"storage")):
-        raise _damaged(path, "it refers to something that is no storage")
+        raise damaged(path, "it refers to something that is no storage")
     _, kind, key, _, elements, *view = identifier
-    dtype = STORAGES.get(kind.name, "uint8") if isinstance(kind, Global) else None
+    untyped = isinstance(kind, Global) and kind.name == "UntypedStorage"
+    dtype = "uint8" if untyped else STORAGES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None or not isinstance(key, str) or not _is_size(elements):
-        raise _damaged(path, "it describes a storage that cannot be")
+        raise damaged(path, "it describes a storage that cannot be")
     if view and view[0] is not None:
         # Old files cut storages into views: (key of the view, first element, number of elements).
         if not (isinstance(view[0], tuple) and len(view[0]) == 3 and all(map(_is_size, view[0][1:]))):
-            raise _damaged(path, f"storage {quoted(key)} is viewed in a way that cannot be")
+            raise damaged(path, f"storage {quoted(key)} is viewed in a way that cannot be")
         if view[0][1] + view[0][2] > elements:
-            raise _damaged(path, f"a view of storage {quoted(key)} is larger than the storage")
+            raise damaged(path, f"a view of storage {quoted(key)} is larger than the storage")
     return Storage(key, dtype, elements)
 
 
@@ -143,16 +185,16 @@ def _check_call(path: Path, call: Call) -> None:
     name, arguments = str(call.function), call.arguments
     if ((call.pairs or call.state is not None) and name not in _TABLES) or (call.items and name not in _SETS):
         # torch's reader would put a new storage under a tensor that was made before, or write into it.
-        raise _damaged(path, f"it changes the result of {quoted(name)} afterwards")
+        raise damaged(path, f"it changes the result of {quoted(name)} afterwards")
     while name == "torch._tensor._rebuild_from_type_v2":
         # A tensor with attributes: (how to rebuild it, its class, the arguments of the rebuilding, the attributes).
         if not isinstance(arguments, tuple) or len(arguments) < 3:
-            raise _damaged(path, "a tensor is rebuilt without its parts")
+            raise damaged(path, "a tensor is rebuilt without its parts")
         name, arguments = str(arguments[0]), arguments[2]
     if not isinstance(arguments, tuple):
-        raise _damaged(path, f"{quoted(name)} is called without arguments")
-    if name in _TENSORS:
-        _check_tensor(path, arguments, _TENSORS[name])
+        raise damaged(path, f"{quoted(name)} is called without arguments")
+    if name in TENSORS:
+        _check_tensor(path, arguments, TENSORS[name])
     elif name == "_codecs.encode":
         if len(arguments) != 2 or arguments[1] not in _TEXT_CODECS:
             raise refused_classes(path, [name])
@@ -160,16 +202,18 @@ def _check_call(path: Path, call: Call) -> None:
         raise refused_classes(path, [name])
 
 
-def _check_tensor(path: Path, arguments: tuple[Any, ...], dtype_at: int | None) -> None:
+def _check_tensor(path: Path, arguments: tuple[Any, ...], dtype_at: int | None, given: Storage | None = None) -> Layout:
     storage, offset, sizes, strides = (*arguments, None, None, None, None)[:4]
     sizes, strides = _plain(sizes), _plain(strides)
-    if not (isinstance(storage, Persistent) and _is_size(offset) and _are_sizes(sizes) and _are_sizes(strides)):
-        raise _damaged(path, "a tensor has no proper storage, offset, sizes and strides")
+    is_storage = given is not None or isinstance(storage, Persistent)
+    if not (is_storage and _is_size(offset) and _are_sizes(sizes) and _are_sizes(strides)):
+        raise damaged(path, "a tensor has no proper storage, offset, sizes and strides")
     if len(sizes) != len(strides):
-        raise _damaged(path, f"a tensor of {len(sizes)} dimensions has {len(strides)} strides")
-    declared = _storage(path, storage)
-    view = storage.identifier[5:]
-    room = view[0][2] if view and view[0] is not None else declared.elements
+        raise damaged(path, f"a tensor of {len(sizes)} dimensions has {len(strides)} strides")
+    declared = _storage(path, storage) if given is None else given
+    view = storage.identifier[5:] if given is None else ()
+    start, room = view[0][1:] if view and view[0] is not None else (0, declared.elements)
+    dtype = declared.dtype
     if dtype_at is not None:
         named = arguments[dtype_at] if len(arguments) > dtype_at else None
         dtype = named.name if isinstance(named, Global) else ""
@@ -179,12 +223,13 @@ def _check_tensor(path: Path, arguments: tuple[Any, ...], dtype_at: int | None) 
         elements, last = elements * size, last + (size - 1) * stride
     if elements == 0:
         if max(sizes) > 2**24:
-            raise _damaged(path, f"a tensor has no elements but a dimension of {max(sizes)}")
+            raise damaged(path, f"a tensor has no elements but a dimension of {max(sizes)}")
     elif last >= room:
-        raise _damaged(path, f"a tensor of shape {quoted(sizes)} does not fit its storage of {room} elements")
+        raise damaged(path, f"a tensor of shape {quoted(sizes)} does not fit its storage of {room} elements")
     elif elements > max(room, MAX_REPEATED):
         # Only strides of zero reach this: an expanded tensor, which any copy would unfold.
-        raise _damaged(path, f"a tensor of shape {quoted(sizes)} repeats a storage of {room} elements")
+        raise damaged(path, f"a tensor of shape {quoted(sizes)} repeats a storage of {room} elements")
+    return Layout(declared, dtype, start + offset, sizes, strides)
 
 
 def _plain(sizes: Any) -> Any:
@@ -202,5 +247,6 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
+def damaged(path: Path, why: str) -> CheckpointError:
+    """The sentence for a file whose numbers cannot be."""
     return CheckpointError(f"{quoted(path)} is a damaged PyTorch checkpoint", why, "download or copy it again")

@@ -31,8 +31,14 @@ def paired(arrays: Mapping[str, Tensor], name: str, source: str) -> Dataset:
     """The dataset in a file's numeric arrays.
 
     Inputs and targets are found by name (`INPUT_NAMES`, `TARGET_NAMES`, in that order, upper or lower case). Without
-    such a name, one array is the inputs, and of two arrays the first is the inputs and the second the targets.
+    such a name, one array is the inputs, and of two arrays the first is the inputs and the second the targets. With
+    input_ids among them the file is tokenised text (`tokens.Tokens`).
     """
+    ids = arrays.get("input_ids")
+    if ids is not None and ("attention_mask" in arrays or (ids.ndim == 2 and not ids.is_floating_point())):
+        from curvlab.data.tokens import tokenised
+
+        return tokenised(arrays, name, source)
     lowered = {key.lower(): key for key in arrays}
     x_key = next((lowered[key] for key in INPUT_NAMES if key in lowered), None)
     y_key = next((lowered[key] for key in TARGET_NAMES if key in lowered), None)

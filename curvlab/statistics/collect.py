@@ -19,6 +19,7 @@ from curvlab.capture.survey import Survey, components, use_key
 from curvlab.capture.tape import Inputs, Tape, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
+from curvlab.likelihoods.masked import position_mask, with_mask
 from curvlab.statistics.block_fisher import BlockFisher
 from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.feature_moments import FeatureMoments
@@ -71,13 +72,16 @@ class Collector:
         self._dtype = plan.dtype or next(model.parameters()).dtype
         self._group = {name: tuple(group) for group in components(survey.blocks) for name in group}
         self._calls: dict[str, list[Call]] = {}
+        self._inputs: Inputs | None = None
+        self._mask: Tensor | None = None
         self._waiting: dict[tuple[str, ...], int] = {}
         on_signal = self._on_signal if plan.backward else None
         self._tape = Tape(model, survey.modules, self._on_call, on_signal, self.refused.setdefault, survey.axes)
 
     def batch(self, inputs: Inputs, targets: Tensor | None) -> None:
         """One forward and its backward passes."""
-        self._examples, self._calls = batch_size(inputs), {}
+        self._examples, self._calls, self._inputs = batch_size(inputs), {}, inputs
+        self._mask = position_mask(inputs)
         for half, part in enumerate(self.parts):
             part.examples += len(self._half(half))
             part.batches += 1
@@ -90,16 +94,24 @@ class Collector:
             if self.plan.backward:
                 self._backward(output, targets)
         self.seen += self._examples
-        self._calls = {}
+        self._calls, self._inputs, self._mask = {}, None, None
 
     def _on_call(self, use: str, call: Call) -> None:
         name = self.survey.block_of.get(use_key(use, call.layer))
         if name is None:
             return
+        call.mask = self._mask_of(call)
         self._calls.setdefault(name, []).append(call)
         # A block that runs many times (a recurrent cell) is worth waiting for: one product instead of one per call.
         if self.survey.blocks[name].calls == 1:
             self._update_features(name, [call])
+
+    def _mask_of(self, call: Call) -> Tensor | None:
+        """The batch's mask, for a map that has one row per position of the mask: others see no padding as such."""
+        mask = self._mask
+        if mask is None or call.x is None or call.axis != 0:
+            return None
+        return mask if call.x.shape[:2] == mask.shape and call.rows == mask.numel() else None
 
     def _update_features(self, name: str, calls: list[Call]) -> None:
         plan = self.plan
@@ -107,7 +119,7 @@ class Collector:
             call.check()
         for part, samples in self._split({name: self._sample(calls)}):
             sample = samples[name]
-            part.rows[name] = part.rows.get(name, 0) + sample.examples * sample.positions
+            part.rows[name] = part.rows.get(name, 0) + sample.rows
             if plan.features and plan.wants("features", name):
                 part.features.setdefault(name, FeatureMoments(plan.keep_rows)).update(sample)
         if plan.tensors is None and not plan.exact and not plan.reduced:
@@ -125,7 +137,8 @@ class Collector:
                 f"the model's output has shape {tuple(output.shape)} for a batch of {self._examples} examples",
                 "its first axis must be the examples",
             )
-        plan, likelihood = self.plan, with_class_axis(self.likelihood, output, targets)
+        plan, likelihood = self.plan, with_class_axis(self.likelihood, output, targets, self._inputs)
+        likelihood = with_mask(likelihood, output, targets, self._inputs)
         seeds = likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
         for seed, last in _marked(seeds):
             self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in self._group.values()}
@@ -141,6 +154,8 @@ class Collector:
             return
         call.check()
         call.g = gradient
+        if call.mask is not None:  # nothing flows back from padding in most networks; nothing of it counts in any
+            call.g = gradient * call.mask.reshape(*call.mask.shape, *(1,) * (gradient.ndim - 2)).to(gradient.dtype)
         group = self._group[name]
         self._waiting[group] -= 1
         if self._waiting[group] == 0:

@@ -24,10 +24,11 @@ class FeatureMoments:
 
     def update(self, sample: Sample) -> None:
         """Add one forward pass."""
-        rows = sample.examples * sample.positions
+        rows = sample.rows
         self.count += rows
-        if self.second.fits(rows, sample.layer.width):
-            features = sample.features.flatten(1, 2)
+        # One-hot rows have a diagonal Gram matrix, smaller than any of them; both forms in one sum would not add up.
+        if sample.layer.kind != "Embedding" and self.second.fits(rows, sample.layer.width):
+            features = sample.counted(sample.features)
             self.total.add(features.sum(1))
             self.second.add_rows(features)
         else:

@@ -22,8 +22,8 @@ class SignalMoments:
 
     def update(self, sample: Sample) -> None:
         """Add one backward pass."""
-        if self.second.fits(sample.examples * sample.positions, sample.layer.height):
-            self.second.add_rows(sample.signals.flatten(1, 2))
+        if self.second.fits(sample.rows, sample.layer.height):
+            self.second.add_rows(sample.counted(sample.signals))
         else:
             self.second.add(sample.signal_moment)
 
@@ -46,7 +46,7 @@ class ReducedMoments:
 
     def update_features(self, sample: Sample) -> None:
         """Add one forward pass."""
-        reduced = sample.features.mean(2)
+        reduced = sample.mean_features()
         self.features.add(upper_gram(F.pad(reduced, (0, 1), value=1.0) if sample.layer.biased else reduced))
 
     def update_signals(self, sample: Sample) -> None:

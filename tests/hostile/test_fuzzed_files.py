@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +35,34 @@ def _own() -> bytes:
     return path.read_bytes()
 
 
+def _closed(legacy: bool) -> bytes:
+    """A checkpoint with settings of a foreign class: the road of the inert reader."""
+    buffer = io.BytesIO()
+    content = {"state_dict": WEIGHTS, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def _scripted() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls the format deprecated
+        torch.jit.save(torch.jit.script(nn.Linear(3, 2)), buffer)
+    return buffer.getvalue()
+
+
+def _exported() -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.ones(1, 3),)), buffer)
+    return buffer.getvalue()
+
+
 VALID: dict[str, Callable[[], bytes]] = {
+    "zip that stays closed": lambda: _closed(legacy=False),
+    "legacy that stays closed": lambda: _closed(legacy=True),
+    "bare pickle": lambda: pickle.dumps(WEIGHTS),
+    "torchscript": _scripted,
+    "pt2": _exported,
     "safetensors": lambda: save_safetensors(WEIGHTS),
     "zip": lambda: _torch(legacy=False),
     "legacy": lambda: _torch(legacy=True),

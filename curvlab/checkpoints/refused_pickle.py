@@ -1,0 +1,150 @@
+"""Pickles that must stay closed: opening them would run code, so their tensors are recovered without opening them.
+
+Whole pickled networks, checkpoints that carry settings of foreign classes, pickles that no torch wrote: their
+instructions are followed inertly (`inert_pickle`), the tensors they speak of are read from the file's bytes
+(`inert_tensors`), and the foreign classes become a note.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvlab.checkpoints.inert_pickle import Contents, NotAPickle, read_pickle
+from curvlab.checkpoints.inert_tensors import Bytes, inert_tree
+from curvlab.checkpoints.quoting import listed, quoted
+from curvlab.checkpoints.stored import Stored
+from curvlab.checkpoints.stored_tree import stored_tree
+from curvlab.checkpoints.torch_pickle import Storage, damaged, foreign_names, refused_classes
+from curvlab.checkpoints.zip_bytes import ZipBytes
+from curvlab.errors import CheckpointError, MemoryBudgetError
+
+NEWEST_PROTOCOL = 3
+"""The newest that torch's own safe reader knows."""
+# A bare pickle holds its tensors inside itself, so it is read as a whole; beyond this it is no model's.
+MAX_BARE_BYTES = 2**30
+
+
+def inert_pickle(path: Path, stream: io.BytesIO) -> Contents:
+    """The contents of the pickle at the stream's position.
+
+    Raises:
+        CheckpointError: it is no complete pickle.
+    """
+    try:
+        return read_pickle(stream)
+    except NotAPickle as error:
+        raise damaged(path, f"its pickle cannot be followed ({error})") from None
+
+
+def must_stay_closed(contents: Contents) -> bool:
+    """Whether torch's safe reader would refuse the pickle, for its classes or for its protocol."""
+    return bool(foreign_names(contents)) or contents.protocol > NEWEST_PROTOCOL
+
+
+def recovered_zip(path: Path, name: str, contents: Contents, folder: str, max_memory: int | None) -> Stored:
+    """The tensors of a zip archive whose pickle must stay closed.
+
+    Args:
+        path: the archive.
+        name: of the format.
+        contents: of its pickle.
+        folder: the folder of the pickle within the archive, with the stroke at its end.
+        max_memory: bytes that compressed storages may inflate to.
+
+    Raises:
+        CheckpointError: no tensor could be recovered, or one does not fit its storage.
+    """
+    archive = ZipBytes(path, max_memory)
+    order = f"{folder}byteorder"
+    if archive.size(order) is not None and archive.read(order, 16) != b"little":
+        raise damaged(path, "it was written by a big-endian machine, which is read only by torch itself")
+    return _recovered(path, name, contents, zip_storages(path, archive, f"{folder}data/"))
+
+
+def recovered_legacy(path: Path, contents: Contents, places: Mapping[str, int]) -> Stored:
+    """The tensors of a file in torch's old format whose pickle must stay closed.
+
+    Args:
+        path: the file.
+        contents: of its pickle.
+        places: storage's key -> where its bytes begin, already compared with the file's size.
+
+    Raises:
+        CheckpointError: as `recovered_zip`.
+    """
+    mapped = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
+
+    def bytes_of(storage: Storage) -> Tensor:
+        if storage.key not in places:
+            raise damaged(path, f"it has no bytes for storage {quoted(storage.key)}")
+        return mapped[places[storage.key] : places[storage.key] + storage.stored_bytes]
+
+    return _recovered(path, "torch-legacy", contents, bytes_of)
+
+
+def read_bare_pickle(path: Path, max_memory: int | None = None) -> Stored:
+    """The tensors in a pickle that torch did not write: `pickle.dump(model.state_dict(), file)`, or numpy arrays.
+
+    Raises:
+        CheckpointError: broken, or without tensors; the sentence names the classes it calls for.
+        MemoryBudgetError: the file is larger than `max_memory`.
+    """
+    file_bytes = path.stat().st_size
+    allowed = MAX_BARE_BYTES if max_memory is None else min(max_memory, MAX_BARE_BYTES)
+    if file_bytes > allowed:
+        raise MemoryBudgetError(
+            f"{quoted(path)} needs {file_bytes} bytes", f"a bare pickle is read as a whole and {allowed} are allowed"
+        )
+    with path.open("rb") as file:
+        stream = io.BytesIO(file.read(allowed))
+    try:
+        contents = read_pickle(stream)
+    except NotAPickle as error:
+        raise CheckpointError(
+            f"{quoted(path)} begins like a pickle but is broken", str(error), "download it again"
+        ) from None
+
+    def bytes_of(storage: Storage) -> Tensor:
+        raise damaged(path, f"it has no bytes for storage {quoted(storage.key)}")
+
+    return _recovered(path, "pickle", contents, bytes_of)
+
+
+def zip_storages(path: Path, archive: ZipBytes, folder: str) -> Bytes:
+    """Storages by key, from the entries of a folder of the archive."""
+
+    def bytes_of(storage: Storage) -> Tensor:
+        size = archive.size(folder + storage.key)
+        if size is None:
+            raise damaged(path, f"it has no bytes for storage {quoted(storage.key)}")
+        if size < storage.stored_bytes:
+            raise damaged(path, f"storage {quoted(storage.key)} has {size} bytes instead of {storage.stored_bytes}")
+        return archive[folder + storage.key]
+
+    return bytes_of
+
+
+def _recovered(path: Path, name: str, contents: Contents, bytes_of: Bytes) -> Stored:
+    foreign = sorted(set(foreign_names(contents)))
+    tree = inert_tree(path, contents, bytes_of)
+    if isinstance(tree, dict | list):
+        note = f"the pickle calls for {listed(foreign)}, which was not opened: its tensors were read beside it"
+        if name == "pickle":
+            note = f"a bare pickle of {listed(foreign)}, which was not opened: its tensors were read from its bytes"
+        stored = stored_tree(path, name, tree, (note,) if foreign else ())
+        if stored.specs:
+            return stored
+    if name == "pickle":
+        raise CheckpointError(
+            f"{quoted(path)} is a bare pickle of {listed(foreign) if foreign else 'plain values'}",
+            "no tensor stands in it, and opening it would run code from the file, which curvlab never does",
+            "where you trust it, save the weights alone with torch.save(model.state_dict(), path); "
+            "'curvlab list formats' shows what can be read",
+        )
+    raise refused_classes(path, foreign) if foreign else damaged(path, "no tensor stands in it")

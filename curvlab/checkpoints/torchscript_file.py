@@ -1,0 +1,59 @@
+"""TorchScript archives, read without running them: the attributes of the scripted modules, and the frozen constants.
+
+`data.pkl` names every scripted module with its attributes, `constants.pkl` the tensors that tracing or freezing put
+into the code; the code itself (`code/*.py`) is never looked at.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from curvlab.checkpoints.inert_pickle import MAX_BYTES
+from curvlab.checkpoints.inert_tensors import inert_tree
+from curvlab.checkpoints.quoting import listed
+from curvlab.checkpoints.refused_pickle import inert_pickle, zip_storages
+from curvlab.checkpoints.stored import Stored
+from curvlab.checkpoints.stored_tree import stored_tree
+from curvlab.checkpoints.torch_pickle import damaged
+from curvlab.checkpoints.zip_bytes import ZipBytes
+
+
+def read_torchscript(path: Path, max_memory: int | None = None) -> Stored:
+    """The tensors of a TorchScript archive under the names of its modules' attributes.
+
+    Raises:
+        CheckpointError: a damaged or dishonest archive, or one that describes its tensors wrongly.
+    """
+    archive = ZipBytes(path, max_memory)
+    pickles = [name for name in archive.entries if name.split("/")[1:] == ["data.pkl"]]
+    if len(pickles) != 1:
+        raise damaged(path, f"it has {len(pickles)} entries named data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    if archive.size(f"{folder}byteorder") is not None and archive.read(f"{folder}byteorder", 16) != b"little":
+        raise damaged(path, "it was written by a big-endian machine, which is read only by torch itself")
+    attributes = _tree(path, archive, folder, "data")
+    constants = _tree(path, archive, folder, "constants")
+    weights = _flat("", attributes)
+    named = {f"constants.{place}": value for place, value in enumerate(constants or ()) if isinstance(value, Tensor)}
+    notes = (f"tensors in the code of the archive: {listed(named)}",) if named else ()
+    return stored_tree(path, "torchscript", {**weights, **named}, notes)
+
+
+def _tree(path: Path, archive: ZipBytes, folder: str, name: str) -> Any:
+    contents = inert_pickle(path, io.BytesIO(archive.read(f"{folder}{name}.pkl", MAX_BYTES)))
+    return inert_tree(path, contents, zip_storages(path, archive, f"{folder}{name}/"))
+
+
+def _flat(prefix: str, tree: Any) -> dict[str, Tensor]:
+    """Dotted names made here: a part of the network that is called "model" is no wrapper around the weights."""
+    if isinstance(tree, Tensor):
+        return {prefix: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    flat: dict[str, Tensor] = {}
+    for key, value in items:
+        flat |= _flat(f"{prefix}.{key}" if prefix else str(key), value)
+    return flat
