@@ -30,7 +30,8 @@ class CholeskyInverse(Operator):
 def _(operator: CholeskyInverse, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
     # Two triangular solves; torch's cholesky_solve takes seven times as long for a single right-hand side.
     halfway = torch.linalg.solve_triangular(operator.factor, x, upper=False)
-    return torch.linalg.solve_triangular(operator.factor.mT, halfway, upper=True)
+    whole: Tensor = torch.linalg.solve_triangular(operator.factor.mT, halfway, upper=True)
+    return whole
 
 
 def cholesky_inverse_operator(matrix: Float[Tensor, "d d"]) -> CholeskyInverse | None:
