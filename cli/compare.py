@@ -91,6 +91,14 @@ def compare(
     interval: Annotated[
         int, typer.Option(rich_help_panel=HOW, help="Steps between renewals of everyone's operators (T2).")
     ] = 5,
+    warm_start: Annotated[
+        bool,
+        typer.Option(
+            "--warm-start/--no-warm-start",
+            rich_help_panel=HOW,
+            help="Begin with a pass over the training set for everyone's averages.",
+        ),
+    ] = True,
     damping: Annotated[
         str | None,
         typer.Option(
@@ -167,6 +175,7 @@ def compare(
         "steps": steps,
         "baseline": baseline,
         "interval": interval,
+        "warm_start": warm_start,
         "dampings": _range(damping),
         "layers": layers or (),
         "seeds": _numbers(seeds),
@@ -183,7 +192,13 @@ def compare(
         "max_memory": None if max_memory is None else parse_size(max_memory, "--max-memory"),
     }
     if options["seeds"]:
+        if seed:
+            raise CommandError("--seed and --seeds are given", "the first of --seeds is that of the directions")
         del options["seed"]
+    if threads is not None and threads < 1:
+        raise CommandError(f"--threads {threads} is not a whole number above 0")
+    if csv is not None and mode == "training":
+        raise CommandError("--csv holds directions", "a race has none", "use --json")
     gates = fail_if or []
     for text in gates:
         from curvlab.gates import parse
@@ -223,8 +238,13 @@ def _work(
     names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
     if model is None:
         return [name.strip() for name in (problem or PROBLEM).split(",")], names
-    from curvlab.checkpoints.load import load
+    from pathlib import Path
 
+    from curvlab.checkpoints.load import load
+    from curvlab.problems.registry import names as known
+
+    if model in known() and not Path(model).exists():
+        raise CommandError(f"'{model}' is a problem and no file", do=f"write --problem {model}")
     return load(model, architecture=architecture, trust=trust, max_memory=options["max_memory"]), names
 
 
@@ -274,7 +294,7 @@ def _refused(found: Comparison, gates: list[str]) -> bool:
 
     document = found.to_dict()
     # An optimizer's label leads to its numbers: kfac.mean, "tnt-2".mean_cosine.fc1.
-    document = {**document, **document["optimizers"]}
+    document = {**document["optimizers"], **document}
     held = [verdict for verdict in verdicts(gates, document) if verdict["holds"]]
     for verdict in held:
         say(f"gate '{verdict['expression']}' holds: {'; '.join(verdict['evidence'])}")

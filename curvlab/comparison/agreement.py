@@ -26,6 +26,7 @@ class Agreement:
         cosine: layer -> p·q/(‖p‖‖q‖), None where one of them is zero or not finite.
         whole: the same over all those layers as one vector.
         fisher_cosine: layer -> pᵀFq/√(pᵀFp · qᵀFq); None where F is not known, or one of them is zero.
+        fisher_whole: the same over all layers whose F is known, as one vector in the block-diagonal metric.
         decrease: (g·d)²/(2 dᵀFd), what the quadratic model promises at the best step along d, over all layers whose F
             is known; 0 where d does not descend.
     """
@@ -33,6 +34,7 @@ class Agreement:
     cosine: Mapping[str, Number]
     whole: Number
     fisher_cosine: Mapping[str, Number]
+    fisher_whole: Number
     decrease: Number
 
 
@@ -69,6 +71,7 @@ def agreements(
             {layer: _cosine(table[k]) for layer, table in euclidean.items()},
             _cosine(sums),
             {layer: _in_metric(fisher[layer], k) if layer in fisher else None for layer in layers},
+            _in_metric(torch.stack(list(fisher.values())).sum(0), k) if fisher else None,
             _decrease(float(numbers[-1][k]), [float(table[k, k]) for table in fisher.values()]),
         )
     return found
@@ -117,4 +120,4 @@ def _ratio(top: float, bottom: float) -> Number:
 
 
 def _nothing(layers: Layers) -> Agreement:
-    return Agreement(dict.fromkeys(layers), None, dict.fromkeys(layers), None)
+    return Agreement(dict.fromkeys(layers), None, dict.fromkeys(layers), None, None)

@@ -26,21 +26,24 @@ def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measu
     gradient = AveragedGradient(decay=None)
     steps = 0
     panel.fisher.expect(panel.subject.passes)
-    for steps, closure in enumerate(panel.subject.closures(), start=1):
+    for steps, closure in enumerate(panel.subject.warm(), start=1):
         report("statistics", steps - 1, panel.subject.passes)
         seen = panel.look(closure)
         gradient.add(seen.gradients, seen.examples)
         _learn(panel, closure)
-        panel.fisher.add(seen, panel.sight.found, mean=steps)
+        panel.fisher.add(seen, panel.sight.found, mean=True)
     if not steps:
         raise DataError("the data holds no batch")
     for follower in panel.everyone():
-        follower.settle()
+        follower.attempt(follower.settle)
     averaged = gradient.value()
     baseline = panel.reference.direction(averaged)
     if not finite(baseline):
         raise NumericalError("the baseline's direction is not finite", "", "raise its damping with --set")
-    directions = {label: one.optimizer.direction(averaged) for label, one in panel.followers.items()}
+    directions = {
+        label: one.attempt(lambda one=one: one.optimizer.direction(averaged))  # type: ignore[misc]
+        for label, one in panel.followers.items()
+    }
     found = panel.measure(directions, baseline, averaged)
     points = sweep(panel, averaged, dampings) if dampings else {}
     return Measured(

@@ -56,18 +56,26 @@ def compare(
     asked = (request or Request()).asked(options)
     problems = problems_of(what)
     races = None
+    if len(problems) > 1 and asked.mode != "training":
+        raise CommandError("directions are of one problem at a time", f"{len(problems)} are given")
     if asked.mode != "directions":
         if not problems:
             raise CommandError("a race needs a problem, not a saved model", do="see curvlab list problems")
+        if asked.mode == "both":  # what is wrong about directions is said before the races
+            directions(
+                of_problem(problems[0], asked.sampling),
+                optimizers,
+                replace(asked, steps=1, dampings=(), warm_start=False),
+                lambda *_: None,
+            )
         races = _race(problems, optimizers, asked, report)
     if asked.mode == "training":
         assert races is not None
         return replace(_without_directions(problems, asked, races), command=command)
-    if len(problems) > 1:
-        raise CommandError("directions are of one problem at a time", f"{len(problems)} are given")
     # What a model draws (dropout) is then the same for everyone who compares with this seed.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(asked.sampling.seed)
+    device = pick_device(asked.sampling.device)
+    with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
+        torch.manual_seed(asked.sampling.seed)
         subject = of_problem(problems[0], asked.sampling) if problems else of_model(what, asked.sampling)  # type: ignore[arg-type]
         found = directions(subject, optimizers, asked, report)
     return replace(found, training=races, command=command)
@@ -112,7 +120,7 @@ def _race(problems: tuple[str, ...], optimizers: Sequence[str], asked: Request, 
 def _without_directions(problems: tuple[str, ...], asked: Request, races: Races) -> Comparison:
     return Comparison(
         problem=problems[0] if len(problems) == 1 else ",".join(problems),
-        baseline=asked.baseline,
+        baseline=None,
         steps=0,
         measured=(),
         optimizers={},

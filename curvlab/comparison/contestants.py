@@ -12,7 +12,7 @@ from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue, wrong_settings
 from curvlab.training.assignment import parse_value
 
-_LABEL = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z][\w+-]*", re.ASCII)
 _ASSIGNMENT = re.compile(r"([A-Za-z][\w+-]*)\.([A-Za-z][\w-]*)\s*=\s*(.+)", re.ASCII)
 
 
@@ -100,5 +100,7 @@ def _split(word: str) -> tuple[str, str]:
         there = f"did you mean '{close[0]}'" if close else f"there are {', '.join(catalogue())}"
         raise CommandError(f"there is no optimizer '{name}'", do=there)
     if not _LABEL.fullmatch(label):
-        raise CommandError(f"'{label}' cannot be a label", "it begins with a letter and has no spaces")
+        raise CommandError(
+            f"'{label}' cannot be a label", "it begins with a letter and has letters, digits, _, + and - only"
+        )
     return label, name

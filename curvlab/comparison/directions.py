@@ -27,6 +27,10 @@ AVERAGES = {"momentum": 0.9, "decay": 0.9}
 """Of gradient and statistics, for all (ren 4.3.4)."""
 LEARN_FROM_STEPS = frozenset({"fop", "s-hd", "pp-hd", "kbfgs", "kbfgsl", "kbfgs-20", "kbfgsl-20"})
 """What these have learned is of the steps they took: at weights that stay there are none."""
+IN_ORDER = frozenset({"adam"})
+"""These average over the batches of a pass in their order, and not over its examples."""
+ABOUT_STEPS = {"step_size": "fixed", "adapt_damping": False}
+"""Settings that are about a step's length, and their values without."""
 
 
 def directions(subject: Subject, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
@@ -39,7 +43,7 @@ def directions(subject: Subject, optimizers: Sequence[str], asked: Request, repo
     panel = Panel(subject, complete, reference, asked.sampling.seed, asked.layers)
     try:
         if subject.moves:
-            measured = along_trajectory(panel, asked.steps or STEPS, asked.dampings, report)
+            measured = along_trajectory(panel, asked.steps or STEPS, asked.dampings, report, asked.warm_start)
         else:
             measured = at_weights(panel, asked.dampings, report)
     finally:
@@ -49,6 +53,9 @@ def directions(subject: Subject, optimizers: Sequence[str], asked: Request, repo
         baseline=asked.baseline,
         steps=measured.steps,
         measured=measured.at,
+        warm_start=asked.warm_start and subject.moves,
+        interval=asked.interval,
+        damping_at=measured.swept,
         optimizers={one.label: _result(one.label, one, panel, measured) for one in complete},
         reference=_result("", reference, panel, measured),
         seed=asked.sampling.seed,
@@ -71,7 +78,15 @@ def _baseline(asked: Request) -> Contestant:
 
 def _complete(one: Contestant, subject: Subject, common: Mapping[str, Any]) -> Contestant:
     """With what is common to all behind the settings asked for, and what the problem recommends behind that."""
+    if about_steps := [name for name, default in ABOUT_STEPS.items() if one.settings.get(name, default) != default]:
+        raise CommandError(
+            f"{one.label}.{about_steps[0]} is about the length of steps",
+            "in a comparison of directions nobody takes steps of its own",
+            "compare it in a race: --mode training",
+        )
     recommended = subject.settings.get(BASELINE if one.optimizer in EXACT else one.optimizer, {})
+    if one.optimizer == "lnb" and not subject.moves:
+        common = {**common, "online": False}  # the metric of all batches, solved exactly
     if one.optimizer in EXACT:
         start = {name: recommended.get(name, 0.01) for name in ("lr", "damping")}
         return replace(one, settings={**start, **one.settings})
@@ -111,7 +126,10 @@ def _notes(subject: Subject, panel: Panel, complete: Sequence[Contestant]) -> li
     if not isinstance(panel.reference, OptimizerReference):
         exact = panel.reference.baseline
         notes.append(f"{exact.matrix}: solved to a relative residual of {exact.worst:.1e} at worst")
+    notes += [f"{label}: no direction any more: {one.failed}" for label, one in panel.followers.items() if one.failed]
     for one in complete:
         if not subject.moves and one.optimizer in LEARN_FROM_STEPS:
             notes.append(f"{one.label} learns from its own steps: at fixed weights it shows where it starts")
+        if not subject.moves and one.optimizer in IN_ORDER:
+            notes.append(f"{one.label}: its second moment is an average over the batches in their order, by its decay")
     return notes

@@ -38,6 +38,7 @@ class FisherAverage:
         self._curvature = BlockFisherCurvature("pseudo", max_memory)
         self._units: list[Unit] = []
         self._states: dict[str, State] = {}
+        self._examples = 0
 
     def expect(self, batches: int) -> None:
         """So many batches will be averaged with equal weights, all of them kept where that is smaller than d²."""
@@ -45,14 +46,15 @@ class FisherAverage:
             if isinstance(curvature, BlockFisherCurvature):
                 curvature.batches = batches
 
-    def add(self, seen: Seen, found: Survey | None, mean: int | None = None) -> None:
-        """A batch joins the averages, x ← βx + (1 − β)x_new; with `mean` = k it is the k-th of a running mean."""
+    def add(self, seen: Seen, found: Survey | None, mean: bool = False) -> None:
+        """A batch joins the averages, x ← βx + (1 − β)x_new; with `mean`, a running mean over examples."""
         if self.running is not None or self.missing is not None:
             return
         if not self._units:
             trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
             self._units = self._curvature.units(found, trainable)
-        weight = DECAY if mean is None else 1 - 1 / mean
+        self._examples += seen.examples
+        weight = 1 - seen.examples / self._examples if mean else DECAY
         try:
             for unit in self._units:
                 if unit.name in seen.samples:

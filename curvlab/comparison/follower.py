@@ -8,11 +8,18 @@ from copy import deepcopy
 from typing import Any
 
 from curvlab.comparison.sight import Sight
+from curvlab.errors import NumericalError
+from curvlab.optim.adam import Adam
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.watch import Watch
 from curvlab.solvers.last_good import LastGood
+
+CONVERGED = 300
+"""CG iterations of LNB in a sweep; far more than its neurons need."""
 
 
 class Follower:
@@ -30,6 +37,18 @@ class Follower:
         own: Watch | None = getattr(optimizer, "watch", None)
         if own is not None:
             optimizer.watch = sight.watch_of(optimizer, own.signals)  # type: ignore[attr-defined]
+
+    failed: str | None = None
+    """Why it has no directions any more."""
+
+    def attempt(self, work: Callable[[], Named]) -> Named:
+        """`work`, unless this optimizer has failed; a numerical failure ends its part and nobody else's."""
+        if self.failed is None:
+            try:
+                return work()
+            except NumericalError as error:
+                self.failed = str(error)
+        return {}
 
     def take(self, closure: Closure) -> None:
         """Look at the batch; what needs gradients alone finds them in the parameters' `grad`."""
@@ -53,26 +72,43 @@ class Follower:
 
     def learn(self, closure: Closure) -> None:
         """A batch at weights that stay: part of a warm start, or for what has none a step that leads nowhere."""
-        if not self.optimizer.warms:
-            self.take(closure)
+        if self.optimizer.warms:
+            self.warm(closure)
+            return
+        self.take(closure)
+        if not isinstance(self.optimizer, LNB):  # whose batches are those of one step: its metric is of all of them
             self.propose()
-        elif isinstance(self.optimizer, Preconditioned) or not self.optimizer.needs_closure:
+
+    def warm(self, closure: Closure) -> None:
+        """A batch of a warm start, for those that have one."""
+        if not self.optimizer.warms:
+            return
+        if isinstance(self.optimizer, Preconditioned) or not self.optimizer.needs_closure:
             self.optimizer.warm(closure if self.optimizer.needs_closure else self.sight.linear)
         else:
             self._kept.append(closure)
 
-    def settle(self) -> None:
+    def settle(self) -> Named:
         """Operators of the averages after the last `learn`."""
+        if isinstance(self.optimizer, LNB) and self.optimizer.gathered:
+            self.propose()
         if self._kept:
             self.optimizer.warm_start(self._kept)
             self._kept = []
         if isinstance(self.optimizer, Preconditioned) and self.optimizer.averages:
             self.optimizer.refresh()
+        return {}
 
     @property
     def damping_name(self) -> str | None:
-        """The setting that damps it: "damping", LNB's "ridge"; None where there is none."""
-        return next((name for name in ("damping", "ridge") if name in self.optimizer.defaults), None)
+        """The setting that damps its directions: "damping", LNB's "ridge".
+
+        None where there is none, or where it does not tell what the direction is: that of K-BFGS is in the inverses it
+        has learned, that of FOP belongs to a base optimizer.
+        """
+        if isinstance(self.optimizer, LNB):
+            return "ridge"
+        return "damping" if isinstance(self.optimizer, Preconditioned | Adam | RMSprop) else None
 
     @contextmanager
     def damped(self, value: float) -> Iterator[None]:
@@ -83,6 +119,7 @@ class Follower:
         kept: tuple[Any, ...] | None = None
         for group in optimizer.param_groups:
             group[name] = value
+        solved = _unsolved(optimizer) if isinstance(optimizer, LNB) else {}
         try:
             if isinstance(optimizer, Preconditioned) and optimizer.averages:
                 kept = optimizer.operators, optimizer.refreshed, optimizer.averages
@@ -95,3 +132,14 @@ class Follower:
                 group[name] = old
             if kept is not None and isinstance(optimizer, Preconditioned):
                 optimizer.operators, optimizer.refreshed, optimizer.averages = kept
+            if isinstance(optimizer, LNB):
+                optimizer.schedule["iterations"] = solved.pop("iterations")
+                for p, solution in solved.items():
+                    optimizer.state[p]["solution"] = solution
+
+
+def _unsolved(optimizer: LNB) -> dict[Any, Any]:
+    """Take away where its CG would start, which is another damping's solution, and let it run until it converges."""
+    taken: dict[Any, Any] = {p: state.pop("solution") for p, state in optimizer.state.items() if "solution" in state}
+    taken["iterations"], optimizer.schedule["iterations"] = optimizer.schedule["iterations"], CONVERGED
+    return taken

@@ -120,15 +120,16 @@ class Races:
     profile: PerformanceProfile | None
 
     def to_dict(self) -> dict[str, Any]:
-        """With one problem {label: …}; with several {"problems": {problem: {label: …}}, "performance_profile": …}."""
+        """With one problem {"training": {label: …}}; with several {"races": {problem: {label: …}},
+        "performance_profile": …}."""
         from curvlab.reports.json import plain
 
         found = {
             race.problem: {label: entrant.to_dict() for label, entrant in race.entrants.items()} for race in self.races
         }
         if len(found) == 1:
-            return next(iter(found.values()))
-        return {"problems": found, "performance_profile": plain(self.profile)}
+            return {"training": next(iter(found.values()))}
+        return {"races": found, "performance_profile": plain(self.profile)}
 
     def conditions(self) -> dict[str, Any]:
         """What all runs shared, as plain values: {"seeds", "environment", "problems": {problem: conditions}}."""

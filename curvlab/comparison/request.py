@@ -26,6 +26,7 @@ class Request:
         baseline: an optimizer's name, "ggn" or "hessian".
         settings: label -> setting -> value; the baseline's are under its own name.
         steps: batches of a trajectory; of a race, where it is given for one.
+        warm_start: begin a trajectory with a pass over the training set for everyone's averages, where they have one.
         interval: T2 of all that have one: steps between renewals of their operators.
         dampings: values of a sweep; none without.
         layers: globs over layers; all without.
@@ -43,6 +44,7 @@ class Request:
     baseline: str = BASELINE
     settings: Mapping[str, Mapping[str, Any]] | None = None
     steps: int | None = None
+    warm_start: bool = True
     interval: int = 5
     dampings: tuple[float, ...] = ()
     layers: tuple[str, ...] = ()
@@ -68,6 +70,15 @@ class Request:
             for name in ("epochs", "seconds", "target"):
                 if getattr(self, name) is not None:
                     raise CommandError(f"{name} belongs to a race", do="add --mode training or --mode both")
+            if len(self.seeds) > 1:
+                raise CommandError("directions are of one seed at a time", f"{len(self.seeds)} are given")
+        if self.mode == "training":
+            for name in ("dampings", "layers"):
+                if getattr(self, name):
+                    raise CommandError(f"{name} is about directions", do="add --mode directions or --mode both")
+            for name in ("samples", "batch_size"):
+                if getattr(self.sampling, name) is not None:
+                    raise CommandError(f"{name} is about directions", do="add --mode directions or --mode both")
 
     def asked(self, options: Mapping[str, Any]) -> Request:
         """With other choices by name, those of `sampling` among them.

@@ -59,6 +59,11 @@ class Directions:
         return mean(list(self.mean_cosine.values()))
 
     @property
+    def mean_whole(self) -> Number:
+        """Mean over the steps of the cosine over all layers as one vector."""
+        return mean([one.whole for one in self.agreements])
+
+    @property
     def mean_fisher(self) -> Number:
         """Mean of the Fisher cosines, over steps and then over layers."""
         return mean([mean(values) for values in self.fisher_cosine.values()])
@@ -72,9 +77,11 @@ class Directions:
             "mean_cosine": self.mean_cosine,
             "mean": self.mean,
             "cosine_all": [one.whole for one in self.agreements],
+            "mean_all": self.mean_whole,
             "fisher_cosine": self.fisher_cosine,
             "mean_fisher_cosine": {layer: mean(values) for layer, values in self.fisher_cosine.items()},
             "mean_fisher": self.mean_fisher,
+            "fisher_cosine_all": [one.fisher_whole for one in self.agreements],
             "predicted_decrease": [one.decrease for one in self.agreements],
             "coverage": dict(self.coverage),
             "damping": [dict(point) for point in self.damping],
@@ -87,9 +94,12 @@ class Comparison:
 
     Attributes:
         problem: name of the problem, or path of the model.
-        baseline: what directions are compared with, e.g. "block-fisher".
+        baseline: what directions are compared with, e.g. "block-fisher"; None where only races were run.
         steps: how many batches were shown.
         measured: the steps, from 1, at which directions were compared.
+        warm_start: whether a trajectory began with a pass over the training set for everyone's averages.
+        interval: T2 of everyone, steps between renewals of operators.
+        damping_at: the steps that a sweep of the damping is a mean over.
         optimizers: label -> its directions, in the order asked for; empty when only races were run.
         reference: the baseline beside itself: its settings, and the decrease the quadratic model promises along it.
         training: races, or None.
@@ -101,7 +111,7 @@ class Comparison:
     """
 
     problem: str
-    baseline: str
+    baseline: str | None
     steps: int
     measured: tuple[int, ...]
     optimizers: Mapping[str, Directions]
@@ -113,13 +123,18 @@ class Comparison:
     training: Races | None = None
     notes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    warm_start: bool = False
+    interval: int = 1
+    damping_at: tuple[int, ...] = ()
 
     def __getitem__(self, label: str) -> Directions:
         return self.optimizers[label]
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract `curvlab.comparison/1`: plain values, None for numbers that do not exist; no times, so that
-        the same seed on the same machine gives the same document (races, which are about time, aside)."""
+        """The contract `curvlab.comparison/1`: plain values, None for numbers that do not exist.
+
+        No times in it (races, which are about time, aside): the same call on the same machine gives the same document.
+        """
         from curvlab.reports.json import plain
 
         document = {
@@ -128,6 +143,9 @@ class Comparison:
             "baseline": self.baseline,
             "steps": self.steps,
             "measured": self.measured,
+            "warm_start": self.warm_start,
+            "interval": self.interval,
+            "damping_at": self.damping_at,
             "optimizers": {label: one.to_dict() for label, one in self.optimizers.items()},
             "reference": None if self.reference is None else self.reference.to_dict(),
             "seed": self.seed,
@@ -139,7 +157,7 @@ class Comparison:
         }
         made: dict[str, Any] = plain(document)
         if self.training is not None:
-            made |= {"training": self.training.to_dict(), "race": self.training.conditions()}
+            made |= {**self.training.to_dict(), "race": self.training.conditions()}
         return made
 
     def save_json(self, path: str | Path) -> None:

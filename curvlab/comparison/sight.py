@@ -38,7 +38,7 @@ class Sight:
         self._data: Seen | None = None
         self._batches = 0
         self._closure: Closure | None = None
-        self._before: tuple[Tensor, list[Tensor]] = torch.empty(0), []
+        self._before: tuple[list[Tensor], list[Tensor]] = [], []
         """Random state and buffers as the batch's first run found them."""
 
     @property
@@ -49,7 +49,7 @@ class Sight:
     def look(self, closure: Closure) -> Seen:
         """Run a batch; what `run` of the watches shows from now on is this batch."""
         self._batches += 1
-        self._before = torch.get_rng_state(), [b.clone() for b in self.model.buffers()]
+        self._before = self._random_state(), [b.clone() for b in self.model.buffers()]
         self._closure, self._data = closure, None
         with torch.enable_grad():
             self.seen = self._watch.run(closure, self._gradients, self._pseudo)
@@ -58,15 +58,25 @@ class Sight:
     @contextmanager
     def again(self) -> Iterator[None]:
         """For one more run of the batch: the same dropout masks; random state and buffers are afterwards as now."""
-        now, buffers = torch.get_rng_state(), list(self.model.buffers())
+        now, buffers = self._random_state(), list(self.model.buffers())
         values = [b.clone() for b in buffers]
-        torch.set_rng_state(self._before[0])
+        self._draw_from(self._before[0])
         _fill(buffers, self._before[1])
         try:
             yield
         finally:
-            torch.set_rng_state(now)
+            self._draw_from(now)
             _fill(buffers, values)
+
+    def _random_state(self) -> list[Tensor]:
+        """Of the CPU's generator, and on a GPU of that one too."""
+        device = next(self.model.parameters()).device
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+    def _draw_from(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, next(self.model.parameters()).device)
 
     def linear(self) -> Tensor:
         """Σ g·W, a loss whose gradient is that of the batch: for optimizers that need nothing else of it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from curvlab.analyses.likelihood_choice import choose_likelihood
 from curvlab.analyses.source import moved, open_source
 from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.data.registry import names
-from curvlab.errors import CurvlabError, DataError
+from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.optim.closures import Closure
 from curvlab.problems.batches import batches
@@ -47,6 +48,7 @@ class Subject:
         likelihood: of its output.
         closures: starts the batches, as closures that return the mean loss: endless for a problem, one pass over the
             data for a saved model.
+        warm: starts one pass over the training set for a warm start; nothing for a saved model.
         whole: all the data in parts, as functions that return (mean loss, output) in eval mode.
         settings: optimizer -> what the problem recommends.
         info: what the data is, for the result.
@@ -61,6 +63,7 @@ class Subject:
     model: nn.Module
     likelihood: Likelihood
     closures: Callable[[], Iterator[Closure]]
+    warm: Callable[[], Iterator[Closure]]
     whole: tuple[Part, ...]
     settings: Mapping[str, Mapping[str, Any]]
     info: Mapping[str, Any]
@@ -85,6 +88,12 @@ class Sampling:
     dtype: str = "float32"
     max_memory: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise CommandError(f"{name} is {value}, not a whole number above 0")
+
 
 def of_problem(name: str, sampling: Sampling) -> Subject:
     """A problem at its initial weights; batches are those of a training run with the same seed.
@@ -106,6 +115,9 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
             for x, y in batches(train, size, epoch, sampling.seed, last="drop"):
                 yield lambda x=x, y=y: chosen.loss(model(x), y)  # type: ignore[misc]
 
+    def warm() -> Iterator[Closure]:
+        return islice(closures(), len(train) // size)
+
     def part(start: int) -> tuple[Tensor, Tensor]:
         assert train.y is not None
         with evaluating(model):
@@ -121,6 +133,7 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
         model,
         likelihood(chosen.likelihood),
         closures,
+        warm,
         whole,
         chosen.settings,
         info,
@@ -150,7 +163,8 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     if data is None:
         raise DataError("directions are of a loss, and there is no data", do="give --data NAME or PATH")
     device, dtype = pick_device(sampling.device), getattr(torch, sampling.dtype)
-    model = checkpoint.module.to(device, dtype).eval()
+    model = copy.deepcopy(checkpoint.module).to(device, dtype).eval()
+    model.zero_grad(set_to_none=True)
     source = open_source(
         data, model, samples=sampling.samples or SAMPLES, seed=sampling.seed, max_memory=sampling.max_memory
     )
@@ -167,7 +181,7 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
         notes = (*notes, "targets: the inputs themselves, which the output has the shape of")
     else:
         own_inputs = False
-    size = sampling.batch_size or BATCH_SIZE
+    size = min(sampling.batch_size or BATCH_SIZE, source.samples or BATCH_SIZE)
 
     def run(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor]:
         x, y = moved(batch, device, dtype)
@@ -184,7 +198,7 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     info = {**source.info, "batch_size": size}
     name = "module" if checkpoint.path is None else str(checkpoint.path)
     digest, passes = _hash(source.batches(size)), sum(1 for _ in source.batches(size))
-    return Subject(name, model, chosen, closures, whole, {}, info, digest, first, passes, False, notes)
+    return Subject(name, model, chosen, closures, closures, whole, {}, info, digest, first, passes, False, notes)
 
 
 def _hash(batches: Iterator[tuple[Inputs, Tensor | None]]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.damping_sweep import Point, sweep
 from curvlab.comparison.panel import Panel, finite
@@ -20,6 +22,7 @@ class Measured:
 
     Attributes:
         steps: batches shown.
+        swept: steps that `points` are a mean over.
         at: steps, from 1, that `agreements` are of.
         agreements: label -> one per step; "" is the baseline beside itself.
         points: label -> one per damping.
@@ -29,14 +32,19 @@ class Measured:
     at: tuple[int, ...]
     agreements: dict[str, tuple[Agreement, ...]]
     points: dict[str, tuple[Point, ...]]
+    swept: tuple[int, ...] = ()
 
 
-def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report: Report) -> Measured:
+def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report: Report, warm: bool) -> Measured:
     """Every step: one batch for all, everyone's direction with averages taken along the way, then the baseline moves.
+
+    With `warm`, one pass over the training set comes before: those with a warm start average over it (ren 4.7.2).
 
     Raises:
         NumericalError: the baseline's own direction is not finite.
     """
+    if warm:
+        _warm_start(panel, report)
     gradient, batches = AveragedGradient(), panel.subject.closures()
     found: list[dict[str, Agreement]] = []
     swept = set(_evenly(steps)) if dampings else set()
@@ -47,9 +55,10 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
         seen = panel.look(closure)
         gradient.add(seen.gradients, seen.examples)
         for follower in panel.everyone():
-            follower.take(closure)
+            if follower.failed is None:
+                follower.take(closure)
         averaged = gradient.value()
-        proposals = {label: follower.propose() for label, follower in panel.followers.items()}
+        proposals = {label: follower.attempt(follower.propose) for label, follower in panel.followers.items()}
         baseline = panel.reference.propose(averaged)
         panel.fisher.add(seen, panel.sight.found)
         if not finite(baseline):
@@ -68,8 +77,28 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
     labels = list(found[0])
     merged = {label: _averaged([one[label] for one in points]) for label in points[0]} if points else {}
     return Measured(
-        steps, tuple(range(1, steps + 1)), {label: tuple(one[label] for one in found) for label in labels}, merged
+        steps,
+        tuple(range(1, steps + 1)),
+        {label: tuple(one[label] for one in found) for label in labels},
+        merged,
+        tuple(sorted(swept)),
     )
+
+
+def _warm_start(panel: Panel, report: Report) -> None:
+    """As in training: weights, buffers and random state stay as they were."""
+    buffers = [(b, b.clone()) for b in panel.model.buffers()]
+    with torch.random.fork_rng(devices=[]):
+        for place, closure in enumerate(panel.subject.warm()):
+            report("warm start", place, panel.subject.passes)
+            panel.fisher.add(panel.look(closure), panel.sight.found, mean=True)
+            for follower in panel.everyone():
+                follower.warm(closure)
+    for follower in panel.everyone():
+        follower.settle()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _evenly(steps: int) -> list[int]:

@@ -72,6 +72,8 @@ class Preconditioned(Optimizer):
         self.operators: LastGood[Operator] = LastGood()
         self.unmeasured: dict[str, int] = {}
         self.measured = self.refreshed = 0
+        self._warmed = 0
+        """Examples that the running means of a warm start are of."""
         self._sums: dict[str, State] = {}
         self._rows: dict[str, int] = {}
         self._warming = False
@@ -182,7 +184,7 @@ class Preconditioned(Optimizer):
         self.forget()
         if not fresh:
             return
-        weight = self._weight_of_the_past()
+        weight = self._weight_of_the_past(examples)
         sums = [torch.stack([value.sum() for value in state.values()]).sum() for state in fresh.values()]
         for (name, state), good in zip(fresh.items(), torch.stack(sums).isfinite().tolist(), strict=True):
             if good:
@@ -191,10 +193,12 @@ class Preconditioned(Optimizer):
                 self.unmeasured[name] = self.unmeasured.get(name, 0) + 1
         self.measured += 1
 
-    def _weight_of_the_past(self) -> float:
+    def _weight_of_the_past(self, examples: int) -> float:
+        if self._warming:  # means over examples: a last batch of fewer counts for less
+            before = self._warmed or self.measured * examples
+            self._warmed = before + max(1, examples)
+            return before / self._warmed
         growing = 1 - 1 / (self.measured + 1)
-        if self._warming:
-            return growing
         decay: float = self.schedule["decay"]
         return decay if self.schedule["averaging"] == "constant" else min(growing, decay)
 

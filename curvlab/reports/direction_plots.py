@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvlab.reports.numbers import short
+from curvlab.reports.direction_tables import damping_of
 from curvlab.reports.plots_figure import COLOURS, MOST_PANELS, panels, safe, save_figure
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def cosine_figure(comparison: Comparison) -> Figure:
     for layer, area in zip(layers, axes, strict=True):
         for place, (label, one) in enumerate(found.items()):
             colour, dash = _style(place)
+            label = f"{label}{f' ({damping})' if (damping := damping_of(one)) else ''}"
             values = [float("nan") if v is None else v for v in one.cosine[layer]]
             if len(values) > 1:
                 area.plot(comparison.measured, values, dash, color=colour, linewidth=1.3, label=safe(label))
@@ -47,7 +48,7 @@ def cosine_figure(comparison: Comparison) -> Figure:
             area.set_xlabel("step of the baseline")
         else:
             area.set_xticks([])
-    axes[0].set_ylabel(f"cosine with {comparison.baseline}")
+    axes[0].set_ylabel(f"cosine with {_baseline(comparison)}")
     _finish(figure, axes[0], comparison, len(next(iter(found.values())).layers) - len(layers))
     return figure
 
@@ -76,7 +77,8 @@ def _sweep_line(area: Axes, one: Directions, style: tuple[str, object], label: s
 
 
 def _style(place: int) -> tuple[str, str]:
-    return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
+    """Colours, and dashes for paper without them."""
+    return COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
 
 
 def _frame(area: Axes, title: str) -> None:
@@ -87,8 +89,8 @@ def _frame(area: Axes, title: str) -> None:
 
 
 def _baseline(comparison: Comparison) -> str:
-    settings = {} if comparison.reference is None else comparison.reference.settings
-    return f"{comparison.baseline} (λ = {short(settings['damping'])})" if "damping" in settings else comparison.baseline
+    damping = "" if comparison.reference is None else damping_of(comparison.reference)
+    return f"{comparison.baseline} ({damping})" if damping else str(comparison.baseline)
 
 
 def _finish(figure: Figure, first: Axes, comparison: Comparison, more: int) -> None:
@@ -96,8 +98,10 @@ def _finish(figure: Figure, first: Axes, comparison: Comparison, more: int) -> N
     width = figure.get_figwidth()
     columns = min(len(labels), max(2, int(width / 1.6)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
+    averages = "warm start" if comparison.warm_start else "no warm start"
     rest = f", {more} more layers not shown" if more else ""
     data = str(comparison.data.get("source", "")).partition(" (")[0]
     where = f"{comparison.problem} on {data}, batches of {comparison.data.get('batch_size')}, seed {comparison.seed}"
+    where += f", {averages}, T2 = {comparison.interval}" if len(comparison.measured) > 1 else ""
     title = f"directions beside {_baseline(comparison)}: {where}{rest}"
     figure.suptitle(safe(title, int(13.5 * width)), fontsize="medium" if width > 8 else "small")

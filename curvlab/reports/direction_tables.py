@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Column = tuple[str, list[str]]
 SPARK, NAME = 12, 24
+SYMBOLS = {"adam": "ε", "rmsprop": "ε", "tnt": "ε", "shampoo": "ε", "lnb": "γ", "fop": "ε"}
+"""What the papers call an optimizer's damping; λ where nothing stands here."""
 
 
 def print_directions(console: Console, comparison: Comparison) -> None:
@@ -79,8 +81,8 @@ def print_plan(console: Console, plan: Plan) -> None:
 def _heading(comparison: Comparison) -> str:
     data, way = comparison.data, f"{comparison.steps} steps of its trajectory"
     if len(comparison.measured) == 1:
-        way = f"the weights of the model, {comparison.steps} batches"
-    settings = "" if comparison.reference is None else _damping(comparison.reference)
+        way = f"the weights of the model, {comparison.steps} batch{'es' if comparison.steps > 1 else ''}"
+    settings = "" if comparison.reference is None else damping_of(comparison.reference)
     damped = f" ({settings})" if settings else ""
     return (
         f"Directions beside {comparison.baseline}{damped} on {comparison.problem}: {way}, "
@@ -92,8 +94,9 @@ def _overall(comparison: Comparison, rows: Sequence[Directions]) -> list[Column]
     reference = comparison.reference
     base = None if reference is None else [one.decrease for one in reference.agreements]
     columns = [
-        ("damping", [_damping(one) or ABSENT for one in rows]),
+        ("damping", [damping_of(one) or ABSENT for one in rows]),
         ("cosine", [_cosine(one.mean) for one in rows]),
+        ("as one", [_cosine(one.mean_whole) for one in rows]),
         ("lowest layer", [_cosine(min(_there(one.mean_cosine.values()), default=None)) for one in rows]),
         ("in F", [_cosine(one.mean_fisher) for one in rows]),
     ]
@@ -118,7 +121,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     remarks = [
         "cosine: between the optimizer's direction and the baseline's, mean over layers"
         + (" and steps" if len(comparison.measured) > 1 else ""),
-        "in F: the same in the metric of the exact Fisher blocks",
+        "as one: the same of all layers together as one vector; in F: in the metric of the exact Fisher blocks",
     ]
     if comparison.reference is not None:
         remarks.append(
@@ -130,9 +133,10 @@ def _remarks(comparison: Comparison) -> list[str]:
     return [*remarks, *(f"note: {note}" for note in comparison.notes)]
 
 
-def _damping(one: Directions) -> str:
+def damping_of(one: Directions) -> str:
+    """`λ 0.1`, by the symbol that its paper has for it; empty where there is none."""
     name = next((name for name in ("damping", "ridge") if name in one.settings), None)
-    return "" if name is None else f"{'λ' if name == 'damping' else 'γ'} {short(one.settings[name])}"
+    return "" if name is None else f"{SYMBOLS.get(one.optimizer, 'λ')} {short(one.settings[name])}"
 
 
 def _relative(one: Directions, base: Sequence[float | None]) -> str:

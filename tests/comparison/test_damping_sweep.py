@@ -11,14 +11,15 @@ from curvlab.comparison.damping_sweep import sweep
 from curvlab.comparison.panel import Panel
 from curvlab.comparison.subject import Sampling, of_problem
 
-OPTIMIZERS = ["kfac", "ekfac", "tnt", "shampoo", "block-fisher", "lnb", "adam"]
+OPTIMIZERS = ["kfac", "ekfac", "tnt", "shampoo", "block-fisher", "adam", "rmsprop"]
+ALL = [*OPTIMIZERS, "lnb"]
 
 
 def panel_after_steps(steps: int) -> tuple[Panel, dict[str, torch.Tensor]]:
     subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
     contestants = [
-        Contestant(f"{name}!", name, {"inverse_interval": 1} if name not in ("lnb", "adam") else {})
-        for name in OPTIMIZERS
+        Contestant(f"{name}!", name, {"inverse_interval": 1} if name not in ("lnb", "adam", "rmsprop") else {})
+        for name in ALL
     ]
     panel = Panel(subject, contestants, Contestant("b", "block-fisher", {"lr": 0.05, "inverse_interval": 1}), 0)
     batches = subject.closures()
@@ -36,7 +37,8 @@ def test_at_its_own_damping_every_optimizer_has_its_own_direction() -> None:
     baseline = panel.reference.direction(gradient)
     own = {label: one.optimizer.direction(gradient) for label, one in panel.followers.items()}
     expected = panel.measure(own, baseline, gradient)
-    for label, follower in panel.followers.items():
+    for label in (f"{name}!" for name in OPTIMIZERS):
+        follower = panel.followers[label]
         assert follower.damping_name is not None
         value = follower.optimizer.param_groups[0][follower.damping_name]
         point = sweep(panel, gradient, [value])[label][0]
@@ -56,9 +58,36 @@ def test_afterwards_all_is_as_before() -> None:
 
 def test_with_a_large_damping_kfac_and_the_baseline_are_the_gradient() -> None:
     """With λ → ∞ both are ∝ g (methods.md 6). TNT is not: a weight has two factors (ε²), its bias one (ε)."""
-    found = compare("wine-mlp", ["sgd", "kfac"], steps=3, dtype="float64", batch_size=10, dampings=[1e8])
+    found = compare("wine-mlp", ["sgd", "kfac"], steps=3, dtype="float64", batch_size=10, dampings=[1e12])
     assert found.reference is not None
     assert found["sgd"].damping == ()  # nothing to damp
     (point,) = found["kfac"].damping
-    assert point["value"] == 1e8
+    assert point["value"] == 1e12
     assert point["mean"] == pytest.approx(found.reference.damping[0]["mean"], abs=1e-5)
+
+
+def test_lnb_is_solved_to_the_end_wherever_its_run_has_been() -> None:
+    """The sweep's point does not depend on the ridge, and so on the last solution, of the run; it is that of M + γI."""
+    points = []
+    for ridge in (1e-3, 10.0):
+        subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
+        lnb = Contestant("lnb", "lnb", {"ridge": ridge, "lr": 0.0})
+        panel = Panel(subject, [lnb], Contestant("b", "sgd", {"lr": 0.0}), 0)
+        batches = subject.closures()
+        for _ in range(3):
+            closure = next(batches)
+            seen = panel.look(closure)
+            for follower in panel.everyone():
+                follower.take(closure)
+                follower.propose()
+        points.append(sweep(panel, seen.gradients, [0.01])["lnb"][0].cosine)
+        assert "solution" in panel.followers["lnb"].optimizer.state[subject.model.fc1.weight]
+    assert points[0] == pytest.approx(points[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fop", "kbfgs", "sgd"])
+def test_what_has_no_damping_of_its_own_is_not_swept(name: str) -> None:
+    found = compare("wine-mlp", [name, "kfac"], steps=2, batch_size=10, dampings=[0.1])
+    assert found[name].damping == ()
+    assert len(found["kfac"].damping) == 1
+    assert found.damping_at == (1, 2)

@@ -15,9 +15,9 @@ from curvlab.comparison.panel import Panel
 from curvlab.comparison.results import Comparison
 from curvlab.comparison.subject import Sampling, Subject, of_problem
 from curvlab.comparison.trajectory import along_trajectory
-from curvlab.errors import CurvlabError
+from curvlab.errors import CurvlabError, NumericalError
 from curvlab.likelihoods import likelihood
-from curvlab.optim import create
+from curvlab.optim import KFAC, create
 from curvlab.optim.watch import Seen
 from tests import oracles
 
@@ -66,7 +66,7 @@ def test_the_trajectory_is_that_of_the_baseline_alone() -> None:
     subject = of_problem("wine-mlp", sampling)
     settings = {"lr": 0.05, "damping": 0.1, "empirical": True, "inverse_interval": 1}
     panel = Panel(subject, [Contestant("kfac", "kfac")], Contestant("b", "block-fisher", settings), 3)
-    along_trajectory(panel, 6, (), silent)
+    along_trajectory(panel, 6, (), silent, warm=False)
     alone = of_problem("wine-mlp", sampling)
     optimizer = create("block-fisher", alone.model, likelihood="categorical", **settings)
     batches = alone.closures()
@@ -114,9 +114,9 @@ def test_one_forward_feeds_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     names = ["sgd", "adam", "kfac", "ekfac", "tnt", "shampoo", "lnb", "fop"]
     panel = Panel(subject, [Contestant(name, name) for name in names], Contestant("b", "block-fisher"), 0)
-    along_trajectory(panel, 1, (), silent)  # finds the blocks by a small forward of its own
+    along_trajectory(panel, 1, (), silent, warm=False)  # finds the blocks by a small forward of its own
     subject.model.register_forward_hook(count)
-    along_trajectory(panel, 3, (), silent)
+    along_trajectory(panel, 3, (), silent, warm=False)
     assert calls == 3
 
 
@@ -125,7 +125,9 @@ def test_cosines_and_decrease_are_those_of_dense_matrices() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x, y = torch.randn(9, 4).double(), torch.randint(0, 2, (9,))
-    subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", x, 1, True)
+    subject = Subject(
+        "mine", model, likelihood("categorical"), lambda: iter(()), lambda: iter(()), (), {}, {}, "", x, 1, True
+    )
     panel = Panel(subject, [], Contestant("b", "block-fisher", {"empirical": True}), 0)
     closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
     seen = panel.look(closure)
@@ -175,7 +177,9 @@ def test_dropout_and_batch_norm_go_on_as_if_nobody_had_looked_twice() -> None:
     def run(contestants: list[Contestant]) -> tuple[dict[str, Tensor], list[Seen]]:
         torch.manual_seed(2)
         model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
-        subject = Subject("mine", model, likelihood("categorical"), lambda: iter(()), (), {}, {}, "", x, 1, True)
+        subject = Subject(
+            "mine", model, likelihood("categorical"), lambda: iter(()), lambda: iter(()), (), {}, {}, "", x, 1, True
+        )
         panel = Panel(subject, contestants, Contestant("b", "sgd"), 0)
         seen = []
         for _ in range(3):
@@ -215,6 +219,12 @@ def test_layers_can_be_chosen() -> None:
         (["kfac"], {"steps": 0}, "steps is 0"),
         (["kfac"], {"dampings": [0.0]}, "a damping is 0.0"),
         (["kfac"], {"epochs": 3}, "epochs belongs to a race"),
+        (["kfac"], {"seeds": (0, 1)}, "directions are of one seed at a time"),
+        (["kfac"], {"samples": 0}, "samples is 0"),
+        (["kfac"], {"settings": {"kfac": {"step_size": "mvp"}}}, "kfac.step_size is about the length of steps"),
+        (["sgd"], {"baseline": "kfac", "settings": {"kfac": {"adapt_damping": True}}}, "is about the length of steps"),
+        (["kfac"], {"mode": "training", "dampings": [0.1]}, "dampings is about directions"),
+        (["kfac"], {"mode": "both", "layers": ["nope"], "epochs": 1}, "no layer is called nope"),
         (["kfac"], {"stepz": 3}, "compare has no option 'stepz'"),
         ([], {}, "no optimizer is given"),
         (["kfac"], {"settings": {"block-fisher": {"damping": -1.0}}}, "damping"),
@@ -228,3 +238,30 @@ def test_what_is_wrong_is_said(optimizers: list[str], options: dict[str, object]
 def test_a_baseline_that_leaves_the_numbers_says_so() -> None:
     with pytest.raises(CurvlabError, match="the baseline's direction is not finite at step"):
         compare("diabetes-mlp", ["kfac"], baseline="sgd", steps=9, settings={"sgd": {"lr": 1e30}})
+
+
+def test_a_warm_start_is_one_pass_for_those_that_have_one() -> None:
+    """As `warm_start` of the optimizer itself, of the data's own targets; weights and buffers stay."""
+    sampling = Sampling(dtype="float64", batch_size=10)
+    subject, alone = (of_problem("wine-mlp", sampling) for _ in range(2))
+    settings = {"empirical": True, "damping": 0.1, "inverse_interval": 1}
+    panel = Panel(subject, [Contestant("x", "kfac", settings)], Contestant("b", "sgd", {"lr": 0.0}), 0)
+    along_trajectory(panel, 1, (), silent, warm=True)
+    optimizer = create("kfac", alone.model, likelihood="categorical", lr=0.0, **settings)
+    optimizer.warm_start(list(alone.warm()))
+    optimizer.step(next(alone.closures()))
+    averages = panel.followers["x"].optimizer.averages
+    for name, state in optimizer.averages.items():
+        for key, value in state.items():
+            torch.testing.assert_close(averages[name][key], value, rtol=1e-10, atol=1e-12)
+
+
+def test_a_follower_that_fails_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: KFAC, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise NumericalError("the inverse of block 'fc1' failed")
+
+    monkeypatch.setattr(KFAC, "update", fails)
+    found = quick(["kfac", "sgd"])
+    assert set(found["kfac"].agreements[0].cosine.values()) == {None}
+    assert found["sgd"].mean is not None
+    assert "kfac: no direction any more: the inverse of block 'fc1' failed" in found.notes

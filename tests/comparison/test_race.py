@@ -134,7 +134,7 @@ def test_median_and_range_over_seeds():
 
 
 def test_the_dictionary_is_the_contract():
-    found = race(on_wine({"adam": {}}, epochs=None, steps=2, target="train.loss<0.5")).to_dict()
+    found = race(on_wine({"adam": {}}, epochs=None, steps=2, target="train.loss<0.5")).to_dict()["training"]
     (run,) = found["adam"]["seeds"]
     assert {"loss", "seconds", "time_to_target", "diverged", "peak_memory", "state_bytes"} <= set(run)
     assert {"train", "warm_start", "evaluation"} <= set(run["seconds"])
@@ -152,7 +152,7 @@ def test_several_problems_have_a_profile():
     assert found.profile is None, "one problem with a target is no profile"
     found = race(replace(settings, target="epoch>=1", epochs=1))
     document = found.to_dict()
-    assert list(document["problems"]) == ["wine-mlp", "diabetes-mlp"]
+    assert list(document["races"]) == ["wine-mlp", "diabetes-mlp"]
     profile = document["performance_profile"]
     times = {name: found.races[0].entrants[name].time_to_target.median for name in BOTH}
     assert profile["ratios"]["kfac"]["wine-mlp"] == pytest.approx(times["kfac"] / min(times.values()))

@@ -75,7 +75,7 @@ def test_the_time_to_the_target_is_on_the_clock_of_training(monkeypatch):
 
 
 def test_a_target_that_nobody_meets_is_null():
-    found = race(on_wine(target="train.loss<1e-9")).to_dict()
+    found = race(on_wine(target="train.loss<1e-9")).to_dict()["training"]
     assert [one["seeds"][0]["time_to_target"] for one in found.values()] == [None, None]
     assert found["sgd"]["over_seeds"]["time_to_target"] == {"median": None, "min": None, "max": None}
     assert found["sgd"]["over_seeds"]["met"] == 0

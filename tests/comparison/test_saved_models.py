@@ -57,13 +57,25 @@ def test_they_are_those_of_statistics_over_the_whole_data() -> None:
 def test_the_batches_do_not_matter_to_means() -> None:
     x, y = data()
     settings = {name: {"empirical": True} for name in ("kfac", "block-fisher")}
-    names = ["kfac", "sgd"]
-    small, large = (
-        curvlab.compare(network(), names, data=(x, y), batch_size=size, dtype="float64", settings=settings)
-        for size in (10, 30)
-    )
-    for label in names:
-        assert small[label].mean_cosine == pytest.approx(large[label].mean_cosine, abs=1e-9)
+    names = ["kfac", "sgd", "lnb"]
+    whole = curvlab.compare(network(), names, data=(x, y), batch_size=30, dtype="float64", settings=settings)
+    for size in (7, 10, 29):  # also where a last batch is short
+        found = curvlab.compare(network(), names, data=(x, y), batch_size=size, dtype="float64", settings=settings)
+        for label in names:
+            assert found[label].mean_cosine == pytest.approx(whole[label].mean_cosine, abs=1e-9), (label, size)
+            assert found[label].mean_fisher == pytest.approx(whole[label].mean_fisher, abs=1e-9)
+        assert found["kfac"].agreements[0].decrease == pytest.approx(whole["kfac"].agreements[0].decrease, rel=1e-9)
+
+
+def test_the_callers_network_stays_as_it_is() -> None:
+    model = network().train()
+    x, y = data()
+    nn.functional.cross_entropy(model(x), y).backward()
+    gradient = model[0].weight.grad.clone()
+    curvlab.compare(model, ["sgd"], data=(x, y))
+    assert model.training
+    assert model[0].weight.dtype == torch.float64
+    torch.testing.assert_close(model[0].weight.grad, gradient, rtol=0, atol=0)
 
 
 def test_a_file_that_names_its_data_needs_nothing_more() -> None:

@@ -17,7 +17,7 @@ from curvlab.reports.direction_tables import print_directions
 def made(layers: int, steps: int, swept: bool = False) -> Comparison:
     def one(value: float | None) -> Agreement:
         names = [f"layer{k}" for k in range(layers)]
-        return Agreement(dict.fromkeys(names, value), value, dict.fromkeys(names, value), value)
+        return Agreement(dict.fromkeys(names, value), value, dict.fromkeys(names, value), value, value)
 
     points = tuple({"value": v, "mean": 0.5, "cosine": {"layer0": 0.5}} for v in (0.01, 0.1)) if swept else ()
     found = {
@@ -39,12 +39,12 @@ def printed(comparison: Comparison, width: int = 100) -> str:
 def test_the_table_has_means_shares_and_notes() -> None:
     text = printed(made(2, 3, swept=True))
     (row,) = [line for line in text.splitlines() if line.startswith("kfac") and "λ" in line]
-    assert row.split() == ["kfac", "λ", "0.100", "0.250", "0.250", "0.250", "0.500", "▃▃▃"]
+    assert row.split() == ["kfac", "λ", "0.100", "0.250", "0.250", "0.250", "0.250", "0.500", "▃▃▃"]
     assert "note: remember" in text
     assert "Mean cosine by damping" in text
     assert "\x1b" not in text
     (red,) = [line for line in text.splitlines() if "red" in line and "×" in line]
-    assert red.split()[-5:] == ["–", "–", "–", "–", "×××"]
+    assert red.split()[-6:] == ["–", "–", "–", "–", "–", "×××"]
 
 
 @pytest.mark.parametrize("width", [60, 100])
