@@ -8,12 +8,12 @@ import warnings
 
 import torch
 
-from benchmarks import factors, fop, lnb, memory, optimizer_memory, spectra, steps, timing
+from benchmarks import factors, fop, kbfgs_steps, lnb, memory, optimizer_memory, spectra, steps, timing
 from benchmarks.networks import mlp, resnet18
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
-PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory", "fop", "lnb"]
+PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory", "fop", "lnb", "kbfgs"]
 parser.add_argument("--only", choices=PARTS, action="append", help="repeatable")
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 parser.add_argument("--cpu-time", action="store_true", help="one thread, time spent computing: for busy machines")
@@ -43,3 +43,5 @@ if "fop" in wanted:
     fop.measure(arguments.rounds)
 if "lnb" in wanted:
     lnb.measure(arguments.rounds)
+if "kbfgs" in wanted:
+    kbfgs_steps.measure(max(3, arguments.rounds // 3))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from benchmarks import timing
 from curvlab.optim import create
-from curvlab.optim.preconditioned import Preconditioned
 from curvlab.problems.batches import batches
 from curvlab.problems.problem import Problem
 from curvlab.problems.split import Split
@@ -62,12 +61,23 @@ class Contender:
 
 @dataclass(frozen=True)
 class Course:
-    """What everyone runs on."""
+    """What everyone runs on.
+
+    Attributes:
+        problem: with its network.
+        split: its data.
+        epochs: at most.
+        seed: of weights, order and pseudo-targets.
+        seconds: of training at most, the warm start included; a course ends with the epoch in which they are over.
+        every: epochs between evaluations.
+    """
 
     problem: Problem
     split: Split
     epochs: int
     seed: int
+    seconds: float = math.inf
+    every: int = 1
 
 
 def train(course: Course, contender: Contender, target: float | None = None) -> Curve:
@@ -77,7 +87,7 @@ def train(course: Course, contender: Contender, target: float | None = None) -> 
     settings = dict(contender.settings)
     optimizer = create(contender.optimizer, model, likelihood=chosen.likelihood, **settings)
     seconds, points, diverged = 0.0, [], False
-    if isinstance(optimizer, Preconditioned):
+    if optimizer.warms:
         start = timing.CLOCK()
         optimizer.warm_start(lambda x=x, y=y: chosen.loss(model(x), y) for x, y in _epoch(course, 0))
         seconds = timing.CLOCK() - start
@@ -87,6 +97,9 @@ def train(course: Course, contender: Contender, target: float | None = None) -> 
             for x, y in _epoch(course, epoch - 1):
                 optimizer.step(lambda x=x, y=y: chosen.loss(model(x), y))
             seconds += timing.CLOCK() - start
+        over = epoch == course.epochs or seconds >= course.seconds
+        if epoch % course.every and not over:
+            continue
         losses = [
             evaluate(model, chosen, part, chosen.batch_size)["loss"] for part in (course.split.train, course.split.test)
         ]
@@ -94,7 +107,7 @@ def train(course: Course, contender: Contender, target: float | None = None) -> 
             break
         points.append(Point(epoch, seconds, *losses))
         print(f"{contender.label}, seed {seed}, {points[-1]}", file=sys.stderr, flush=True)
-        if target is not None and losses[0] <= target:
+        if over or (target is not None and losses[0] <= target):
             break
     return Curve(contender.label, seed, tuple(points), diverged)
 

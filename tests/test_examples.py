@@ -26,6 +26,7 @@ SAYS = {
     "lnb_curves.py": "U-Net on shapes",
     "lnb_factorisation.py": "below Adam's best",
     "lnb_inverted_digits.py": "best of adam",
+    "kbfgs_ablation.py": "K-BFGS-20",
     "train_digits_cnn.py": "saved to",
 }
 WITH_PLOT = ("fop_booth_himmelblau.py", "lnb_curves.py")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from curvlab.data.arrays import read_npy, read_npz, read_safetensors, read_torch
 from curvlab.data.budget import within
+from curvlab.data.curves import read_curves
 from curvlab.data.dataset import Dataset
 from curvlab.data.discs_and_squares import read_discs_and_squares
 from curvlab.data.embedded import embedded
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 GAUSSIAN_SAMPLES = 1024
 """How many random examples there are when nobody says."""
-GENERATED: dict[str, Callable[[], Dataset]] = {"linear-map": read_linear_map, "shapes": read_discs_and_squares}
+GENERATED: dict[str, Callable[[], Dataset]] = {
+    "linear-map": read_linear_map,
+    "shapes": read_discs_and_squares,
+    "curves": read_curves,
+}
 """Datasets that are computed, always the same, when they are asked for."""
 
 

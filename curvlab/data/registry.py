@@ -105,6 +105,14 @@ ENTRIES = (
         "curvlab",
     ),
     Entry(
+        "curves",
+        "SYNTHETIC: smooth curves through three random points",
+        12_000,
+        "1x28x28 in [0, 1]",
+        None,
+        "curvlab, after Hinton & Salakhutdinov 2006",
+    ),
+    Entry(
         "gaussian",
         "SYNTHETIC: independent standard normal inputs",
         None,

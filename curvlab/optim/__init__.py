@@ -7,6 +7,8 @@ from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.ekfac import EKFAC
 from curvlab.optim.fop import FOP
 from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
+from curvlab.optim.kbfgs import KBFGS, KBFGSL
+from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
 from curvlab.optim.kfac import KFAC
 from curvlab.optim.lnb import LNB
 from curvlab.optim.registry import OPTIMIZERS, create
@@ -18,6 +20,10 @@ from curvlab.optim.tnt import TNT
 __all__ = [
     "EKFAC",
     "FOP",
+    "KBFGS",
+    "KBFGS20",
+    "KBFGSL",
+    "KBFGSL20",
     "KFAC",
     "LNB",
     "OPTIMIZERS",

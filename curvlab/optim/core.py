@@ -22,7 +22,7 @@ from curvlab.errors import CurvlabError
 from curvlab.optim.closures import Closure, checked_loss, closure_of
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
 from curvlab.optim.parameter_groups import parameter_groups
-from curvlab.optim.saved_state import check_state, moved
+from curvlab.optim.saved_state import check_state, restore, saved
 
 Named = dict[str, Tensor]
 """Tensors by parameter name."""
@@ -77,6 +77,10 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def failures(self) -> dict[str, int]:
         """Unit -> how often in a row its newest inverse failed; units without a failure are left out."""
+        return {}
+
+    def counters(self) -> dict[str, Any]:
+        """What else a log should hold of the run so far, plain numbers by name. It may wait for the device."""
         return {}
 
     def current_damping(self) -> float | None:
@@ -137,6 +141,11 @@ class Optimizer(torch.optim.Optimizer):
             self.forget()
             self.skipped += 1
             return {}
+
+    @property
+    def gathered(self) -> bool:
+        """Whether batches wait for the next step."""
+        return bool(self._gathered)
 
     def accumulate(self, closure: Closure) -> Tensor:
         """Add a batch to the next step: losses are means, so that batches count by their number of examples."""
@@ -294,15 +303,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, by parameter name: continuing after a load equals never having stopped."""
-        groups = [{**group, "params": [self.names[id(p)] for p in group["params"]]} for group in self.param_groups]
-        return {
-            "optimizer": self.name,
-            "shapes": {self.names[id(p)]: list(p.shape) for p in self.parameters()},
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "state": {self.names[id(p)]: dict(values) for p, values in self.state.items()},
-            "param_groups": groups,
-        }
+        return saved(self)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -312,14 +313,9 @@ class Optimizer(torch.optim.Optimizer):
             CurvlabError: it is of another optimizer, or of a model with other parameters. Nothing has changed then.
         """
         check_state(self.name, state_dict, {self.names[id(p)]: list(p.shape) for p in self.parameters()})
-        byname = dict(self.model.named_parameters())
         self._gathered, self._examples = {}, 0
         self.forget()
-        self.steps, self.skipped = state_dict["steps"], state_dict["skipped"]
-        self.param_groups = [{**g, "params": [byname[n] for n in g["params"]]} for g in state_dict["param_groups"]]
-        self.state.clear()
-        for name, values in state_dict["state"].items():
-            self.state[byname[name]] = moved(dict(values), byname[name])
+        restore(self, state_dict)
 
 
 def finite(tensors: Mapping[str, Tensor]) -> bool:

@@ -16,9 +16,13 @@ from curvlab.optim.ekfac import EKFAC
 from curvlab.optim.fop import FOP
 from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings
 from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
+from curvlab.optim.kbfgs import KBFGS, KBFGSL
+from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
 from curvlab.optim.kfac import KFAC
 from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
+from curvlab.optim.quasi_newton import KroneckerQuasiNewton
+from curvlab.optim.quasi_newton_settings import QuasiNewtonSettings
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
 from curvlab.optim.shampoo import Shampoo
@@ -36,6 +40,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
         TNT,
         Shampoo,
         BlockFisher,
+        KBFGS20,
+        KBFGSL20,
+        KBFGS,
+        KBFGSL,
         LNB,
         FOP,
         HypergradientDescent,
@@ -61,12 +69,14 @@ def create(name: str, model: nn.Module, *, likelihood: str | None = None, **sett
         do = f"did you mean {close[0]!r}" if close else f"there are {', '.join(OPTIMIZERS)}"
         raise CurvlabError(f"there is no optimizer {name!r}", "", do)
     kind: Any = OPTIMIZERS[name]
-    known = set(inspect.signature(kind).parameters) - {"model", "likelihood", "shared"}
+    known = set(inspect.signature(kind).parameters) - {"model", "likelihood", "shared", "settings"}
     if issubclass(kind, Preconditioned):
         known |= set(Shared.__annotations__)
         settings = {"likelihood": likelihood, **settings}
     if issubclass(kind, HypergradientOptimizer):
         known |= set(HypergradientSettings.__annotations__)
+    if issubclass(kind, KroneckerQuasiNewton):
+        known |= set(QuasiNewtonSettings.__annotations__)
     unknown = sorted(set(settings) - known - {"likelihood"})
     if unknown:
         raise CurvlabError(f"{name} has no setting {unknown[0]!r}", "", f"there are {', '.join(sorted(known))}")

@@ -1,14 +1,40 @@
-"""Saved states: whether one fits, and its tensors on the device and in the type of the model that takes it over."""
+"""Saved states: what every optimizer saves, whether a state fits, and how a model of another device takes it over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from curvlab.errors import CurvlabError
+
+if TYPE_CHECKING:
+    from curvlab.optim.core import Optimizer
+
+
+def saved(optimizer: Optimizer) -> dict[str, Any]:
+    """Name, shapes, counts, groups and the state of every parameter, by parameter name."""
+    names = optimizer.names
+    return {
+        "optimizer": optimizer.name,
+        "shapes": {names[id(p)]: list(p.shape) for p in optimizer.parameters()},
+        "steps": optimizer.steps,
+        "skipped": optimizer.skipped,
+        "state": {names[id(p)]: dict(values) for p, values in optimizer.state.items()},
+        "param_groups": [{**g, "params": [names[id(p)] for p in g["params"]]} for g in optimizer.param_groups],
+    }
+
+
+def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Put back what `saved` gave; `check_state` has found that it fits."""
+    byname = dict(optimizer.model.named_parameters())
+    optimizer.steps, optimizer.skipped = state["steps"], state["skipped"]
+    optimizer.param_groups = [{**g, "params": [byname[n] for n in g["params"]]} for g in state["param_groups"]]
+    optimizer.state.clear()
+    for name, values in state["state"].items():
+        optimizer.state[byname[name]] = moved(dict(values), byname[name])
 
 
 def moved(value: Any, like: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""Σ a over all rows of features, without forming the rows of a convolution: a patch of the sum is the sum of patches."""
+"""Σ a over all rows of features, the rows of a convolution not formed: a patch of the sum is the sum of patches."""
 
 from __future__ import annotations
 

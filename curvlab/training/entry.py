@@ -16,6 +16,7 @@ Entry = dict[str, Any]
 | lr, damping | of the last step; damping null where the optimizer has none |
 | failures, skipped | inverses that failed in a row, summed over blocks; steps not taken for gradients not finite |
 | memory, device_memory | peak bytes: of the process, and of CUDA's allocator, or null |
+| counters | what the optimizer counts, where it does: the pairs of K-BFGS (docs/kbfgs.md) |
 """
 
 OPTIONAL = ("damping", "memory", "device_memory")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class TrainingResult:
         gates: {"expression", "holds", "evidence"} for each of `fail_if`.
         skipped: steps not taken because the gradient was not finite.
         failures: block -> inverses that failed in a row, where there were any at the end.
+        counters: what the optimizer counted (the pairs of K-BFGS); empty for one that counts nothing.
         coverage: how parameters are treated -> how many numbers are.
         memory: {"peak", "device_peak", "state"}: bytes of the process, of CUDA's allocator, of the optimizer's state.
         seed: of everything random.
@@ -69,6 +70,7 @@ class TrainingResult:
     folder: Path
     notes: tuple[str, ...] = ()
     gates: tuple[Mapping[str, Any], ...] = ()
+    counters: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The contract `curvlab.training/1`; numbers that do not exist are None."""

@@ -176,7 +176,7 @@ class Run:
     def line(self) -> Entry:
         """The line of metrics for now, nothing evaluated."""
         self._read()
-        losses = self._losses
+        losses, counters = self._losses, self.optimizer.counters()
         return {
             "step": self.step,
             "epoch": self.epochs(),
@@ -190,6 +190,7 @@ class Run:
             "skipped": self.optimizer.skipped,
             "memory": peak_memory(),
             "device_memory": peak_device_memory(self.device),
+            **({"counters": counters} if counters else {}),
         }
 
     # Files.

@@ -218,6 +218,7 @@ def _result(run: Run, outcome: Outcome, target: Target | None, notes: tuple[str,
         target=None if target is None else {"expression": target.gate.text, "met": met},
         skipped=optimizer.skipped,
         failures={unit: count for unit, count in optimizer.failures.items() if count},
+        counters=optimizer.counters(),
         coverage=dict(coverage),
         memory={
             "peak": line["memory"],

@@ -1,0 +1,290 @@
+"""The Kronecker-factored quasi-Newton step: p = H_G m H_A, W ← W − α(p + γW), the batch again, H ← BFGS(H, s, y)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.kbfgs import Recipe, Shown, quasi_newton_units, shown
+from curvlab.curvatures.kbfgs_inverses import tallies
+from curvlab.curvatures.layer_inverses import Before, LayerInverses
+from curvlab.errors import CurvlabError
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named, Optimizer, finite
+from curvlab.optim.hyperparameters import Bound, check
+from curvlab.optim.quasi_newton_settings import BOUNDS
+from curvlab.optim.saved_state import moved
+from curvlab.optim.second_sample import Part, Sampler
+from curvlab.optim.watch import Watch
+
+
+class KroneckerQuasiNewton(Optimizer):
+    """An optimizer whose inverses learn from pairs (s, y): of h and ∂ℓ/∂h by a second sample, of A by its action.
+
+    Args:
+        model: the network.
+        lr: α.
+        damping: λ. Parameters of no block follow the gradient's average at the rate α/λ (ren 3.4.3).
+        settings: see `QuasiNewtonSettings`, complete.
+        recipe: what else `Recipe` takes.
+
+    Attributes:
+        units: the layers with inverses; known after the first step.
+        averages: layer -> A, where it is averaged.
+        inverses: H_A and H_G of all of them.
+    """
+
+    bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
+    needs_closure: ClassVar[bool] = True
+    warms: ClassVar[bool] = True
+    averages_gradient: ClassVar[bool] = False
+    """Whether m ← βm + (1 − β)g and not βm + g."""
+
+    def __init__(self, model: nn.Module, lr: float, damping: float, settings: Mapping[str, Any], **recipe: Any) -> None:
+        own = ("interval", "double_gradient", "skip", "mu", "decay")
+        self.schedule: dict[str, Any] = {name: settings[name] for name in own}
+        recipe |= {name: settings[name] for name in ("skip", "mu", "decay")}
+        defaults = {"lr": lr, "damping": damping, **{name: settings[name] for name in ("momentum", "weight_decay")}}
+        limited = {name: value for name, value in recipe.items() if name != "pairs" or value is not None}
+        check(self.name, {**defaults, **limited, **self.schedule}, self.bounds)
+        super().__init__(model, defaults, settings.get("groups"))
+        self.recipe = Recipe(**recipe)
+        self.units: list[Unit] = []
+        self.inverses = LayerInverses(self.recipe)
+        self.averages = self.inverses.averages
+        self.sampler = Sampler(Watch(model, self.name))
+        self._looking: Watch | None = None
+        """Sees inputs alone, during a warm start."""
+        self._trainable: frozenset[str] = frozenset()
+        self._covered: set[str] = set()
+        self._shown: dict[str, Shown] = {}
+        self._pending: tuple[list[Part], dict[str, Before]] = [], {}
+        self._second: tuple[Named, int] = {}, 0
+        """Gradient of the second sample of the step before, and its N."""
+        self._examples_now = 0
+        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
+
+    # What a batch shows.
+
+    def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
+        """Loss, examples and gradients of a batch; where an update is due, what it shows of every layer as well."""
+        if self._looking is not None:
+            return self._looked(closure, self._looking)
+        due = self.steps % self.schedule["interval"] == 0
+        if not due and not self._changed():
+            return super().evaluate(closure)
+        seen = self.sampler.first(closure, self.gradients_of, keep=due)
+        self._find_units(self.sampler.watch)
+        with torch.no_grad(), self.full_precision():
+            for unit in self.units if due else ():
+                if unit.name in seen.samples:
+                    fresh = shown(seen.samples[unit.name], **self.inverses.shows(unit))
+                    old = self._shown.get(unit.name)
+                    self._shown[unit.name] = fresh if old is None else old.joined(fresh)
+        return seen.loss, seen.examples, seen.gradients
+
+    def noted(self, args: Any, kwargs: Any) -> None:
+        """As in `Optimizer`; the second sample must have the same inputs."""
+        super().noted(args, kwargs)
+        self.sampler.note(args, kwargs)
+
+    def _changed(self) -> bool:
+        """Whether layers are to be found: after construction or a load, or since parameters were frozen or freed."""
+        return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
+
+    def _find_units(self, watch: Watch) -> None:
+        if self._changed():
+            trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
+            self.units = quasi_newton_units(watch.found, trainable)
+            self._trainable = frozenset(trainable)
+
+    def prepare(self, gradients: Named, examples: int) -> None:
+        """h̄, ḡ and A's action on s_A, with weights and inverses as they are; inverses start where there are none."""
+        self._examples_now = examples
+        showing, self._shown = self._shown, {}
+        units = [unit for unit in self.units if unit.name in showing]
+        weights = self._weights() if units else {}
+        self._pending = self.sampler.take(), self.inverses.before(units, showing, weights, self._damping)
+
+    def forget(self) -> None:
+        """What a batch with a gradient that is not finite shows is left out."""
+        self.sampler.take()
+        self._shown, self._pending = {}, ([], {})
+
+    def _weights(self) -> Named:
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def _damping(self, unit: Unit) -> float:
+        damping: float = self.group_of(unit)["damping"]
+        return damping
+
+    # The step.
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+        """See `Optimizer.step`; where the inverses are updated, the closure runs once more."""
+        loss = super().step(closure)
+        self.learn()
+        return loss
+
+    def update(self, gradients: Named) -> Named:
+        """p = H_G m H_A; m/λ for parameters of no block."""
+        averaged = self.heavy_ball(self._doubled(gradients))
+        if not self.averages_gradient:
+            return self.direction(averaged)
+        scaled: Named = {}
+        for group, names, _ in self.by_group(averaged):
+            share = 1 - group["momentum"]
+            scaled.update(zip(names, torch._foreach_mul([averaged[name] for name in names], share), strict=True))
+        return self.direction(scaled)
+
+    def _doubled(self, gradients: Named) -> Named:
+        """The gradient joined by that of the step before's second sample (ren 2.8.3)."""
+        (second, examples), self._second = self._second, ({}, 0)
+        if not second or second.keys() != gradients.keys() or not finite(second):
+            return gradients
+        share = examples / (examples + self._examples_now)
+        return {name: torch.lerp(g, second[name], share) for name, g in gradients.items()}
+
+    @torch.no_grad()
+    def direction(self, gradients: Named) -> Named:
+        """H_G g H_A for every layer with inverses, g/λ for all else.
+
+        Raises:
+            CurvlabError: a state was loaded, and the model, whose layers the inverses belong to, has not run since.
+        """
+        if self.inverses.states and not self._trainable:
+            raise CurvlabError(
+                f"{self.name} has loaded a state and not seen the model run since",
+                "layers are found then",
+                "take a step",
+            )
+        found: Named = {}
+        for unit in self.units:
+            if unit.name in self.inverses.states and all(name in gradients for name in unit.parameters.values()):
+                matrix = unit.assemble(gradients).to(self._dtype)
+                found.update(unit.take_apart(self.inverses.product(unit, matrix), gradients))
+        for group, names, _ in self.by_group({name: g for name, g in gradients.items() if name not in found}):
+            found.update(
+                zip(names, torch._foreach_mul([gradients[n] for n in names], 1 / group["damping"]), strict=True)
+            )
+        return {name: found[name].to(g.dtype) for name, g in gradients.items() if name in found}
+
+    @torch.no_grad()
+    def learn(self) -> None:
+        """Run the step's batches again with the weights as they are now, and update the inverses (ren Alg. 9, 13–22).
+
+        `step` calls it; after `propose` it is for whoever moved the weights.
+        """
+        (parts, before), self._pending = self._pending, ([], {})
+        if not before:
+            return
+        after: dict[str, Shown] = {}
+        doubling = self.schedule["double_gradient"]
+        for part in parts:
+            seen = self.sampler.again(part, self.gradients_of if doubling else None)
+            with self.full_precision():
+                for name in before.keys() & seen.samples.keys():
+                    fresh = shown(seen.samples[name])
+                    after[name] = after[name].joined(fresh) if name in after else fresh
+            if doubling:
+                self._second = _joined(self._second, (seen.gradients, seen.examples))
+        weights = self._weights()
+        with self.full_precision():
+            for unit in self.units:
+                if unit.name in after:
+                    self.inverses.learn(unit, before[unit.name], after[unit.name], weights)
+
+    # The warm start.
+
+    def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
+        """See `Optimizer.warm_start`: A by forward passes alone, and H_A = (A + λ_A I)⁻¹."""
+        self._looking = Watch(self.model, self.name, signals=False)
+        try:
+            seconds = super().warm_start(batches, loss)
+        finally:
+            self._looking = None
+        start = time.perf_counter()
+        with torch.no_grad(), self.full_precision():
+            self.inverses.warmed(self.units, self._damping)
+        return seconds + time.perf_counter() - start
+
+    def _looked(self, closure: Closure, watch: Watch) -> tuple[Tensor, int, Named]:
+        """A batch of a warm start: inputs alone, no backward."""
+        seen = watch.run(closure, lambda *_: {}, None)
+        self._find_units(watch)
+        with torch.no_grad(), self.full_precision():
+            for unit in self.units:
+                if unit.name in seen.samples:
+                    self._shown[unit.name] = shown(seen.samples[unit.name], second=True, signals=False)
+        return seen.loss, seen.examples, seen.gradients
+
+    def absorb(self, gradients: Named, examples: int) -> None:
+        """One batch of a warm start joins the mean."""
+        showing, self._shown = self._shown, {}
+        if finite({name: one.second for name, one in showing.items() if one.second is not None}):
+            self.inverses.absorb(showing)
+        else:
+            self.skipped += 1
+
+    # What is known of it.
+
+    def counters(self) -> dict[str, Any]:
+        """What became of the pairs (s_G, y_G) so far; see `tallies`. For a log: it waits for the device."""
+        return tallies(self.inverses.states)
+
+    def coverage(self) -> dict[str, str]:
+        """Parameter name -> this method's name, or that it follows the gradient; known after the first step."""
+        inside = {name for unit in self.units for name in unit.parameters.values()} if self.units else self._covered
+        names = (self.names[id(p)] for p in self.parameters())
+        return {name: self.name if name in inside else "heavy ball at lr/damping: in no block" for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """With A where it is averaged, the inverses and their pairs by layer, and the second sample's gradient."""
+        return {
+            **super().state_dict(),
+            "recipe": asdict(self.recipe),
+            "schedule": dict(self.schedule),
+            "covered": sorted(name for unit in self.units for name in unit.parameters.values()),
+            "averages": {name: dict(state) for name, state in self.averages.items()},
+            "inverses": {name: dict(state) for name, state in self.inverses.states.items()},
+            "second": {"gradient": dict(self._second[0]), "examples": self._second[1]},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.load_state_dict`, with the inverses and the interval.
+
+        Raises:
+            CurvlabError: also where they are of another recipe (pair_damping, moment, pairs, ...).
+        """
+        saved = state_dict.get("recipe", {})
+        for key, mine in asdict(self.recipe).items():
+            if saved.get(key) != mine:
+                raise CurvlabError(
+                    f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
+                )
+        super().load_state_dict(state_dict)
+        like, byname = self.parameters()[0], dict(self.model.named_parameters())
+        self.inverses.restore(moved(dict(state_dict["inverses"]), like), moved(dict(state_dict["averages"]), like))
+        second = state_dict["second"]
+        self._second = {n: moved(g, byname[n]) for n, g in second["gradient"].items()}, second["examples"]
+        self.schedule = dict(state_dict["schedule"])
+        self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
+
+
+def _joined(old: tuple[Named, int], new: tuple[Named, int]) -> tuple[Named, int]:
+    """Mean gradients of two batches as that of both; a gradient that one does not have is zero there."""
+    (a, before), (b, examples) = old, new
+    total = before + examples
+    both: Named = {}
+    for name in {**a, **b}:
+        parts = [g * (n / total) for g, n in ((a.get(name), before), (b.get(name), examples)) if g is not None]
+        both[name] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return both, total

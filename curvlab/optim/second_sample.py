@@ -1,0 +1,104 @@
+"""The second sample of a step: its batches run again with the new weights, and nothing else different (ren 2.5.2).
+
+Random numbers are drawn from the state the first run began with, so that dropout keeps its masks; modules stay in the
+mode they are in; buffers (batch norm's running statistics and their count) and the random state are afterwards as they
+were, so that a step touches them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvlab.capture.model_call import ModelCall
+from curvlab.errors import CurvlabError
+from curvlab.optim.closures import Closure
+from curvlab.optim.core import Named
+from curvlab.optim.watch import Seen, Watch
+
+Inputs = tuple[tuple[Tensor, int], ...]
+"""Tensors a model was called with, and their versions then."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One (micro-)batch of a step.
+
+    Attributes:
+        before: random state and autocast just before the closure ran.
+        closure: what runs the model.
+        inputs: of the model.
+        examples: N.
+    """
+
+    before: ModelCall
+    closure: Closure
+    inputs: Inputs
+    examples: int
+
+
+class Sampler:
+    """Runs a step's closures, and the same closures again after the step.
+
+    Args:
+        watch: the optimizer's.
+
+    Attributes:
+        parts: batches seen since the last `take`.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.parts: list[Part] = []
+        self._inputs: Inputs = ()
+
+    def note(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Hook at every call of the model; the survey's small forward comes before the closure's own."""
+        self._inputs = tuple((x, x._version) for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+
+    def first(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], keep: bool) -> Seen:
+        """The closure as `Watch.run` runs it; `keep` if there will be a second time."""
+        before = ModelCall.of(self.watch.model, (), {})
+        seen = self.watch.run(closure, gradients_of, None)
+        if keep:
+            self.parts.append(Part(before, closure, self._inputs, seen.examples))
+        return seen
+
+    def take(self) -> list[Part]:
+        """The parts, which are the caller's from now on."""
+        parts, self.parts = self.parts, []
+        return parts
+
+    def again(self, part: Part, gradients_of: Callable[[Tensor, bool], Named] | None) -> Seen:
+        """What the part's batch shows now; without `gradients_of` no gradient of a weight is computed.
+
+        Raises:
+            CurvlabError: the closure has given the model another batch this time.
+        """
+        model = self.watch.model
+        handle = model.register_forward_pre_hook(lambda _, *call: self.note(*call), with_kwargs=True)
+        try:
+            with part.before.again(model), torch.enable_grad():
+                seen = self.watch.run(part.closure, gradients_of or self.watch.signals_of, None)
+        finally:
+            handle.remove()
+        if len(self._inputs) != len(part.inputs) or not all(map(_same, part.inputs, self._inputs)):
+            raise CurvlabError(
+                f"{self.watch.name}: the closure gave the model other inputs when it was run again",
+                "the second sample of a step must be of the same batch",
+                "take the batch before the closure, not in it",
+            )
+        self._inputs = ()
+        return seen
+
+
+def _same(first: tuple[Tensor, int], second: tuple[Tensor, int]) -> bool:
+    """Whether two inputs are the same numbers; the device is asked only where they are not the same memory."""
+    (a, version), (b, _) = first, second
+    if a.shape != b.shape or a.dtype != b.dtype or a._version != version:
+        return False
+    return (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
