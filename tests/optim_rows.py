@@ -45,7 +45,7 @@ ROWS = [
     ),
     Row("kfac", {"lr": 0.1, "damping": 0.03, "norm_constraint": 0.1}, {"norm_constraint": 0.0}, variant="constrained"),
     Row("ekfac", {"lr": 0.1, "damping": 0.03}, {"decay": 1.5}, valley=0.3),
-    Row("tnt", {"lr": 0.1, "damping": 0.3}, {"statistics_interval": 1.5}),
+    Row("tnt", {"lr": 0.03, "damping": 0.3}, {"statistics_interval": 1.5}),
     Row("shampoo", {"lr": 0.02, "damping": 1e-2, "inverse_interval": 5}, {"momentum": 1.0}, watches=False),
     Row("block-fisher", {"lr": 0.1, "damping": 0.3, "inverse_interval": 5}, {"weight_decay": -1.0}, valley=0.3),
     Row("kbfgs-20", {"lr": 0.3, "damping": 0.1}, {"damping": 2.0, "mu": 0.0}, scheduled=False),
