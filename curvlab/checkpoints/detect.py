@@ -16,7 +16,7 @@ from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.inert_pickle import MAX_BYTES, NotAPickle, read_pickle
 from curvlab.checkpoints.model_config import CONFIG, read_config
 from curvlab.checkpoints.onnx_outline import is_onnx
-from curvlab.checkpoints.paths import existing, regular_file
+from curvlab.checkpoints.paths import existing, regular_file, stays_inside
 from curvlab.checkpoints.quoting import escaped, listed, quoted
 from curvlab.checkpoints.safetensors_header import MAX_HEADER_BYTES
 from curvlab.checkpoints.sharded import find_index
@@ -33,6 +33,8 @@ _PACKED = {
     b"7z\xbc\xaf": "7-zip",
     b"\x28\xb5\x2f\xfd": "zstandard",
 }
+# What a model file may be called; in a directory without a table of its own, the name is all there is to go by.
+MODEL_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".onnx", ".keras", ".h5", ".hdf5"})
 _AGAIN = "download the file itself again"
 
 
@@ -66,11 +68,37 @@ def _directory_format(path: Path) -> str:
         return kind
     if find_index(path) is not None:
         return "safetensors-sharded"
-    files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in {".safetensors", ".pt", ".pth", ".bin"}]
+    if (path / "saved_model.pb").is_file():
+        raise CheckpointError(
+            f"{quoted(path)} is a TensorFlow SavedModel", "curvlab cannot read it", "save the model as .keras"
+        )
+    names = [file.name for file in _model_files(path)]
+    held = "a model file" if len(names) == 1 else f"{len(names)} model files"
     inside = (
-        f"inside it are {listed(files)}" if files else "it holds neither an *.index.json nor a config.json of a model"
+        f"it holds {held} ({listed(names)})"
+        if names
+        else "it holds no model file, and neither an *.index.json nor a config.json of a model"
     )
     raise CheckpointError(f"{quoted(path)} is a directory that is no model", inside, "give the model file itself")
+
+
+def only_model(path: Path) -> Path | None:
+    """The one model file of a directory that has no configuration and no index; None for every other path.
+
+    Raises:
+        CheckpointError: the file is a link out of the directory, or empty; or as `model_config.read_config`.
+    """
+    if not existing(path).is_dir() or (path / "saved_model.pb").is_file():
+        return None
+    config = path / CONFIG
+    if (config.is_file() and _configured(config) is not None) or find_index(path) is not None:
+        return None
+    files = _model_files(path)
+    return stays_inside(regular_file(files[0]), path) if len(files) == 1 else None
+
+
+def _model_files(directory: Path) -> list[Path]:
+    return sorted(entry for entry in directory.iterdir() if entry.suffix.lower() in MODEL_SUFFIXES and entry.is_file())
 
 
 def _configured(config: Path) -> str | None:

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
+from curvlab.checkpoints.detect import zip_format
 from curvlab.checkpoints.graph_answers import agree, fixed_batch, random_inputs
 from curvlab.checkpoints.inert_pickle import MAX_BYTES, NotAPickle, read_pickle
+from curvlab.checkpoints.pt2_file import COMPILED, SAMPLE_INPUTS, entries_inside
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.checkpoints.rebuilt_layers import INPUT, OPERATORS, rebuilt
 from curvlab.checkpoints.stored import Stored
 from curvlab.checkpoints.torch_pickle import foreign_names
+from curvlab.checkpoints.zip_archive import open_archive, read_entry
 from curvlab.checkpoints.zip_bytes import ZipBytes
 from curvlab.errors import CheckpointError, MemoryBudgetError
 
@@ -51,7 +54,11 @@ def exported_network(path: Path, stored: Stored, max_memory: int | None) -> Netw
         raise MemoryBudgetError(
             f"the network in {quoted(path)} needs {held} bytes", f"--max-memory allows {max_memory}"
         )
-    _check_sample_inputs(path)
+    archive = ZipBytes(path)
+    inside = entries_inside(path, archive)
+    if any(name.startswith(COMPILED) for name in inside):
+        return _none("torch would load the compiled code (AOTInductor) beside the program, which curvlab never runs")
+    _check_sample_inputs(path, archive)
     try:
         with _quiet():
             program = torch.export.load(path)
@@ -198,17 +205,16 @@ def _set(root: nn.Module, name: str, module: nn.Module) -> None:
     (root.get_submodule(owner) if owner else root).add_module(last, module)
 
 
-def _check_sample_inputs(path: Path) -> None:
+def _check_sample_inputs(path: Path, archive: ZipBytes) -> None:
     """torch opens the pickle of the sample inputs without its safe reader when that refuses."""
-    archive = ZipBytes(path)
     for name in archive.entries:
-        if "sample_inputs/" not in name or not archive.size(name):
+        if SAMPLE_INPUTS not in name or not archive.size(name):
             continue
         content = archive.read(name, MAX_BYTES)
         try:
             inner = _inner_pickle(path, content)
             foreign = foreign_names(read_pickle(io.BytesIO(inner)))
-        except (NotAPickle, KeyError, ValueError) as error:
+        except (NotAPickle, ValueError) as error:
             raise CheckpointError(f"{quoted(path)} has sample inputs that cannot be followed", reason(error)) from None
         if foreign:
             raise CheckpointError(
@@ -220,13 +226,14 @@ def _check_sample_inputs(path: Path) -> None:
 
 def _inner_pickle(path: Path, content: bytes) -> bytes:
     """data.pkl of a torch file inside the archive."""
-    import zipfile
-
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        (name,) = [entry for entry in archive.namelist() if entry.split("/")[1:] == ["data.pkl"]]
-        if archive.getinfo(name).file_size > MAX_BYTES:
-            raise ValueError("its pickle is absurdly large")
-        return archive.read(name)
+    # torch takes for a pickle what does not begin like this, and for code what holds constants.pkl.
+    if not content.startswith(b"PK\x03\x04"):
+        raise ValueError("they are no zip archive")
+    with open_archive(path, content=content) as archive:
+        names = archive.namelist()
+        if zip_format(names) != "torch-zip":
+            raise ValueError("they are no PyTorch checkpoint")
+        return read_entry(path, archive, next(name for name in names if name.split("/")[1:] == ["data.pkl"]), MAX_BYTES)
 
 
 @contextmanager

@@ -94,8 +94,9 @@ def load(
 
     path = Path(path)
     try:
-        path = _model_in(path)
+        path, opened = _model_in(path)
         stored = _read(path, max_memory)
+        stored = replace(stored, notes=(*opened, *stored.notes))
         _check_budget(path, stored, max_memory)
         stored, fop = without_fop_matrices(stored)
         stored, fop = _renamed(path, stored, fop)
@@ -105,12 +106,16 @@ def load(
         raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
 
 
-def _model_in(path: Path) -> Path:
-    """The model of a directory that `curvlab train` wrote; any other path is itself."""
+def _model_in(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The model of a directory that `curvlab train` wrote, or the only one of a directory; any other path is itself."""
+    from curvlab.checkpoints.detect import only_model
     from curvlab.checkpoints.paths import existing
 
     model = path / "model.safetensors"
-    return model if existing(path).is_dir() and (path / "metrics.jsonl").is_file() and model.is_file() else path
+    if existing(path).is_dir() and (path / "metrics.jsonl").is_file() and model.is_file():
+        return model, ()
+    only = only_model(path)
+    return (path, ()) if only is None else (only, (f"opened {quoted(only.name)}, the only model file of the folder",))
 
 
 def _read(path: Path, max_memory: int | None) -> Stored:

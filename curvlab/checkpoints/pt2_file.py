@@ -14,7 +14,7 @@ from torch import Tensor
 from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.dtypes import ITEM_BYTES
 from curvlab.checkpoints.inert_tensors import laid_out
-from curvlab.checkpoints.quoting import quoted
+from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.checkpoints.stored import Stored
 from curvlab.checkpoints.stored_tree import stored_tree
 from curvlab.checkpoints.torch_pickle import Storage, tensor_layout
@@ -48,6 +48,12 @@ _TYPES = {
     35: "uint64",
 }
 _WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
+COMPILED, SAMPLE_INPUTS = "data/aotinductor/", "data/sample_inputs/"
+# What torch looks up by name, without regard to case, or tells from a name's beginning, with regard to it.
+_KNOWN = (
+    *("archive_format", "archive_version", "byteorder", "version", ".data/", "code/", "extra/", "models/"),
+    *(_WEIGHTS, _CONSTANTS, COMPILED, SAMPLE_INPUTS, "data/executorch/", "data/mtia", "xl_model_weights/"),
+)
 
 
 def read_pt2(path: Path, max_memory: int | None = None) -> Stored:
@@ -57,18 +63,18 @@ def read_pt2(path: Path, max_memory: int | None = None) -> Stored:
         CheckpointError: pickled weights, custom objects, compiled code alone, or a table that does not fit the bytes.
     """
     archive = ZipBytes(path, max_memory)
-    folder = next(
-        (name.removesuffix("archive_format") for name in archive.entries if name.endswith("archive_format")), ""
-    )
-    inside = {name.removeprefix(folder): name for name in archive.entries}
-    if "serialized_exported_program.json" in inside:
-        raise _refused(path, "it is of the layout before torch 2.8", "load it there and export it again")
+    inside = entries_inside(path, archive)
     programs = [name for name in inside if name.startswith("models/") and name.endswith(".json")]
-    compiled = any(name.startswith("data/aotinductor/") for name in inside)
+    compiled = any(name.startswith(COMPILED) for name in inside)
     if len(programs) != 1:
         what = "compiled code (AOTInductor), which curvlab never runs," if compiled else f"{len(programs)} programs"
         raise _refused(path, f"it holds {what} instead of one exported program", "export one program with torch.export")
     model = programs[0].removeprefix("models/").removesuffix(".json")
+    # torch takes every entry in these two places for a program, and prefers pickled weights to the table of them.
+    pickled = {f"{_WEIGHTS}{model}.pt", f"{_CONSTANTS}{model}.pt"} & inside.keys()
+    others = [name for name in inside if name.startswith("models/") and name != programs[0]]
+    if pickled or others:
+        raise _refused(path, f"beside its program it holds {listed(sorted(pickled) or others)}", "export it again")
     tables = (f"{_WEIGHTS}{model}_weights_config.json", f"{_CONSTANTS}{model}_constants_config.json")
     if tables[0] not in inside:
         raise _refused(path, "it holds no table of weights", "export it again with a current torch")
@@ -82,6 +88,27 @@ def read_pt2(path: Path, max_memory: int | None = None) -> Stored:
             tensors[name] = shared.setdefault(key, tensor)
     notes = ("compiled code (AOTInductor) beside the program was left alone",) if compiled else ()
     return stored_tree(path, "pt2", tensors, notes)
+
+
+def entries_inside(path: Path, archive: ZipBytes) -> dict[str, str]:
+    """Names below the archive's folder, in the spelling that torch knows -> names of the entries.
+
+    Raises:
+        CheckpointError: an older layout, two folders, or a name that torch would find although it is spelled otherwise.
+    """
+    if "serialized_exported_program.json" in archive.entries:
+        raise _refused(path, "it is of the layout before torch 2.8", "load it there and export it again")
+    # torch reads the folder that the first entry is in, whichever that is.
+    folder = next(iter(archive.entries)).split("/")[0] + "/"
+    if f"{folder}archive_format" not in archive.entries:
+        raise _refused(path, f"its first folder {quoted(folder)} holds no archive_format")
+    inside = {name.removeprefix(folder): name for name in archive.entries}
+    for name, entry in inside.items():
+        if not entry.startswith(folder):
+            raise _refused(path, f"its entry {quoted(entry)} is outside of its folder {quoted(folder)}")
+        if any(name.lower().startswith(known) and not name.startswith(known) for known in _KNOWN):
+            raise _refused(path, f"its entry {quoted(entry)} is spelled with other capitals than torch writes")
+    return inside
 
 
 def _payloads(path: Path, archive: ZipBytes, entry: str | None) -> dict[str, Any]:
@@ -102,7 +129,9 @@ def _tensor(
 ) -> tuple[tuple[Any, ...], Tensor]:
     """What tells one stored tensor from another, and the tensor."""
     meta = payload.get("tensor_meta") if isinstance(payload, dict) else None
-    if not isinstance(payload, dict) or payload.get("use_pickle") is not False or not isinstance(meta, dict):
+    # Of constants torch goes by the entry's name alone: `opaque_obj_0` is unpickled whatever `use_pickle` says.
+    plain = isinstance(payload, dict) and (entries != _CONSTANTS or str(payload.get("path_name")).startswith("tensor_"))
+    if not plain or payload.get("use_pickle") is not False or not isinstance(meta, dict):
         raise _refused(
             path,
             f"{quoted(name)} is a pickle or a custom object, not plain numbers",

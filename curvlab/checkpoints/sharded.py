@@ -13,7 +13,6 @@ from typing import Any
 from curvlab.checkpoints import strict_json
 from curvlab.checkpoints.paths import regular_file, stays_inside
 from curvlab.checkpoints.quoting import listed, quoted
-from curvlab.checkpoints.safetensors_file import read_safetensors
 from curvlab.checkpoints.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS
 from curvlab.checkpoints.stored import LazyTensors, Stored
 from curvlab.errors import CheckpointError
@@ -115,6 +114,8 @@ def _read_shard(index: Path, name: str) -> Stored:
         raise _refused(index, f"its shard {quoted(name)} is missing", "put all shards beside the index")
     regular_file(shard)
     stays_inside(shard, index.parent)
+    from curvlab.checkpoints.safetensors_file import read_safetensors  # torch, which detecting a format does without
+
     return read_safetensors(shard)
 
 

@@ -41,11 +41,15 @@ def read_torch_zip(path: Path, max_memory: int | None = None) -> Stored:
         CheckpointError: foreign classes, a damaged or dishonest archive, nothing that looks like a state dictionary.
     """
     with open_archive(path, max_memory) as archive:
-        pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+        names = archive.namelist()
+        pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise damaged(path, f"it has {len(pickles)} entries named data.pkl")
         contents = inert_pickle(path, io.BytesIO(read_entry(path, archive, pickles[0], MAX_BYTES)))
         folder = pickles[0].removesuffix("data.pkl")
+        # torch reads the folder that the first entry is in, whichever that is.
+        if not all(name.startswith(folder) for name in names):
+            raise damaged(path, f"it has entries outside of its folder {quoted(folder)}")
         if must_stay_closed(contents):
             return recovered_zip(path, "torch-zip", contents, folder, max_memory)
         mapped = _check_records(path, archive, f"{folder}data/", vetted_storages(path, contents))
@@ -76,7 +80,8 @@ def read_torch_legacy(path: Path, max_memory: int | None = None) -> Stored:
         raise refused_classes(path, foreign_names(contents))
     keys = inert_pickle(path, stream).value
     # torch's own reader of this format does not know storages without a type, which float8 tensors have.
-    untyped = any(_UNTYPED in reference.identifier for reference in contents.persistent)
+    identifiers = [reference.identifier for reference in contents.persistent]
+    untyped = any(isinstance(identifier, tuple) and _UNTYPED in identifier for identifier in identifiers)
     if must_stay_closed(contents) or untyped:
         places = _checked_layout(path, declared_storages(path, contents), keys, stream.tell())
         return recovered_legacy(path, contents, places)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from curvlab.checkpoints.inert_pickle import MAX_BYTES
 from curvlab.checkpoints.inert_tensors import inert_tree
-from curvlab.checkpoints.quoting import listed
+from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.checkpoints.refused_pickle import inert_pickle, zip_storages
 from curvlab.checkpoints.stored import Stored
 from curvlab.checkpoints.stored_tree import stored_tree
@@ -33,6 +33,9 @@ def read_torchscript(path: Path, max_memory: int | None = None) -> Stored:
     if len(pickles) != 1:
         raise damaged(path, f"it has {len(pickles)} entries named data.pkl")
     folder = pickles[0].removesuffix("data.pkl")
+    # torch reads the folder that the first entry is in, whichever that is.
+    if not all(name.startswith(folder) for name in archive.entries):
+        raise damaged(path, f"it has entries outside of its folder {quoted(folder)}")
     if archive.size(f"{folder}byteorder") is not None and archive.read(f"{folder}byteorder", 16) != b"little":
         raise damaged(path, "it was written by a big-endian machine, which is read only by torch itself")
     attributes = _tree(path, archive, folder, "data")

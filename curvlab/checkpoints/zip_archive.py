@@ -1,11 +1,16 @@
-"""Zip files from strangers: opened only after their table of contents is known to be honest and small."""
+"""Zip files from strangers: opened only after their table of contents is known to be honest and small.
+
+What is checked with Python's reader is read again by others, torch's miniz above all, which looks entries up without
+regard to case and believes other fields. So an archive that two readers could understand differently is refused.
+"""
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from curvlab.checkpoints.quoting import quoted, reason
@@ -16,29 +21,28 @@ MAX_DIRECTORY_BYTES = 32 * 2**20
 # Float weights hardly compress; even a network that is mostly zeros stays below this. A bomb is a thousand and more.
 MAX_EXPANSION = 32
 FREE_EXPANSION_BYTES = 2**20
-ENCRYPTED = 0x1
+ENCRYPTED, UTF8 = 0x1, 0x800
+_END, _END64, _LOCATOR64 = 22, 56, 20  # bytes of the end record, and of the two before it in large archives
 
 
-def open_archive(path: Path, max_memory: int | None = None) -> zipfile.ZipFile:
+def open_archive(path: Path, max_memory: int | None = None, content: bytes | None = None) -> zipfile.ZipFile:
     """The archive, once its entries are known to have plain unique names, no encryption, no overlap and honest sizes.
 
     Args:
         path: a file that begins like a zip.
         max_memory: bytes that all compressed entries together may inflate to; entries stored as they are cost nothing.
+        content: an archive that is an entry of `path`, to be opened instead.
 
     Raises:
         CheckpointError: any of the checks fails; nothing has been inflated then.
     """
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        if _directory_bytes(file, file_bytes) > MAX_DIRECTORY_BYTES:
-            raise _refused(path, "its table of contents is absurdly large")
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
+        file_bytes = file.seek(0, io.SEEK_END)
+        _check_end(path, file, file_bytes)
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path if content is None else io.BytesIO(content))
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OverflowError) as error:
-        raise CheckpointError(
-            f"{quoted(path)} begins like a zip archive but is broken", reason(error), "download or copy it again"
-        ) from None
+        raise _broken(path, reason(error)) from None
     try:
         _check_entries(path, archive.infolist(), file_bytes, max_memory)
     except CheckpointError:
@@ -59,16 +63,25 @@ def read_entry(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> b
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo], file_bytes: int, max_memory: int | None) -> None:
-    names = set()
+    names: dict[bytes, str] = {}
     for entry in entries:
-        pure = PurePosixPath(entry.filename)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in entry.filename:
-            raise _refused(path, f"its entry {quoted(entry.filename)} points out of the archive")
+        name = entry.filename
+        parts = name.removesuffix("/").split("/")
+        if name.startswith("/") or ".." in parts or "\\" in name:
+            raise _refused(path, f"its entry {quoted(name)} points out of the archive")
+        # Python cuts a name at a zero byte, and takes another one from a field that other readers do not look at.
+        if name != entry.orig_filename or "" in parts or "." in parts:
+            raise _refused(
+                path, f"its entry {quoted(entry.orig_filename)} has a name that readers understand differently"
+            )
         if entry.flag_bits & ENCRYPTED:
-            raise _refused(path, f"its entry {quoted(entry.filename)} is encrypted")
-        if entry.filename in names:
-            raise _refused(path, f"its entry {quoted(entry.filename)} stands in it twice")
-        names.add(entry.filename)
+            raise _refused(path, f"its entry {quoted(name)} is encrypted")
+        if _large_fields(entry.extra) > 1:
+            raise _refused(path, f"its entry {quoted(name)} gives its size and place twice")
+        key = _looked_up(name, entry.flag_bits)
+        if key in names:
+            raise _refused(path, _twice(names[key], name))
+        names[key] = name
     if sum(entry.compress_size for entry in entries) > file_bytes:
         raise _refused(path, "its entries overlap")
     if any(entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size for entry in entries):
@@ -80,23 +93,54 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], file_bytes: int, 
         raise _refused(path, f"it would inflate to {inflated} bytes, beyond the {max_memory} that --max-memory allows")
 
 
-def _directory_bytes(file: BinaryIO, file_bytes: int) -> int:
-    """Size of the table of contents as the end record gives it; 0 when there is no end record (zipfile will say so)."""
-    tail_bytes = min(file_bytes, 22 + 65535 + 20)
+def _looked_up(name: str, flags: int) -> bytes:
+    """The bytes by which miniz finds an entry: as they stand in the file, ASCII letters made small."""
+    return name.encode("utf-8" if flags & UTF8 else "cp437").lower()
+
+
+def _large_fields(extra: bytes) -> int:
+    """How many fields give the sizes and the place of a large entry: readers differ in which they take."""
+    count = at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        count += kind == 1
+        at += 4 + size
+    return count
+
+
+def _twice(first: str, second: str) -> str:
+    if first == second:
+        return f"its entry {quoted(first)} stands in it twice"
+    return f"its entries {quoted(first)} and {quoted(second)} are one name to readers that do not tell case"
+
+
+def _check_end(path: Path, file: BinaryIO, file_bytes: int) -> None:
+    """The end record, and in large archives the record before it, say that the table of contents ends where they begin.
+
+    Readers differ in which of these numbers they believe: one that goes by the place given and one that counts back
+    from the end would read two tables.
+    """
+    tail_bytes = min(file_bytes, 65535 + _END + _LOCATOR64 + _END64)
     file.seek(file_bytes - tail_bytes)
     tail = file.read(tail_bytes)
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + 22 > len(tail):
-        return 0
-    size: int = struct.unpack_from("<I", tail, at + 12)[0]
-    if size != 0xFFFFFFFF or at < 20 or tail[at - 20 : at - 16] != b"PK\x06\x07":
-        return size if size != 0xFFFFFFFF else file_bytes
-    (record,) = struct.unpack_from("<Q", tail, at - 12)
-    if record + 56 > file_bytes:
-        return 0
-    file.seek(record)
-    (size64,) = struct.unpack_from("<Q", file.read(56), 40)
-    return int(size64)
+    if at < 0 or at + _END > len(tail):
+        raise _broken(path, f"its end is missing: it was cut off ({file_bytes} bytes)")
+    size, begin = struct.unpack_from("<II", tail, at + 12)
+    if at >= _LOCATOR64 and tail[at - _LOCATOR64 :].startswith(b"PK\x06\x07"):
+        (given,) = struct.unpack_from("<Q", tail, at - _LOCATOR64 + 8)
+        at -= _LOCATOR64 + _END64
+        if at < 0 or not tail[at:].startswith(b"PK\x06\x06") or given != file_bytes - tail_bytes + at:
+            raise _refused(path, "its two end records do not fit together")
+        size, begin = struct.unpack_from("<QQ", tail, at + 40)
+    if size > MAX_DIRECTORY_BYTES:
+        raise _refused(path, "its table of contents is absurdly large")
+    if begin + size != file_bytes - tail_bytes + at:
+        raise _refused(path, "its table of contents is not where its end record says")
+
+
+def _broken(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{quoted(path)} begins like a zip archive but is broken", why, "download or copy it again")
 
 
 def _refused(path: Path, why: str) -> CheckpointError:

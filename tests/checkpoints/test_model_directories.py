@@ -322,3 +322,11 @@ def test_without_timm_there_are_weights_and_what_to_install(tmp_path: Path, monk
     assert "pip install 'curvlab[timm]'" in checkpoint.notes[-1]
     with pytest.raises(CheckpointError, match="timm, which makes the network, cannot be imported"):
         load(tmp_path / "model.safetensors", architecture="timm:resnet18")
+
+
+def test_a_folder_with_one_model_file_is_that_file(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.zeros(3)}, tmp_path / "best.pth")
+    (tmp_path / "notes.txt").write_text("hello")
+    found = curvlab.load(tmp_path)
+    assert [layer.kind for layer in found.layers] == ["Linear"]
+    assert any("opened 'best.pth', the only model file of the folder" in note for note in found.notes)

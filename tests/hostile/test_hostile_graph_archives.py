@@ -131,10 +131,41 @@ PROGRAMS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a bomb": (lambda: instead(program(), WEIGHTS, bytes(200_000_000), zipfile.ZIP_DEFLATED), "as a zip bomb does"),
     "an entry out of the archive": (lambda: zipped({**program(), "../x": b"1"}), "points out of the archive"),
-    "half": (lambda: zipped(program())[:900], "is broken"),
+    "half": (lambda: zipped(program())[:900], "its end is missing: it was cut off (900 bytes)"),
+    "sample inputs in capitals": (
+        lambda: renamed("sample_inputs", "SAMPLE_INPUTS"),
+        "other capitals than torch writes",
+    ),
+    "weights in capitals": (lambda: renamed("data/weights", "DATA/weights"), "other capitals than torch writes"),
+    "a program in capitals": (lambda: renamed("models/", "Models/"), "other capitals than torch writes"),
+    "a mark in capitals": (lambda: renamed("archive_format", "ARCHIVE_FORMAT"), "a torch.package archive"),
+    "sample inputs twice, last": (lambda: beside("data/SAMPLE_INPUTS/model.pt"), "are one name"),
+    "sample inputs twice, first": (lambda: beside("data/SAMPLE_INPUTS/model.pt", first=True), "are one name"),
+    "pickled weights of before": (lambda: beside("data/weights/model.pt"), "it holds 'data/weights/model.pt'"),
+    "pickled constants of before": (lambda: beside("data/constants/model.pt"), "it holds 'data/constants/model.pt'"),
+    "a program of another ending": (lambda: beside("models/other.js_n"), "it holds 'models/other.js_n'"),
+    "a program without a name": (lambda: beside("models/"), "it holds 'models/'"),
+    "another folder": (lambda: beside("data/x", root="x"), "a zip archive without a model"),
+    "a mark outside, first": (lambda: zipped({"archive_format": b"pt2", **program()}), "holds no archive_format"),
+    "a mark outside, last": (lambda: zipped({**program(), "archive_format": b"pt2"}), "outside of its folder"),
 }
 
+
+def renamed(old: str, new: str) -> bytes:
+    return zipped({name.replace(old, new): content for name, content in program().items()})
+
+
+def beside(name: str, first: bool = False, root: str = "") -> bytes:
+    """The .pt2 with one more entry, which holds a pickle."""
+    more = {f"{root or next(iter(program())).split('/')[0]}/{name}": pickle.dumps(Calls(os.system, "true"))}
+    return zipped({**more, **program()} if first else {**program(), **more})
+
+
 DATA = "/data.pkl"
+
+
+def _capital(end: str) -> str:
+    return named(script(), end).removesuffix(end) + end.upper()
 
 
 def scripted(value: Any) -> bytes:
@@ -157,7 +188,8 @@ SCRIPTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: instead(script(), DATA, b"\x80\x02" + b"N0" * 100_000_000 + b"N.", zipfile.ZIP_DEFLATED),
         "as a zip bomb does",
     ),
-    "half": (lambda: zipped(script())[:900], "is broken"),
+    "half": (lambda: zipped(script())[:900], "its end is missing: it was cut off (900 bytes)"),
+    "attributes in capitals": (lambda: zipped({**script(), _capital(DATA): b"N."}), "are one name"),
 }
 
 
@@ -198,27 +230,61 @@ def _marking(marker: Path) -> dict[str, bytes]:
     opaque = json.dumps(
         {"config": {"x": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}}
     ).encode()
+    table = json.loads(program()[named(program(), WEIGHTS)])["config"]["weight"]
+    content = pickle.dumps(touch)
+    numbers = {"dtype": 1, "sizes": ints(len(content)), "strides": ints(1), "requires_grad": False}
+    disguised = {**table, "path_name": "opaque_obj_0", "tensor_meta": {**table["tensor_meta"], **numbers}}
     root = sample.split("/")[0]
+    # torch opens a file that does not begin like a zip as a bare pickle, and one of two entries it takes for the same.
+    inputs = io.BytesIO()
+    torch.save((((torch.ones(2, 2)),), {}), inputs)
+    bare = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickled(touch)
+    capitals = zipped({**entries_of(inputs.getvalue()), "archive/DATA.PKL": pickled(touch)})
+
+    def constant(description: bytes) -> bytes:
+        name = named(constants, "model_constants_config.json")
+        return zipped({**constants, name: description, f"{root}/data/constants/opaque_obj_0": content})
+
     return {
         "sample inputs": zipped({**constants, sample: buffer.getvalue()}),
-        "opaque object": zipped(
-            {
-                **constants,
-                named(constants, "model_constants_config.json"): opaque,
-                f"{root}/data/constants/opaque_obj_0": pickle.dumps(touch),
-            }
-        ),
+        "sample inputs behind a pickle": zipped({**constants, sample: bare + inputs.getvalue()}),
+        "sample inputs with two pickles": zipped({**constants, sample: capitals}),
+        "sample inputs with code": zipped({**constants, sample: zipped(script())}),
+        "sample inputs that are no archive": zipped({**constants, sample: bare}),
+        "opaque object": constant(opaque),
+        "opaque object described as numbers": constant(json.dumps({"config": {"x": disguised}}).encode()),
         "attributes": scripted({"w": tensor((2, 2), (2, 1)), "x": touch}),
     }
 
 
-@pytest.mark.parametrize("name", ["sample inputs", "opaque object", "attributes"])
+MARKING = {
+    "sample inputs": "mkdir",
+    "sample inputs behind a pickle": "sample inputs that cannot be followed",
+    "sample inputs with two pickles": "are one name",
+    "sample inputs with code": "sample inputs that cannot be followed",
+    "sample inputs that are no archive": "sample inputs that cannot be followed",
+    "opaque object": "is a pickle or a custom object",
+    "opaque object described as numbers": "is a pickle or a custom object",
+    "attributes": "",
+}
+
+
+@pytest.mark.parametrize("name", MARKING)
 def test_nothing_is_executed(name: str, tmp_path: Path) -> None:
     marker, path = tmp_path / "executed", tmp_path / "m.pt2"
     path.write_bytes(_marking(marker)[name])
     for trust in (False, True):
-        if name == "opaque object" or (name == "sample inputs" and trust):
-            assert "pickle" in refusal(path, trust=trust) or "mkdir" in refusal(path, trust=trust)
+        if name.startswith("opaque object") or (name.startswith("sample inputs") and trust):
+            assert MARKING[name] in refusal(path, trust=trust)
         else:
             assert load(path, trust=trust).layers
     assert not marker.exists()
+
+
+def test_compiled_code_beside_a_program_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.pt2"
+    path.write_bytes(beside("data/aotinductor/model/x.so"))
+    monkeypatch.setattr(torch.export, "load", lambda *_, **__: pytest.fail("loaded"))
+    checkpoint = load(path, trust=True)
+    assert checkpoint.module is None
+    assert "compiled code (AOTInductor)" in checkpoint.notes[-1]

@@ -6,8 +6,11 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +20,9 @@ import pytest
 import torch
 from hostile.refusal import refusal
 
-from curvlab.checkpoints.detect import LEGACY_MAGIC
+from curvlab.checkpoints.detect import LEGACY_MAGIC, detect, only_model
 from curvlab.checkpoints.load import load
+from curvlab.errors import CheckpointError
 
 
 class Calls:
@@ -317,9 +321,66 @@ def _twice() -> bytes:
     return _patched(buffer.getvalue(), b"m/data/1", b"m/data/0")
 
 
+def _with_name(name: bytes) -> bytes:
+    """An entry under a name that Python's writer would not let through."""
+    return _patched(_with_entry("m/" + "x" * (len(name) - 2)), b"m/" + b"x" * (len(name) - 2), name)
+
+
+def _two_places() -> bytes:
+    buffer = io.BytesIO(GOOD)
+    with zipfile.ZipFile(buffer, "a") as file:
+        info = zipfile.ZipInfo("m/x")
+        info.extra = 2 * struct.pack("<HH", 1, 0)
+        file.writestr(info, b"x")
+    return buffer.getvalue()
+
+
+def _two_tables(large: bool) -> bytes:
+    """The first table, where the end record says, names other entries than the second, before the end record."""
+    content = zipped({"m/DATA_pkl": b"N.", **_ENTRIES})
+    begin, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    table = content[begin:end]
+    other = table.replace(b"m/data.pkl", b"m/zzzzzzzz").replace(b"m/DATA_pkl", b"m/data.pkl")
+    records = b""
+    if large:
+        records = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 5, 5, len(table), begin)
+        records += struct.pack("<4sIQI", b"PK\6\7", 0, begin + 2 * len(table), 1)
+    return content[:begin] + other + table + records + content[end:]
+
+
+def _two_end_records() -> bytes:
+    """The locator of a large archive leads to another record than the one before it."""
+    content = _two_tables(large=True)
+    at = content.index(b"PK\6\6")
+    return content[:at] + content[at : at + 56] + content[at:]
+
+
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "half": (lambda: GOOD[: len(GOOD) // 2], "is broken"),
-    "without its last byte": (lambda: GOOD[:-1], "is broken"),
+    "half": (lambda: GOOD[: len(GOOD) // 2], f"its end is missing: it was cut off ({len(GOOD) // 2} bytes)"),
+    "without its last byte": (lambda: GOOD[:-1], f"its end is missing: it was cut off ({len(GOOD) - 1} bytes)"),
+    "with a pickle in capitals, last": (
+        lambda: _with_entry("m/DATA.PKL"),
+        "'m/data.pkl' and 'm/DATA.PKL' are one name",
+    ),
+    "with a pickle in capitals, first": (
+        lambda: zipped({"m/Data.pkl": pickled({}), **_ENTRIES}),
+        "'m/Data.pkl' and 'm/data.pkl' are one name",
+    ),
+    "with a pickle in capitals alone": (
+        lambda: zipped({k.replace("data.pkl", "DATA.PKL"): v for k, v in _ENTRIES.items()}),
+        "a zip archive without a model",
+    ),
+    "with a folder in capitals": (lambda: zipped({"M/data.pkl": pickled({}), **_ENTRIES}), "are one name"),
+    "with bytes in capitals": (lambda: _with_entry("m/DATA/0"), "are one name"),
+    "with a name cut by a zero": (lambda: _with_name(b"m/data.pk\0l"), "that readers understand differently"),
+    "with backslashes": (lambda: _with_name(b"m\\data.pkl"), "points out of the archive"),
+    "with a dot in a name": (lambda: _with_entry("./m/data.pkl"), "that readers understand differently"),
+    "with two strokes in a name": (lambda: _with_entry("m//data.pkl"), "that readers understand differently"),
+    "with two tables of contents": (lambda: _two_tables(large=False), "not where its end record says"),
+    "large, with two tables of contents": (lambda: _two_tables(large=True), "not where its end record says"),
+    "large, with two end records": (_two_end_records, "two end records do not fit together"),
+    "with two places of an entry": (_two_places, "gives its size and place twice"),
+    "behind other bytes": (lambda: b"PK\x03\x04" + GOOD, "not where its end record says"),
     "empty": (lambda: zipped({}), "it is empty"),
     "without data.pkl": (lambda: zipped({"m/weights": b"x"}), "without a model"),
     "with data.pkl alone": (lambda: zipped({"data.pkl": pickled({})}), "0 entries named data.pkl"),
@@ -375,6 +436,30 @@ def test_dishonest_archives(name: str, tmp_path: Path) -> None:
     path.write_bytes(make())
     sentence = refusal(path)
     assert any(word in sentence for word in words.split("|")), sentence
+
+
+def test_weights_of_a_directory_stand_in_one_folder(tmp_path: Path) -> None:
+    # torch goes by the folder of the first entry; nothing has told the format of this file before it is read.
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(zipped({"a/DATA.PKL": pickled({}), **_ENTRIES}))
+    assert "entries outside of its folder 'm/'" in refusal(tmp_path)
+
+
+def test_a_name_in_a_field_that_torch_does_not_read(tmp_path: Path) -> None:
+    """Newer Pythons take an entry's name from this field; where it is not looked at, two entries are one."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in _ENTRIES.items():
+            info = zipfile.ZipInfo("m/evil.pkl" if name == "m/data.pkl" else name)
+            if name == "m/data.pkl":
+                field = struct.pack("<BI", 1, zlib.crc32(b"m/evil.pkl")) + name.encode()
+                info.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            file.writestr(info, content)
+    path = tmp_path / "m.pt"
+    path.write_bytes(buffer.getvalue())
+    words = ("that readers understand differently", "a zip archive without a model")
+    sentence = refusal(path)
+    assert any(word in sentence for word in words), sentence
 
 
 def test_a_bomb_that_stays_below_the_ratio_is_bound_by_the_memory_allowed(tmp_path: Path) -> None:
@@ -438,3 +523,57 @@ def test_an_old_file_that_is_a_tar_archive_too_is_not_unpacked(tmp_path: Path, m
     assert LEGACY_MAGIC in path.read_bytes()[:32]
     monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("opened as a tar archive"))
     assert "before version 0.4 (tar)" in refusal(path)
+
+
+# Directories without a table of their own: what they hold, and words of the sentence.
+DIRECTORIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "one model": (("net.onnx", "README.md"), "it holds a model file ('net.onnx')"),
+    "two models": (("a.h5", "b.PT"), "it holds 2 model files ('a.h5', 'b.PT')"),
+    "seven models": (
+        tuple(f"{i}.ckpt" for i in range(7)),
+        "'0.ckpt', '1.ckpt', '2.ckpt', '3.ckpt', '4.ckpt' and 2 more",
+    ),
+    "none": (("README.md",), "it holds no model file"),
+    "a SavedModel": (("saved_model.pb", "net.h5"), "is a TensorFlow SavedModel"),
+}
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_what_a_directory_holds(name: str, tmp_path: Path) -> None:
+    files, words = DIRECTORIES[name]
+    for file in files:
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(CheckpointError) as caught:
+        detect(tmp_path)
+    assert words in str(caught.value)
+    assert only_model(tmp_path) == (tmp_path / "net.onnx" if name == "one model" else None)
+
+
+def test_the_one_model_of_a_directory_is_a_file_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.pt")
+    (folder / "net.keras").mkdir()
+    assert only_model(folder) is None
+    (folder / "net.pth").symlink_to(tmp_path / "outside.pth")
+    (tmp_path / "outside.pth").write_bytes(GOOD)
+    with pytest.raises(CheckpointError, match="a link out of the model's folder"):
+        only_model(folder)
+    assert only_model(tmp_path) == tmp_path / "outside.pth"
+    assert only_model(tmp_path / "outside.pth") is None
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert only_model(tmp_path) is None
+
+
+def test_junk_is_refused_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"\x01junk")
+    (tmp_path / "empty").write_bytes(b"")
+    code = (
+        "import sys\nfrom curvlab.checkpoints.load import load\nfor path in sys.argv[1:]:\n"
+        "    try:\n        load(path)\n    except Exception as error:\n        print(error)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    paths = [str(tmp_path / name) for name in ("junk", "empty", ".")]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert len(done.stdout.splitlines()) == 3
