@@ -61,8 +61,6 @@ def _network(directory: Path, stored: Stored, max_memory: int | None) -> tuple[n
     _check_settings(config)
     if (directory / "adapter_config.json").exists():
         raise NoNetwork("an adapter (adapter_config.json) names a base model elsewhere: merge it into the model first")
-    if any(file.suffix not in {".safetensors", ".json"} for file in stored.files):
-        raise NoNetwork("transformers is given safetensors only: save the model with save_pretrained")
     with _quiet_and_offline():
         kind, made = _class_and_config(config)
         tensors = {
