@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
 from curvlab.analyses.environment import pick_device
 from curvlab.analyses.estimate import leave_out
-from curvlab.analyses.likelihood_choice import choose_likelihood
+from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved, open_source
@@ -109,6 +109,10 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)
     likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
+    taken_off = with_logits(module, likelihood, z)
+    if taken_off is not None:
+        z, activations = _try(module, first, source)
+        likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
     found = survey(module, first, settings.layers)
     plan, left_out = leave_out(found, _plan(settings, source), settings.max_memory)
     size = settings.batch_size or _batch_size(activations, settings.max_memory)
@@ -120,7 +124,7 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
         settings,
         device,
         _named(entries_of_module(module, found), settings),
-        [*notes, *source.notes, *([guess] if guess else [])],
+        [*notes, *source.notes, *(said for said in (guess, taken_off) if said)],
         Pass(module, source, found, likelihood, plan, size, activations),
         gradient,
         left_out,

@@ -1,21 +1,26 @@
 """Which likelihood an analysis uses: what the user says, what the file recorded, or what targets and outputs look
-like."""
+like. Likelihoods take logits: outputs that are probabilities already are seen and said."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import DataError
-from curvlab.likelihoods import Categorical, Likelihood, likelihood
+from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
+from curvlab.onnx_graph.network import OnnxNetwork
 from curvlab.statistics.class_axis import with_class_axis
+
+ROUNDING = 1e-5
+"""How far the sum of a softmax in single precision may be from 1."""
 
 
 def choose_likelihood(
     loss: str, recorded: str | None, z: Tensor, y: Tensor | None, inputs: Any = None
 ) -> tuple[Likelihood, str | None]:
-    """The likelihood, and a sentence for the user where it was guessed.
+    """The likelihood, and a sentence for the user where it was guessed or the outputs are no logits.
 
     Args:
         loss: "cross-entropy", "bce", "mse" or "auto".
@@ -34,7 +39,47 @@ def choose_likelihood(
     if isinstance(chosen, Categorical) and chosen.class_axis == 1 and z.ndim > 2 and y is None:
         shape = ", ".join(map(str, z.shape[1:]))
         note = f"classes: axis 1 of the output (examples, {shape}) is assumed without targets"
+    activation = applied_activation(chosen, z)
+    if activation is not None:
+        loss_name = "cross-entropy" if activation == "Softmax" else "bce"
+        doubt = (
+            f"the outputs look like probabilities, and likelihoods take logits: {loss_name} of them would apply "
+            f"{activation.lower()} twice; leave the {activation.lower()} out of the network"
+        )
+        note = f"{note}; {doubt}" if note else doubt
     return chosen, note
+
+
+def applied_activation(chosen: Likelihood, z: Tensor) -> str | None:
+    """ "Softmax" or "Sigmoid" where z has the values of one, which the likelihood would apply again; else None.
+
+    Probabilities of classes: z ≥ 0 and |Σ_c z_c − 1| ≤ 1e-5 in every row. Of independent outputs: 0 ≤ z ≤ 1, not all at
+    the ends. The logarithm of a softmax needs no such care: softmax(log p) = p.
+    """
+    if not z.is_floating_point() or not z.numel():
+        return None
+    if isinstance(chosen, Categorical) and z.ndim > 1:
+        sums = z.double().sum(chosen.class_axis)
+        return "Softmax" if bool((z >= 0).all() and ((sums - 1).abs() <= ROUNDING).all()) else None
+    if isinstance(chosen, Bernoulli):
+        within, inside = (z >= 0) & (z <= 1), (z > 0) & (z < 1)
+        return "Sigmoid" if bool(within.all() and inside.any()) else None
+    return None
+
+
+def with_logits(module: nn.Module, chosen: Likelihood, z: Tensor) -> str | None:
+    """Takes the softmax or sigmoid off the end of an ONNX graph whose outputs z are probabilities, and says so.
+
+    Changes `module`. None where z are no probabilities, or where the activation is not the node that makes the graph's
+    only output.
+    """
+    activation = applied_activation(chosen, z)
+    if activation is None or not isinstance(module, OnnxNetwork):
+        return None
+    node = module.leave_off(activation)
+    if node is None:
+        return None
+    return f"the {activation.lower()} at the end of the network ({quoted(node)}) is left off: its outputs are logits"
 
 
 def _guess(z: Tensor, y: Tensor | None) -> tuple[str, str]:

@@ -38,35 +38,65 @@ def agree(module: nn.Module, original: nn.Module, inputs: Inputs) -> bool:
 
 
 def fixed_batch(module: nn.Module, original: nn.Module, inputs: Inputs) -> str | None:
-    """Why the graph works for batches of one size only; None where larger ones answer as their parts do."""
+    """Why the graph works for batches of one size only; None where a larger one answers as its parts do."""
     tensors = [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor) and value.ndim]
     if not tensors:
         return "it takes no tensors"
     size = tensors[0].shape[0]
-
-    def repeated(value: Any) -> Any:
-        batched = isinstance(value, Tensor) and value.ndim and value.shape[0] == size
-        return torch.cat([value, value.flip(0), value]) if batched else value
-
-    def flipped(value: Any) -> Any:
-        return value.flip(0) if isinstance(value, Tensor) and value.ndim and value.shape[0] == size else value
-
-    several, other = pytree.tree_map(repeated, inputs), pytree.tree_map(flipped, inputs)
+    more = other_examples(inputs, size)
     try:
-        together = pytree.tree_leaves(module(*pytree.tree_leaves(several)))
+        joined = module(*pytree.tree_leaves(interleaved(inputs, more, size)))
     except Exception as error:
         why = f"it was exported for batches of {size} and fails on others ({reason(error)})"
         return f"{why}: export it with dynamic_shapes"
-    parts = [pytree.tree_leaves(original(*part[0], **part[1])) for part in (inputs, other, inputs)]
-    for place, joined in enumerate(together):
-        one = [part[place] for part in parts]
-        if isinstance(joined, Tensor) and one[0].ndim and one[0].shape[0] == size and not close(joined, torch.cat(one)):
-            return f"it was exported for batches of {size} and answers others wrongly: export it with dynamic_shapes"
+    parts = [original(*part[0], **part[1]) for part in (inputs, more)]
+    if not joined_from(joined, parts[0], parts[1], size):
+        return f"it was exported for batches of {size} and answers others wrongly: export it with dynamic_shapes"
     return None
 
 
+def other_examples(inputs: Any, size: int) -> Any:
+    """As many examples again, all different: a network that mixes examples would not notice that some are repeated.
+
+    Args:
+        inputs: tensors, and containers of them; those without `size` examples on the first axis stay.
+        size: examples.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def other(value: Any) -> Any:
+        if not _batched(value, size) or not value.numel():
+            return value
+        if value.is_floating_point():
+            scale = value.detach().double().square().mean().sqrt().to("cpu")
+            return (scale * torch.randn(value.shape, generator=generator)).to(value.device, value.dtype)
+        places = torch.randint(value.numel(), value.shape, generator=generator).to(value.device)
+        return value.reshape(-1)[places]  # whole numbers that the network takes for sure
+
+    return pytree.tree_map(other, inputs)
+
+
+def interleaved(some: Any, more: Any, size: int) -> Any:
+    """Both batches in one, rolled on by one example: groups of neighbours are then not those of the parts."""
+    return pytree.tree_map(lambda a, b: torch.cat([a, b]).roll(1, 0) if _batched(a, size) else a, some, more)
+
+
+def joined_from(joined: Any, some: Any, more: Any, size: int) -> bool:
+    """Whether answers to `interleaved` inputs are those to its parts; what has no axis of examples is not compared."""
+    leaves = [pytree.tree_leaves(answers) for answers in (joined, some, more)]
+    if len({*map(len, leaves)}) != 1:
+        return False
+    return all(
+        close(found, torch.cat([a, b]).roll(1, 0)) for found, a, b in zip(*leaves, strict=True) if _batched(a, size)
+    )
+
+
+def _batched(value: Any, size: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == size
+
+
 def close(found: Any, wanted: Any) -> bool:
-    """Whether two answers are the same tensors, up to rounding."""
+    """Whether two answers are the same tensors, up to rounding; infinities and NaN stand at the same places."""
     ours, theirs = pytree.tree_leaves(found), pytree.tree_leaves(wanted)
     return len(ours) == len(theirs) and all(map(_close, ours, theirs))
 
@@ -78,5 +108,7 @@ def _close(found: Any, wanted: Any) -> bool:
         return False
     if not wanted.is_floating_point():
         return torch.equal(found, wanted)
-    largest = float(wanted.abs().nan_to_num().max()) if wanted.numel() else 0.0
+    # allclose takes only equal infinities as close; they must not widen the tolerance for what is finite.
+    finite = wanted[wanted.isfinite()]
+    largest = float(finite.abs().max()) if finite.numel() else 0.0
     return torch.allclose(found.to(wanted.dtype), wanted, rtol=0, atol=TOLERANCE * max(largest, 1e-6), equal_nan=True)

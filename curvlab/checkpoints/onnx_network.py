@@ -21,13 +21,15 @@ def onnx_network(path: Path, stored: Stored, max_memory: int | None = None) -> N
 
     Its layers are torch's modules, filled with the tensors of `stored` by name. It is run on one random input and must
     agree with onnxruntime, or where that is not installed with onnx's own reference: |y − r| ≤ 1e-4 max|r| for every
-    output (1e-2 for 16-bit graphs), whole numbers exactly.
+    output (1e-2 for 16-bit graphs), whole numbers exactly. A larger batch must be answered as its parts are, where all
+    inputs and outputs have the examples on their first axis.
 
     Raises:
         CheckpointError: the file is malformed, or its constants alone ask for far more memory than it warrants.
         MemoryBudgetError: the file is larger than `max_memory`.
     """
     from curvlab.checkpoints.load import Network
+    from curvlab.onnx_graph.batches import unchecked_batches
     from curvlab.onnx_graph.budget import Budget, TooMuch
     from curvlab.onnx_graph.building import bare_network, network_of
     from curvlab.onnx_graph.opened import memory_for, opened
@@ -50,6 +52,7 @@ def onnx_network(path: Path, stored: Stored, max_memory: int | None = None) -> N
         network = network_of(found.graph, found.constants, found.plan, tried.shapes, read)
         expected = reference(path, tried.inputs, budget.spent)
         difference = agreement(network, expected, tried.inputs)
+        unchecked = unchecked_batches(network, tried, Budget(memory_for(path, max_memory)))
     except TooMuch as refusal:
         return weights_only(f"{refusal}; --max-memory raises the limit")
     except CheckpointError:
@@ -57,4 +60,4 @@ def onnx_network(path: Path, stored: Stored, max_memory: int | None = None) -> N
     except CurvlabError as reason:
         return weights_only(str(reason))
     note = f"the imported network agrees with {expected.name} to {difference:.0e} of the largest output"
-    return Network(network, "ONNX graph", (note,))
+    return Network(network, "ONNX graph", (note, unchecked) if unchecked else (note,))

@@ -1,8 +1,9 @@
 """The network of a TorchScript archive: its steps run by Python, its layers modules that can be hooked.
 
 A scripted module takes no hooks, so its graph is read into steps, and the operators that were layers are layers again.
-The first batch goes through TorchScript's own network too, and the rebuilt one is used only if both agree. Loading a
-TorchScript archive runs code of the file: only `--trust` comes here.
+The first batch goes through TorchScript's own network too, and the rebuilt one is used only if both agree, and if a
+larger batch is answered as its parts are: tracing bakes the size of its example into reshapes. Loading a TorchScript
+archive runs code of the file: only `--trust` comes here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from curvlab.checkpoints.graph_answers import close
+from curvlab.checkpoints.graph_answers import close, interleaved, joined_from, other_examples
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.checkpoints.stored import Stored
 from curvlab.checkpoints.torchscript_graph import Block, Step, jit_operator, refused_kinds, steps_of, tree_of
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from curvlab.checkpoints.load import Network
 
 Values = dict[str, Any]
+
+_EXAMPLES = 8
+"""Of the first batch, how many are compared with a larger one."""
 
 
 class Input(NamedTuple):
@@ -131,6 +135,8 @@ class ScriptedNetwork(nn.Module):
                 "its numbers would be those of another network",
                 "analyse it without --trust, for its weights",
             )
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            _check_batches(script, same)
         self.unchecked = []
 
     def _run(self, block: Block, values: Values) -> list[Any]:
@@ -172,6 +178,27 @@ class ScriptedNetwork(nn.Module):
             "which cannot be followed outside of it",
             "analyse it without --trust, for its weights",
         )
+
+
+def _check_batches(script: torch.jit.ScriptModule, args: list[Any]) -> None:
+    """Raises CurvlabError where f([a, b]) ≠ [f(a), f(b)], if all tensors have the examples on their first axis."""
+    sizes = {value.shape[:1] for value in args if isinstance(value, Tensor) and value.ndim}
+    if len(sizes) != 1:
+        return
+    size = min(int(next(iter(sizes))[0]), _EXAMPLES)
+    some = [value[:size] if isinstance(value, Tensor) and value.ndim else value for value in args]
+    more = other_examples(some, size)
+    try:
+        answers = [script(*given) for given in (interleaved(some, more, size), some, more)]
+    except Exception as error:
+        why = f"it fails on batches of other sizes ({reason(error)})"
+    else:
+        if joined_from(answers[0], answers[1], answers[2], size):
+            return
+        why = f"it answers {2 * size} examples otherwise than {size} at a time"
+    raise CurvlabError(
+        "the TorchScript graph is fixed to batches of one size", why, "script the network instead of tracing it"
+    )
 
 
 def _on_cpu(value: Any) -> Any:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from curvlab.analyses.environment import pick_device
 from curvlab.analyses.job import Model, as_checkpoint
-from curvlab.analyses.likelihood_choice import choose_likelihood
+from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.source import moved, open_source
 from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.data.registry import names
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
+from curvlab.likelihoods.masked import IGNORED, position_mask
 from curvlab.optim.closures import Closure
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
@@ -173,8 +174,16 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     with explained(str(source.info["source"])), torch.no_grad():
         first, _ = moved((source.first, None), device, dtype)
         z = output_tensor(call_model(model, first))
-    chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets)
-    notes = (*checkpoint.notes, *source.notes, *((note,) if note else ()))
+    if position_mask(first) is not None or bool((source.targets == IGNORED).any()):
+        found = f"{source.info['source']} has positions that do not count (attention_mask, labels of {IGNORED})"
+        raise DataError(found, "directions are compared on whole examples only", "give examples without padding")
+    chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets, first)
+    taken_off = with_logits(model, chosen, z)
+    if taken_off is not None:
+        with torch.no_grad():
+            z = output_tensor(call_model(model, first))
+        chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets, first)
+    notes = (*checkpoint.notes, *source.notes, *(said for said in (note, taken_off) if said))
 
     own_inputs = chosen.name != "categorical" and isinstance(source.first, Tensor) and z.shape == source.first.shape
     if own_inputs and z.shape[1:] != source.targets.shape[1:]:

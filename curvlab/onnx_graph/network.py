@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -111,6 +111,18 @@ class OnnxNetwork(nn.Module):
             values = self.run(self.arguments(args, kwargs), {})
         outputs = tuple(values[value.name] for value in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def leave_off(self, operator: str) -> str | None:
+        """Makes the input of the last node the output, if that is this operator and the only output; its name then."""
+        ends = [step.node for step in self.steps if self.outputs[0].name in step.node.outputs]
+        if len(self.outputs) != 1 or len(ends) != 1 or (ends[0].operator, ends[0].domain) != (operator, ""):
+            return None
+        kept = [step for step in self.steps if step.node is not ends[0]]
+        if any(self.outputs[0].name in step.inputs for step in kept):
+            return None
+        self.outputs = (replace(self.outputs[0], name=ends[0].inputs[0]),)
+        self.steps = freeing(kept, [ends[0].inputs[0]], self.places)
+        return ends[0].name
 
     def run(self, given: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
         """All steps; `values` is filled with what is made and emptied of what nobody needs any more.

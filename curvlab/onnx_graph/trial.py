@@ -227,7 +227,7 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
     for a, b in zip(*(torch.split(x.reshape(-1), _PIECE) for x in (found, wanted)), strict=True):
         y, r = a.double(), b.double()
         finite = torch.isfinite(r)
-        if not torch.equal(torch.isfinite(y), finite):
+        if not torch.equal(torch.isfinite(y), finite) or not torch.allclose(y[~finite], r[~finite], equal_nan=True):
             return float("inf")
         if bool(finite.any()):
             largest = max(largest, float((y - r)[finite].abs().max()))

@@ -13,6 +13,7 @@ from real_models import real_model
 from torch import Tensor, nn
 
 import curvlab
+from curvlab.checkpoints.graph_answers import close
 from curvlab.checkpoints.load import load
 from curvlab.errors import CurvlabError
 
@@ -79,6 +80,19 @@ class Viewed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.view(x.shape[0], 6))
+
+
+class Mixing(nn.Module):
+    """Attention whose reshape holds the number of examples that it was exported for."""
+
+    def __init__(self, examples: int) -> None:
+        super().__init__()
+        self.examples, self.fc, self.head = examples, nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x).reshape(self.examples, -1, 4)
+        h = torch.softmax(h @ h.transpose(1, 2), -1) @ h
+        return self.head(h.reshape(-1, 5, 4).mean(1))
 
 
 class Tied(nn.Module):
@@ -192,6 +206,51 @@ def test_a_graph_for_one_size_of_batch_is_not_run_on_another(tmp_path: Path) -> 
     assert checkpoint.module is None
     assert "exported for batches of 2" in checkpoint.notes[-1]
     assert "dynamic_shapes" in checkpoint.notes[-1]
+
+
+@pytest.mark.parametrize("road", ["script", "trace", "export"])
+@pytest.mark.parametrize("examples", [1, 2])
+def test_a_graph_that_mixes_the_examples_of_a_batch_is_refused(road: str, examples: int, tmp_path: Path) -> None:
+    """It runs on batches of any size, and rebuilt it answers as the graph does."""
+    module, x = Mixing(examples).eval(), torch.randn(4, 5, 4)
+    together, apart = module(x), torch.cat([Mixing.forward(module, part) for part in x.split(examples)])
+    assert together.shape == apart.shape
+    assert not torch.allclose(together, apart, atol=1e-3)
+    if road == "export":
+        torch.export.save(torch.export.export(module, (x[:examples],)), tmp_path / "m.pt2")
+        checkpoint = load(tmp_path / "m.pt2", trust=True)
+        assert checkpoint.module is None
+        assert f"exported for batches of {examples}" in checkpoint.notes[-1]
+        return
+    checkpoint = load(ROADS[road](module, tmp_path / "m.pt", x[:examples]), trust=True)
+    for given in (x, x[:examples], x[:examples]):
+        assert checkpoint.module is not None
+        with pytest.raises(CurvlabError, match="fixed to batches of one size"):
+            checkpoint.module(given)
+
+
+def test_a_script_that_fails_on_other_batches_is_refused(tmp_path: Path) -> None:
+    class Fixed(Viewed):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.view(2, 6))
+
+    module = load(scripted(Fixed().eval(), tmp_path / "m.pt", torch.ones(2, 2, 3)), trust=True).module
+    assert module is not None
+    with pytest.raises(CurvlabError, match="fails on batches of other sizes"):
+        module(torch.randn(2, 2, 3))
+
+
+def test_infinities_do_not_widen_the_tolerance() -> None:
+    inf, nan = float("inf"), float("nan")
+    wanted = torch.tensor([-inf, 1.0, 2.0, nan, inf])
+    assert close(wanted.clone(), wanted)
+    assert close(wanted + torch.tensor([0, 1e-5, 0, 0, 0]), wanted)
+    for place, value in ((1, 1.001), (0, inf), (0, -3e38), (3, 0.0), (4, nan), (1, inf)):
+        found = wanted.clone()
+        found[place] = value
+        assert not close(found, wanted)
+    assert not close(torch.tensor([-inf, 5.0, 9.0]), torch.tensor([-inf, 1.0, 2.0]))
+    assert close(torch.tensor([inf]), torch.tensor([inf]))
 
 
 def test_parameters_of_unknown_operators_are_said(tmp_path: Path) -> None:

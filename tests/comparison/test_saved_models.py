@@ -86,6 +86,12 @@ def test_a_file_that_names_its_data_needs_nothing_more() -> None:
     assert any("fop learns from its own steps" in note for note in found.notes)
 
 
+def test_positions_that_do_not_count_are_refused() -> None:
+    with pytest.raises(CurvlabError, match="positions that do not count"):
+        x, y = data()
+        curvlab.compare(network(), ["kfac"], data=(x, torch.where(y == 0, -100, y)))
+
+
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(CurvlabError, match="there is no data"):
         curvlab.compare(network(), ["kfac"])

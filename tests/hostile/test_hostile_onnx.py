@@ -355,7 +355,7 @@ HONEST: dict[str, tuple[Callable[[], Any], bool]] = {
         True,
     ),
     "an input of 2^40 numbers": (lambda: graph([SUM], inputs=[info("x", (2**20, 2**20))]), False),
-    "a free size": (lambda: graph([SUM], inputs=[info("x", ("n", 2))]), True),
+    "a free size": (lambda: graph([SUM], inputs=[info("x", ("n", 2, 2))]), True),
     "no types at all": (lambda: graph([SUM], inputs=[helper.make_empty_tensor_value_info("x")]), False),
 }
 

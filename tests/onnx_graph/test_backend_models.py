@@ -25,6 +25,8 @@ WEIGHTS_ONLY = {
     **dict.fromkeys((f"simple/test_gradient_of_add{more}" for more in ("", "_and_mul")), "operator Gradient"),
     **dict.fromkeys((f"simple/test_sequence_model{i}" for i in range(1, 9)), "sequences and optional values"),
     **dict.fromkeys((name for name in MODELS if name.startswith("simple/test_strnorm")), "is no tensor"),
+    "pytorch-converted/test_PoissonNLLLLoss_no_reduce": "fixed to batches of 10",
+    "pytorch-operator/test_operator_params": "fixed to batches of 2",
 }
 # Layers that PyTorch exported by themselves -> their module here.
 MODULES = {
