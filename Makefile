@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Processes that the tests are spread over, each with one computing thread.
 WORKERS ?= auto
+# How long 'make fuzz' goes on, after it has opened every model undamaged.
+SECONDS ?= 60
 EXAMPLE ?= examples/digits-cnn.safetensors
 
 VENV := .venv
@@ -11,7 +13,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-timm check format bench clean distclean
+.PHONY: help demo test test-timm fuzz check format bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,9 @@ test-timm: ## test networks of timm in an environment of their own
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install torch==2.14.1 torchvision==0.29.1 'timm>=1.0'
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install -e . pytest jaxtyping beartype
 	OMP_NUM_THREADS=1 .venv-timm/bin/python -m pytest tests/checkpoints/test_timm.py
+
+fuzz: $(VENV)/.dev ## damage models of every format and open them: make fuzz SECONDS=600
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)
 
 check: $(VENV)/.dev ## lint, formatting and types
 	$(BIN)/ruff check .
