@@ -87,8 +87,8 @@ def test_a_file_that_names_its_data_needs_nothing_more() -> None:
 
 
 def test_positions_that_do_not_count_are_refused() -> None:
+    x, y = data()
     with pytest.raises(CurvlabError, match="positions that do not count"):
-        x, y = data()
         curvlab.compare(network(), ["kfac"], data=(x, torch.where(y == 0, -100, y)))
 
 
