@@ -52,9 +52,10 @@ ROWS = [
     Row("kbfgsl-20", {"lr": 0.3, "damping": 0.1}, {"pairs": 0}, scheduled=False),
     Row(
         "kbfgsl-20",
-        {"lr": 0.3, "damping": 0.1, "exact": True, "skip": True},
+        {"lr": 0.3, "damping": 0.2, "exact": True, "skip": True},
         {"exact": "yes"},
         scheduled=False,
+        valley=0.1,
         variant="proved",
     ),
     Row("kbfgs", {"lr": 0.1, "damping": 0.3}, {"damping": 0.0, "interval": 0}, scheduled=False, valley=0.5),

@@ -18,17 +18,19 @@ from torch.nn.modules.module import (
 
 from curvlab.errors import CheckpointError
 
-MAX_MODULES = 100_000
+MODULES_PER_TENSOR, FREE_MODULES = 20, 1000
+"""A layer of a transformer has about as many modules as tensors; containers and activations have none."""
 # A quarter of the bytes when stored in eight bits, and something for parameters that are not stored (tied ones).
 MOST_TIMES_STORED = 4
 FREE_BYTES = 2**26
 
 
 @contextmanager
-def bounded_construction(stored_bytes: int, max_memory: int | None) -> Iterator[None]:
-    """Inside, a network may be made of at most `MAX_MODULES` modules and so many bytes of parameters.
+def bounded_construction(tensors: int, stored_bytes: int, max_memory: int | None) -> Iterator[None]:
+    """Inside, a network may be made of so many modules and bytes of parameters as the file's tensors can explain.
 
     Args:
+        tensors: how many the file has; there may be twenty times as many modules, and a thousand.
         stored_bytes: of the tensors in the file; parameters may take four times as many, and 64 MiB.
         max_memory: a lower limit, if any.
 
@@ -37,15 +39,15 @@ def bounded_construction(stored_bytes: int, max_memory: int | None) -> Iterator[
     """
     allowed = MOST_TIMES_STORED * stored_bytes + FREE_BYTES
     allowed = allowed if max_memory is None else min(allowed, max_memory)
+    most = MODULES_PER_TENSOR * tensors + FREE_MODULES
     modules, held, seen = 0, 0, set()
 
     def count_module(*_: Any) -> None:
         nonlocal modules
         modules += 1
-        if modules > MAX_MODULES:
-            raise CheckpointError(
-                f"the configuration asks for more than {MAX_MODULES} modules", "no network has so many"
-            )
+        if modules > most:
+            found = f"the configuration asks for more than {most} modules"
+            raise CheckpointError(found, f"the file holds {tensors} tensors")
 
     def count_parameter(_: nn.Module, __: str, parameter: Tensor | None) -> None:
         nonlocal held

@@ -69,7 +69,7 @@ def _network(directory: Path, stored: Stored, max_memory: int | None) -> tuple[n
         held = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         try:
             # First without memory: what the configuration asks for is compared with what the file holds.
-            with torch.device("meta"), bounded_construction(held, max_memory):
+            with torch.device("meta"), bounded_construction(len(tensors), held, max_memory):
                 kind(made)
             with torch.random.fork_rng(devices=[]):
                 module, info = kind.from_pretrained(

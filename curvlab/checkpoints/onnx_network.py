@@ -33,7 +33,7 @@ def onnx_network(path: Path, stored: Stored, max_memory: int | None = None) -> N
     from curvlab.onnx_graph.budget import Budget, TooMuch
     from curvlab.onnx_graph.building import bare_network, network_of
     from curvlab.onnx_graph.opened import memory_for, opened
-    from curvlab.onnx_graph.trial import agreement, reference, trial, unsupported
+    from curvlab.onnx_graph.trial import agreement, check_constants, reference, trial, unsupported
 
     def weights_only(why: str) -> Network:
         return Network(notes=(f"opened for its weights only: {why}",))
@@ -41,6 +41,7 @@ def onnx_network(path: Path, stored: Stored, max_memory: int | None = None) -> N
     found = opened(path, max_memory)
     try:
         unsupported(found.model, found.graph)
+        check_constants(found.model)
         bare = bare_network(found.graph, found.constants)
         budget = Budget(memory_for(path, max_memory))
         tried = trial(bare, budget)

@@ -65,7 +65,7 @@ def by_name(
     if "num_classes" not in chosen and (classes := _classes(timm, name, stored)) is not None:
         chosen["num_classes"] = classes
     try:
-        with torch.random.fork_rng(devices=[]), bounded_construction(held, max_memory):
+        with torch.random.fork_rng(devices=[]), bounded_construction(len(stored.specs), held, max_memory):
             module = timm.create_model(name, pretrained=False, **chosen)
     except CheckpointError:
         raise

@@ -24,6 +24,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 # What sizes that the inputs choose are tried with: (examples, every other).
 _SIZES = tuple((n, m) for n in (2, 1) for m in (16, 64, 224, 512, 8, 4, 1))
 _PIECE = 2**20
+MAX_CHECKED = 30_000  # constants of a graph: the time that onnxruntime takes to open it grows with their square
 _SLOW_REFERENCE = 2e8  # operations beyond which onnx's own reference, written for clearness, takes too long
 
 
@@ -138,6 +139,21 @@ def _random(
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, 2 if dtype == torch.bool else most, shape, generator=generator).to(dtype)
+
+
+def check_constants(model: Any) -> None:
+    """Raise NotTrusted for a graph with more constants than a reference opens in reasonable time."""
+    found, waiting = 0, [model.graph]
+    while waiting:
+        graph = waiting.pop()
+        found += len(graph.initializer) + len(graph.sparse_initializer)
+        for node in graph.node:
+            found += node.op_type == "Constant"
+            waiting += [inner for attribute in node.attribute for inner in (attribute.g, *attribute.graphs)]
+    if found > MAX_CHECKED:
+        raise NotTrusted(
+            f"the graph has {found} constants", f"with more than {MAX_CHECKED}, checking it would take too long"
+        )
 
 
 class Reference(NamedTuple):

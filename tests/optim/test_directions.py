@@ -147,7 +147,8 @@ def test_averages_are_exponential_and_warm_starts_are_means() -> None:
     warm = KFAC(model, lr=0.0, damping=0.01, empirical=True)
     seconds = warm.warm_start([lambda xs=xs, ys=ys: F.cross_entropy(model(xs), ys) for xs, ys in halves])
     assert seconds > 0
-    torch.testing.assert_close(warm.averages["0"]["input"][0], (a[0] + a[1]) / 2)
+    parts = [len(ys) / len(y) for _, ys in halves]  # over examples: the halves are not equally long
+    torch.testing.assert_close(warm.averages["0"]["input"][0], parts[0] * a[0] + parts[1] * a[1])
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
