@@ -12,6 +12,7 @@ from curvlab.errors import CommandError
 
 from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
+from .ranges import parse_range, parse_whole_numbers
 from .sizes import parse_size
 
 if TYPE_CHECKING:
@@ -176,9 +177,9 @@ def compare(
         "baseline": baseline,
         "interval": interval,
         "warm_start": warm_start,
-        "dampings": _range(damping),
+        "dampings": parse_range(damping, "--damping"),
         "layers": layers or (),
-        "seeds": _numbers(seeds),
+        "seeds": parse_whole_numbers(seeds, "--seeds"),
         "epochs": epochs,
         "seconds": seconds,
         "target": target,
@@ -299,28 +300,3 @@ def _refused(found: Comparison, gates: list[str]) -> bool:
     for verdict in held:
         say(f"gate '{verdict['expression']}' holds: {'; '.join(verdict['evidence'])}")
     return bool(held)
-
-
-def _range(text: str | None) -> tuple[float, ...]:
-    """`1e-4:1:7` as seven values evenly spaced by ratio; a list with commas as it is."""
-    if text is None:
-        return ()
-    try:
-        if ":" not in text:
-            return tuple(float(part) for part in text.split(","))
-        low, high, count = text.split(":")
-        first, last, number = float(low), float(high), int(count)
-    except ValueError:
-        raise CommandError(f"--damping '{text}' is no range", do="write FROM:TO:N, such as 1e-4:1:7") from None
-    if not (0 < first < float("inf") and 0 < last < float("inf") and 1 <= number <= 100):
-        raise CommandError(f"--damping '{text}' is no range of positive numbers with 1 to 100 values")
-    return tuple(first * (last / first) ** (k / max(1, number - 1)) for k in range(number))
-
-
-def _numbers(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise CommandError(f"--seeds '{text}' is no list of whole numbers", do="write 0,1,2") from None

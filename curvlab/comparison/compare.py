@@ -21,6 +21,7 @@ from curvlab.problems import registry
 
 if TYPE_CHECKING:
     from curvlab.comparison.race_results import Races
+    from curvlab.comparison.race_settings import RaceSettings
 
 PROBLEM = "digits-mlp"
 OPTIMIZERS = ("lnb", "kfac", "tnt", "shampoo", "adam", "sgd")
@@ -55,30 +56,28 @@ def compare(
     """
     asked = (request or Request()).asked(options)
     problems = problems_of(what)
-    races = None
     if len(problems) > 1 and asked.mode != "training":
         raise CommandError("directions are of one problem at a time", f"{len(problems)} are given")
-    if asked.mode != "directions":
-        if not problems:
-            raise CommandError("a race needs a problem, not a saved model", do="see curvlab list problems")
-        if asked.mode == "both":  # what is wrong about directions is said before the races
-            directions(
-                of_problem(problems[0], asked.sampling),
-                optimizers,
-                replace(asked, steps=1, dampings=(), warm_start=False),
-                lambda *_: None,
-            )
-        races = _race(problems, optimizers, asked, report)
+    if asked.mode != "directions" and not problems:
+        raise CommandError("a race needs a problem, not a saved model", do="see curvlab list problems")
+    # What is wrong with either is said before the work of both; races, which take longest, come last.
+    races = None if asked.mode == "directions" else _race_settings(problems, optimizers, asked)
     if asked.mode == "training":
-        assert races is not None
-        return replace(_without_directions(problems, asked, races), command=command)
+        found = _without_directions(problems, asked)
+    else:
+        found = _directions(what, problems, optimizers, asked, report)
+    return replace(found, training=None if races is None else _races(races, report), command=command)
+
+
+def _directions(
+    what: Any, problems: tuple[str, ...], optimizers: Sequence[str], asked: Request, report: Report
+) -> Comparison:
     # What a model draws (dropout) is then the same for everyone who compares with this seed.
     device = pick_device(asked.sampling.device)
     with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(asked.sampling.seed)
-        subject = of_problem(problems[0], asked.sampling) if problems else of_model(what, asked.sampling)  # type: ignore[arg-type]
-        found = directions(subject, optimizers, asked, report)
-    return replace(found, training=races, command=command)
+        subject = of_problem(problems[0], asked.sampling) if problems else of_model(what, asked.sampling)
+        return directions(subject, optimizers, asked, report)
 
 
 def problems_of(what: object) -> tuple[str, ...]:
@@ -93,31 +92,33 @@ def problems_of(what: object) -> tuple[str, ...]:
     return tuple(registry.problem(word).name for word in words)
 
 
-def _race(problems: tuple[str, ...], optimizers: Sequence[str], asked: Request, report: Report) -> Races:
-    from curvlab.comparison.race import race
+def _race_settings(problems: tuple[str, ...], optimizers: Sequence[str], asked: Request) -> RaceSettings:
     from curvlab.comparison.race_settings import RaceSettings
 
     found = contestants(optimizers, asked.settings, also=[asked.baseline])
     sampling = asked.sampling
-    return race(
-        RaceSettings(
-            problems,
-            {one.label: {"optimizer": one.optimizer, **one.settings} for one in found},
-            seeds=asked.seeds or (sampling.seed,),
-            epochs=asked.epochs,
-            steps=asked.steps if asked.mode == "training" else None,
-            seconds=asked.seconds,
-            target=asked.target,
-            data=sampling.data,
-            device=sampling.device,
-            dtype=sampling.dtype,
-            max_memory=sampling.max_memory,
-        ),
-        report,
+    return RaceSettings(
+        problems,
+        {one.label: {"optimizer": one.optimizer, **one.settings} for one in found},
+        seeds=asked.seeds or (sampling.seed,),
+        epochs=asked.epochs,
+        steps=asked.steps if asked.mode == "training" else None,
+        seconds=asked.seconds,
+        target=asked.target,
+        data=sampling.data,
+        device=sampling.device,
+        dtype=sampling.dtype,
+        max_memory=sampling.max_memory,
     )
 
 
-def _without_directions(problems: tuple[str, ...], asked: Request, races: Races) -> Comparison:
+def _races(settings: RaceSettings, report: Report) -> Races:
+    from curvlab.comparison.race import race
+
+    return race(settings, report)
+
+
+def _without_directions(problems: tuple[str, ...], asked: Request) -> Comparison:
     return Comparison(
         problem=problems[0] if len(problems) == 1 else ",".join(problems),
         baseline=None,
@@ -129,5 +130,4 @@ def _without_directions(problems: tuple[str, ...], asked: Request, races: Races)
         hashes={},
         data={},
         environment=environment(pick_device(asked.sampling.device)),
-        training=races,
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from curvlab.capture.untouched import untouched
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.damping_sweep import Point, sweep
 from curvlab.comparison.panel import Panel, finite
@@ -87,8 +86,7 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
 
 def _warm_start(panel: Panel, report: Report) -> None:
     """As in training: weights, buffers and random state stay as they were."""
-    buffers = [(b, b.clone()) for b in panel.model.buffers()]
-    with torch.random.fork_rng(devices=[]):
+    with untouched(panel.model):
         for place, closure in enumerate(panel.subject.warm()):
             report("warm start", place, panel.subject.passes)
             panel.fisher.add(panel.look(closure), panel.sight.found, mean=True)
@@ -96,9 +94,6 @@ def _warm_start(panel: Panel, report: Report) -> None:
                 follower.warm(closure)
     for follower in panel.everyone():
         follower.settle()
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
 
 
 def _evenly(steps: int) -> list[int]:

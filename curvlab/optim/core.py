@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.tape import batch_size
+from curvlab.capture.untouched import untouched
 from curvlab.curvatures.curvature import Unit
 from curvlab.errors import CurvlabError
 from curvlab.optim.closures import Closure, checked_loss, closure_of
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
+from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.saved_state import check_state, restore, saved
 
@@ -157,15 +159,7 @@ class Optimizer(torch.optim.Optimizer):
             raise
         self._examples += examples
         share = examples / self._examples
-        if share == 1:
-            self._gathered = fresh
-            return loss
-        for name in {**self._gathered, **fresh}:
-            old, new = self._gathered.get(name), fresh.get(name)
-            if old is None or new is None:  # a parameter that some batch does not use has a zero gradient there
-                self._gathered[name] = fresh[name] * share if old is None else old * (1 - share)
-            else:
-                self._gathered[name] = torch.lerp(old, new, share)
+        self._gathered = fresh if share == 1 else joint_gradient(self._gathered, fresh, share)
         return loss
 
     def examine(self, closure: Closure) -> tuple[Tensor, int, Named]:
@@ -209,13 +203,9 @@ class Optimizer(torch.optim.Optimizer):
         if not self.warms:
             return 0.0
         start = time.perf_counter()
-        buffers = [(b, b.clone()) for b in self.model.buffers()]
-        with torch.random.fork_rng(sorted({p.device.index for p in self.parameters() if p.device.type == "cuda"})):
+        with untouched(self.model):
             for batch in batches:
                 self.warm(closure_of(self.name, batch, loss))
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
         return time.perf_counter() - start
 
     def warm(self, closure: Closure) -> None:

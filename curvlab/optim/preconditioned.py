@@ -14,12 +14,12 @@ from curvlab.curvatures.curvature import Batch, Curvature, State, Unit
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.operators.operator import Grouped, Operator
-from curvlab.operators.pack import pack, unpack
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import Bound, check
+from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed
 from curvlab.optim.watch import Seen, Watch
@@ -280,21 +280,13 @@ class Preconditioned(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """With the averages, the operators in use, their age and their failures, by unit name."""
-        operators = {
-            name: {
-                "value": None if kept.value is None else pack(kept.value),
-                "step": kept.step,
-                "failures": kept.failures,
-            }
-            for name, kept in self.operators.blocks.items()
-        }
         return {
             **super().state_dict(),
             "schedule": dict(self.schedule),
             "recipe": self.curvature.recipe(),
             "covered": sorted(name for unit in self.units for name in unit.parameters.values()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
-            "operators": operators,
+            "operators": packed(self.operators),
             "unmeasured": dict(self.unmeasured),
             "measured": self.measured,
             "refreshed": self.refreshed,
@@ -316,10 +308,7 @@ class Preconditioned(Optimizer):
         super().load_state_dict(state_dict)
         like = self.parameters()[0]
         self.averages = moved(dict(state_dict["averages"]), like)
-        self.operators = LastGood()
-        for name, kept in moved(dict(state_dict["operators"]), like).items():
-            value = None if kept["value"] is None else unpack(kept["value"])
-            self.operators.blocks[name] = Kept(value, kept["step"], kept["failures"])
+        self.operators = unpacked(state_dict["operators"], like)
         self.schedule, self.unmeasured = dict(state_dict["schedule"]), dict(state_dict["unmeasured"])
         self.measured, self.refreshed = state_dict["measured"], state_dict["refreshed"]
         self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])

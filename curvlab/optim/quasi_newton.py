@@ -18,6 +18,7 @@ from curvlab.errors import CurvlabError
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer, finite
 from curvlab.optim.hyperparameters import Bound, check
+from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.quasi_newton_settings import BOUNDS
 from curvlab.optim.saved_state import moved
 from curvlab.optim.second_sample import Part, Sampler
@@ -194,7 +195,9 @@ class KroneckerQuasiNewton(Optimizer):
                     fresh = shown(seen.samples[name])
                     after[name] = after[name].joined(fresh) if name in after else fresh
             if doubling:
-                self._second = _joined(self._second, (seen.gradients, seen.examples))
+                old, before_it = self._second
+                total = before_it + seen.examples
+                self._second = joint_gradient(old, seen.gradients, seen.examples / total), total
         weights = self._weights()
         with self.full_precision():
             for unit in self.units:
@@ -277,14 +280,3 @@ class KroneckerQuasiNewton(Optimizer):
         self._second = {n: moved(g, byname[n]) for n, g in second["gradient"].items()}, second["examples"]
         self.schedule = dict(state_dict["schedule"])
         self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
-
-
-def _joined(old: tuple[Named, int], new: tuple[Named, int]) -> tuple[Named, int]:
-    """Mean gradients of two batches as that of both; a gradient that one does not have is zero there."""
-    (a, before), (b, examples) = old, new
-    total = before + examples
-    both: Named = {}
-    for name in {**a, **b}:
-        parts = [g * (n / total) for g, n in ((a.get(name), before), (b.get(name), examples)) if g is not None]
-        both[name] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    return both, total
