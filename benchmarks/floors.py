@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from curvlab.operators.gram import upper_gram
-from curvlab.solvers.inverse_root import coupled_newton
+from curvlab.linalg.gram import upper_gram
+from curvlab.linalg.roots import coupled_newton
 
 Piece = Callable[[], object]
 FACTORS = ("A, G as full squares", "A, G as triangles")

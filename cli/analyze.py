@@ -223,8 +223,8 @@ def _draw(analysis: Analysis, checkpoint: Checkpoint, folder: Path) -> None:
 
 def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, json: str | None) -> None:
     from curvlab.analyses.analyze import estimate
+    from curvlab.document.json import dumps
     from curvlab.reports.estimate import estimate_to_dict, print_estimate
-    from curvlab.reports.json import dumps
 
     cost = estimate(checkpoint, data, settings=settings)
     deliver(dumps(estimate_to_dict(cost)), json)
@@ -234,8 +234,8 @@ def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, json
 
 def _report(analysis: Analysis, json: str | None, csv: str | None, sort: Sort) -> None:
     """Files first, so that a reader who closes the pipe early loses nothing; then the table, unless stdout is taken."""
+    from curvlab.document.json import dumps
     from curvlab.reports.csv import to_csv
-    from curvlab.reports.json import dumps
     from curvlab.reports.terminal import print_analysis
 
     deliver(dumps(analysis.to_dict()), json)

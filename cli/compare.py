@@ -252,8 +252,8 @@ def _work(
 def _plan(what: Any, names: list[str], options: dict[str, Any], json: str | None) -> None:
     from curvlab.comparison.plan import plan
     from curvlab.comparison.request import Request
+    from curvlab.document.json import dumps, plain
     from curvlab.reports.direction_tables import print_plan
-    from curvlab.reports.json import dumps, plain
 
     planned = plan(what, names, Request().asked(options))
     deliver(dumps(plain(planned)), json)
@@ -262,8 +262,8 @@ def _plan(what: Any, names: list[str], options: dict[str, Any], json: str | None
 
 
 def _report(found: Comparison, json: str | None, csv: str | None, plots: Path | None) -> None:
+    from curvlab.document.json import dumps
     from curvlab.reports.direction_csv import directions_to_csv
-    from curvlab.reports.json import dumps
 
     deliver(dumps(found.to_dict()), json)
     if csv is not None:

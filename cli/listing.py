@@ -20,8 +20,8 @@ def list_(
 ) -> None:
     """List optimizers, problems, datasets, file formats or layer types, with where each comes from."""
     check_target(json, "--json")
+    from curvlab.document.json import dumps
     from curvlab.listing import listing
-    from curvlab.reports.json import dumps
     from curvlab.reports.listing import listing_to_dict, print_listing
 
     found = listing(subject)

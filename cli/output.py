@@ -44,7 +44,7 @@ def deliver(text: str, path: str | None = STDOUT) -> None:
     if path is None or (path == STDOUT and sys.stdout is None):
         return
     if path != STDOUT:
-        from curvlab.reports.files import write
+        from curvlab.document.files import write
 
         write(text, Path(path))
         return

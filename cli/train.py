@@ -206,7 +206,7 @@ def _trained(values: dict[str, Any], resume: bool, force: bool) -> TrainingResul
 
 
 def _plan(values: dict[str, Any], json: str | None) -> None:
-    from curvlab.reports.json import dumps, plain
+    from curvlab.document.json import dumps, plain
     from curvlab.reports.training import print_plan
     from curvlab.training.train import plan
 
@@ -217,7 +217,7 @@ def _plan(values: dict[str, Any], json: str | None) -> None:
 
 
 def _report(result: TrainingResult, json: str | None, plots: Path | None) -> None:
-    from curvlab.reports.json import dumps
+    from curvlab.document.json import dumps
     from curvlab.reports.training import print_training
 
     deliver(dumps(result.to_dict()), json)

@@ -30,8 +30,8 @@ from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
+from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.shapes import Float
-from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.collect import collect, output_tensor
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.tensor_normal import TensorStatistic

@@ -29,8 +29,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from curvlab.document.paths import NoNumber, Path, parse_path
 from curvlab.errors import CommandError
-from curvlab.reports.paths import NoNumber, Path, parse_path
 
 Document = Mapping[str, Any]
 Layer = Mapping[str, Any] | None

@@ -19,7 +19,7 @@ from curvlab.capture.sample import Call, Sample, example_axis, per_example_gradi
 from curvlab.capture.survey import survey, use_key
 from curvlab.capture.tape import Inputs, Tape, batch_size, call_model
 from curvlab.layers.layer import Layer
-from curvlab.operators.gram import mirrored
+from curvlab.linalg.gram import mirrored
 
 
 def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 1e-9, seed: int = 0) -> None:

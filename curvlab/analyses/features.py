@@ -8,8 +8,8 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from curvlab.linalg.float64 import CHUNK, double, pieces
 from curvlab.operators.diagonal import diagonal
-from curvlab.operators.double import CHUNK, double, pieces
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.trace import trace
 from curvlab.shapes import Bool, Float

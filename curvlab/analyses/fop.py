@@ -14,7 +14,7 @@ from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.results import FopResult, GradientAngle, KernelStructure
 from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.errors import NumericalError
-from curvlab.operators.double import double
+from curvlab.linalg.float64 import double
 from curvlab.operators.eigenvalues import eigenvalues
 from curvlab.operators.operator import Diagonal, LowRank, Operator
 from curvlab.operators.spectrum import spectrum

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import DataError
 from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
+from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.onnx_graph.network import OnnxNetwork
-from curvlab.statistics.class_axis import with_class_axis
 
 ROUNDING = 1e-5
 """How far the sum of a softmax in single precision may be from 1."""

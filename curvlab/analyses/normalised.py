@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from curvlab.analyses.rank_one import rank_one_extremes
-from curvlab.operators.double import CHUNK, double, pieces
-from curvlab.operators.gram import gram
-from curvlab.operators.safe_eigvalsh import safe_eigvalsh
+from curvlab.linalg.eigvalsh import safe_eigvalsh
+from curvlab.linalg.float64 import CHUNK, double, pieces
+from curvlab.linalg.gram import gram
 from curvlab.shapes import Float
 
 

@@ -227,6 +227,6 @@ class Analysis:
 
     def to_dict(self) -> dict[str, Any]:
         """This analysis as the JSON contract `curvlab.analysis/1`."""
-        from curvlab.reports.json import to_dict
+        from curvlab.document.json import to_dict
 
         return to_dict(self)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvlab.operators.double import CHUNK, double, double_gram
-from curvlab.operators.safe_eigvalsh import safe_eigvalsh
+from curvlab.linalg.eigvalsh import safe_eigvalsh
+from curvlab.linalg.float64 import CHUNK, double, double_gram
 from curvlab.shapes import Float, Num
 
 RESOLVED = 1e-5

@@ -11,7 +11,7 @@ from torch import Tensor
 from curvlab.analyses.power_law import power_law
 from curvlab.analyses.results import WeightsResult
 from curvlab.analyses.singular_values import singular_values, spectral_norm
-from curvlab.operators.double import pieces
+from curvlab.linalg.float64 import pieces
 from curvlab.shapes import Num
 
 _ROOM = 224 * 2**20  # so that the whole process stays under four times a large weight and 500 MB

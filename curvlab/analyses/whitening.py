@@ -17,7 +17,7 @@ from curvlab.analyses.normalised import (
     normalised_rows,
 )
 from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum, Whitening
-from curvlab.operators.double import double
+from curvlab.linalg.float64 import double
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import rounding, spectrum

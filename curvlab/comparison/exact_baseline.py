@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
+from curvlab.linalg.minres import minres
 from curvlab.optim.core import Named
-from curvlab.solvers.minres import minres
 
 Matrix = Literal["ggn", "hessian"]
 MOST_PARAMETERS = 100_000

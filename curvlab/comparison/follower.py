@@ -12,11 +12,11 @@ from curvlab.errors import NumericalError
 from curvlab.optim.adam import Adam
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.last_good import LastGood
 from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.watch import Watch
-from curvlab.solvers.last_good import LastGood
 
 CONVERGED = 300
 """CG iterations of LNB in a sweep; far more than its neurons need."""

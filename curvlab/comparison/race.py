@@ -18,8 +18,8 @@ from curvlab.comparison.race_settings import ENDLESS, RaceSettings
 from curvlab.errors import CurvlabError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.registry import problem as find_problem
+from curvlab.training.seeded import surroundings
 from curvlab.training.settings import TrainingSettings
-from curvlab.training.surroundings import surroundings
 from curvlab.training.task import task
 from curvlab.training.train import optimizer_settings
 

@@ -38,8 +38,8 @@ def main() -> None:
             send({"stage": stage, "done": done, "total": total})
 
     from curvlab.comparison.race_run import run_once
+    from curvlab.document.json import plain
     from curvlab.errors import CurvlabError
-    from curvlab.reports.json import plain
     from curvlab.training.settings import TrainingSettings
 
     try:

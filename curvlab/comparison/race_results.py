@@ -60,7 +60,7 @@ class Entrant:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: {"seeds", "over_seeds", "optimizer", "settings"}."""
-        from curvlab.reports.json import plain
+        from curvlab.document.json import plain
 
         summary = {
             "loss": self.last_loss,
@@ -122,7 +122,7 @@ class Races:
     def to_dict(self) -> dict[str, Any]:
         """With one problem {"training": {label: …}}; with several {"races": {problem: {label: …}},
         "performance_profile": …}."""
-        from curvlab.reports.json import plain
+        from curvlab.document.json import plain
 
         found = {
             race.problem: {label: entrant.to_dict() for label, entrant in race.entrants.items()} for race in self.races
@@ -133,7 +133,7 @@ class Races:
 
     def conditions(self) -> dict[str, Any]:
         """What all runs shared, as plain values: {"seeds", "environment", "problems": {problem: conditions}}."""
-        from curvlab.reports.json import plain
+        from curvlab.document.json import plain
 
         problems = {race.problem: race.conditions for race in self.races}
         return dict(plain({"seeds": self.seeds, "environment": self.environment, "problems": problems}))

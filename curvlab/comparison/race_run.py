@@ -23,8 +23,8 @@ from curvlab.training.loop import Report, Supervision, train_loop
 from curvlab.training.memory import peak_memory, state_bytes
 from curvlab.training.run import Run
 from curvlab.training.run_folder import RunFolder
+from curvlab.training.seeded import surroundings
 from curvlab.training.settings import TrainingSettings
-from curvlab.training.surroundings import surroundings
 from curvlab.training.target import parse_target
 from curvlab.training.task import Task, task
 from curvlab.training.train import optimizer_settings

@@ -135,7 +135,7 @@ class Comparison:
 
         No times in it (races, which are about time, aside): the same call on the same machine gives the same document.
         """
-        from curvlab.reports.json import plain
+        from curvlab.document.json import plain
 
         document = {
             "schema": SCHEMA,
@@ -162,8 +162,8 @@ class Comparison:
 
     def save_json(self, path: str | Path) -> None:
         """`to_dict` as a file, replaced in one step."""
-        from curvlab.reports.files import write
-        from curvlab.reports.json import dumps
+        from curvlab.document.files import write
+        from curvlab.document.json import dumps
 
         write(dumps(self.to_dict()), Path(path))
 

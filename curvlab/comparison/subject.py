@@ -22,12 +22,12 @@ from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.data.registry import names
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
+from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.masked import IGNORED, position_mask
 from curvlab.optim.closures import Closure
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
 from curvlab.problems.split import fingerprint
-from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.collect import output_tensor
 from curvlab.training.task import on_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from curvlab.capture.untouched import untouched
+from curvlab.capture.preserve import untouched
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.damping_sweep import Point, sweep
 from curvlab.comparison.panel import Panel, finite

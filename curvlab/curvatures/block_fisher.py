@@ -20,8 +20,8 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
 from curvlab.curvatures.kfac import invert
 from curvlab.errors import MemoryBudgetError
+from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.cholesky_inverse import cholesky_inverse_operator
-from curvlab.operators.gram import mirrored, upper_gram
 from curvlab.operators.operator import Dense, LowRank, Operator
 
 DROPPED = 1e-4

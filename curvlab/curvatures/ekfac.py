@@ -11,9 +11,9 @@ import torch
 from curvlab.capture.sample import Sample
 from curvlab.curvatures.curvature import Batch, State, Unit
 from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
+from curvlab.linalg.flushed import flushed
+from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
-from curvlab.operators.flushed import flushed
-from curvlab.operators.grouped_product import grouped_product
 from curvlab.operators.operator import Operator
 from curvlab.statistics.rotated_squares import rotated_squares
 

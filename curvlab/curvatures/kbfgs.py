@@ -14,11 +14,11 @@ from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.curvature import Unit
 from curvlab.curvatures.lnb import neurons
+from curvlab.curvatures.moment_product import moment_product
+from curvlab.curvatures.pair_damping import PairDamping
 from curvlab.layers.embedding import EmbeddingLayer
-from curvlab.operators.gram import mirrored
-from curvlab.operators.moment_product import moment_product
-from curvlab.rules.bfgs import times
-from curvlab.rules.pair_damping import PairDamping
+from curvlab.linalg.bfgs import times
+from curvlab.linalg.gram import mirrored
 from curvlab.shapes import Float
 from curvlab.statistics.feature_moments import append_one
 from curvlab.statistics.feature_total import feature_total

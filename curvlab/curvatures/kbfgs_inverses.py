@@ -14,15 +14,15 @@ from torch import Tensor
 
 from curvlab.curvatures.curvature import State
 from curvlab.curvatures.kbfgs import Recipe
+from curvlab.curvatures.pair_damping import DAMPINGS
+from curvlab.curvatures.pair_gate import bounded, usable
+from curvlab.linalg.bfgs import bfgs_update, dot
+from curvlab.linalg.by_size import by_size
+from curvlab.linalg.inverse import cholesky_inverse, safe_inverse
 from curvlab.operators.compact_inverse import compact_inverse
 from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.product import along
-from curvlab.rules.bfgs import bfgs_update, dot
-from curvlab.rules.pair_damping import DAMPINGS
-from curvlab.rules.pair_gate import bounded, usable
 from curvlab.shapes import Float
-from curvlab.solvers.by_size import by_size
-from curvlab.solvers.safe_inverse import cholesky_inverse, safe_inverse
 
 COUNTED = ("pairs", "damped", "skipped", "non_finite", "bounded", "input_skipped")
 """Pairs seen; those that Powell's damping changed; those not used, as they failed the gate or the skip rule; those that

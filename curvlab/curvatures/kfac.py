@@ -11,9 +11,9 @@ from torch import Tensor
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit, layer_units
+from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.damp import exact, factored
 from curvlab.operators.eigenbasis import eigenbases
-from curvlab.operators.gram import mirrored, upper_gram
 from curvlab.operators.operator import Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.power import powers
 from curvlab.statistics.feature_moments import append_one

@@ -11,10 +11,10 @@ from torch import Tensor
 from curvlab.curvatures.curvature import State, Unit
 from curvlab.curvatures.kbfgs import Recipe, Shown, difference
 from curvlab.curvatures.kbfgs_inverses import output_inverse, replace_input, started, update_input, update_output
-from curvlab.operators.grouped_product import grouped_product
+from curvlab.linalg.bfgs import times
+from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
-from curvlab.rules.bfgs import times
 from curvlab.shapes import Float
 
 Damping = Callable[[Unit], float]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from curvlab.curvatures.curvature import State, Unit
 from curvlab.curvatures.lnb import Seen
+from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.layer import Moments
-from curvlab.operators.neuron_metric import NeuronMetric
 from curvlab.shapes import Float
 
 Slot = Sequence[Unit]

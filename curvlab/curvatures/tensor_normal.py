@@ -11,8 +11,8 @@ from torch import Tensor
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
+from curvlab.linalg.gram import gram, mirrored
 from curvlab.operators.damp import per_factor
-from curvlab.operators.gram import gram, mirrored
 from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
 from curvlab.statistics.tensor_normal import TensorNormal, TensorStatistic, gradient_sum, tensor_normal_factors

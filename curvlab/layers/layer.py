@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.errors import UnsupportedLayer
-from curvlab.operators.gram import upper_gram
+from curvlab.linalg.gram import upper_gram
 from curvlab.shapes import Float
 
 

@@ -14,11 +14,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from curvlab.layers.meetings import half_of_meetings
+from curvlab.layers.lags import half_of_meetings
 from curvlab.layers.patches import Geometry, patches
 from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
-from curvlab.operators.gram import upper_gram
+from curvlab.linalg.gram import upper_gram
 from curvlab.shapes import Float
 
 __all__ = ["patch_products", "patch_second_moment", "patch_sum"]

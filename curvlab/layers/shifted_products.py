@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from curvlab.layers.meetings import Range, half_of_meetings
+from curvlab.layers.lags import Range, half_of_meetings
 from curvlab.layers.patches import Geometry
 from curvlab.shapes import Float
 

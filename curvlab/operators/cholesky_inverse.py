@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvlab.operators.double import double
+from curvlab.linalg.float64 import double
+from curvlab.linalg.inverse import JITTERS, RESOLVED
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
 from curvlab.shapes import Float
-from curvlab.solvers.safe_inverse import JITTERS, RESOLVED
 
 
 @dataclass(frozen=True, eq=False)

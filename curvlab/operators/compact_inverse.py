@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvlab.operators.grouped_product import grouped_product
+from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
 from curvlab.shapes import Float

@@ -17,8 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from curvlab.linalg.gram import gram
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbasis
-from curvlab.operators.gram import gram
 from curvlab.operators.mean_eigenvalue import mean_eigenvalue
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.operators.woodbury import Woodbury

@@ -7,7 +7,7 @@ from functools import reduce, singledispatch
 import torch
 from torch import Tensor
 
-from curvlab.operators.double import double, pieces
+from curvlab.linalg.float64 import double, pieces
 from curvlab.operators.eigenvalues import outer
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.shapes import Float

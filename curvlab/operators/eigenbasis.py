@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import NumericalError
-from curvlab.operators.double import double
+from curvlab.linalg.by_size import by_size
+from curvlab.linalg.eigh import safe_eigh
+from curvlab.linalg.float64 import double
+from curvlab.linalg.flushed import flushed
 from curvlab.operators.eigenvalues import eigenvalues, outer
-from curvlab.operators.flushed import flushed
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.product import along, multiply_modes
 from curvlab.operators.trace import trace
 from curvlab.shapes import Float
-from curvlab.solvers.by_size import by_size
-from curvlab.solvers.safe_eigh import safe_eigh
 
 
 @dataclass(frozen=True, eq=False)

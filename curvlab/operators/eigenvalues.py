@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import MemoryBudgetError, NumericalError
-from curvlab.operators.double import double, double_gram
+from curvlab.linalg.eigvalsh import safe_eigvalsh
+from curvlab.linalg.float64 import double, double_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
-from curvlab.operators.safe_eigvalsh import safe_eigvalsh
 from curvlab.shapes import Float
 
 PRODUCT_LIMIT = 10_000_000

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import MemoryBudgetError
-from curvlab.operators.double import double, double_gram
+from curvlab.linalg.float64 import double, double_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.shapes import Float
 

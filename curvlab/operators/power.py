@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import NumericalError
-from curvlab.operators.double import double
+from curvlab.linalg.by_size import by_size
+from curvlab.linalg.eigvalsh import safe_eigvalsh
+from curvlab.linalg.float64 import double
+from curvlab.linalg.gram import gram
+from curvlab.linalg.inverse import Checked, safe_inverse
+from curvlab.linalg.roots import inverse_root
 from curvlab.operators.eigenbasis import Eigenbasis
-from curvlab.operators.gram import gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
-from curvlab.operators.safe_eigvalsh import safe_eigvalsh
 from curvlab.operators.woodbury import Woodbury, WoodburyInverse
-from curvlab.solvers.by_size import by_size
-from curvlab.solvers.inverse_root import inverse_root
-from curvlab.solvers.safe_inverse import Checked, safe_inverse
 
 Root = Callable[[Tensor, int], Checked]
 """A `[b, d, d]` and p to A^(−1/p), as `inverse_root` does."""

@@ -7,7 +7,7 @@ from functools import singledispatch
 
 import torch
 
-from curvlab.operators.double import double, pieces
+from curvlab.linalg.float64 import double, pieces
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from curvlab.operators.double import pieces
+from curvlab.linalg.float64 import pieces
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
 from curvlab.operators.trace import trace

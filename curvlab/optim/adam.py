@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
-from curvlab.rules.adam import adam, scaled
 
 
 class Adam(Optimizer):

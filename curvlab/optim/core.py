@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.preserve import untouched
 from curvlab.capture.tape import batch_size
-from curvlab.capture.untouched import untouched
 from curvlab.curvatures.curvature import Unit
 from curvlab.errors import CurvlabError
 from curvlab.optim.closures import Closure, checked_loss, closure_of

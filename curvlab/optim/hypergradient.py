@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from curvlab.curvatures.learned import Learned
 from curvlab.errors import CurvlabError
+from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound, check
-from curvlab.rules.adam import State, adam, descend, scaled, slope
-from curvlab.rules.hypergradient import Learned
 
 
 class HypergradientSettings(TypedDict, total=False):

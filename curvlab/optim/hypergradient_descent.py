@@ -8,8 +8,8 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
+from curvlab.curvatures.learned import LearnedRate, LearnedRates
 from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
-from curvlab.rules.hypergradient import LearnedRate, LearnedRates
 
 
 class HypergradientDescent(HypergradientOptimizer):

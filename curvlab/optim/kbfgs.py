@@ -7,9 +7,9 @@ from typing import Unpack
 from torch import nn
 
 from curvlab.curvatures.kbfgs import Moment
+from curvlab.curvatures.pair_damping import PairDamping
 from curvlab.optim.quasi_newton import KroneckerQuasiNewton
 from curvlab.optim.quasi_newton_settings import QuasiNewtonSettings, completed
-from curvlab.rules.pair_damping import PairDamping
 
 
 class KBFGS(KroneckerQuasiNewton):

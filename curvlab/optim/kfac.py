@@ -16,12 +16,12 @@ from curvlab.likelihoods import Likelihood
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named
 from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
+from curvlab.optim.norm_constraint import norm_constraint as shrinkage
+from curvlab.optim.norm_constraint import squared_length
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.quadratic_steps import Part, QuadraticSteps
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, Shared
-from curvlab.rules.norm_constraint import norm_constraint as shrinkage
-from curvlab.rules.norm_constraint import squared_length
 
 StepSize = Literal["fixed", "mvp"]
 """α by hand, with heavy ball; or α and the momentum from exact curvature-vector products (grosse eq. 26, 27)."""

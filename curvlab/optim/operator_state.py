@@ -9,8 +9,8 @@ from torch import Tensor
 
 from curvlab.operators.operator import Operator
 from curvlab.operators.pack import pack, unpack
+from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.saved_state import moved
-from curvlab.solvers.last_good import Kept, LastGood
 
 
 def packed(operators: LastGood[Operator]) -> dict[str, dict[str, Any]]:

@@ -19,11 +19,11 @@ from curvlab.operators.product import product
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import Bound, check
+from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed
 from curvlab.optim.watch import Seen, Watch
-from curvlab.solvers.last_good import Kept, LastGood
 
 
 class Preconditioned(Optimizer):

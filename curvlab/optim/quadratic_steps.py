@@ -13,8 +13,8 @@ from curvlab.capture.model_call import ModelCall
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
-from curvlab.rules.levenberg_marquardt import LevenbergMarquardt, reduction_ratio
-from curvlab.rules.quadratic_step import Quadratic, gauss_newton_products, quadratic
+from curvlab.optim.levenberg_marquardt import LevenbergMarquardt, reduction_ratio
+from curvlab.optim.quadratic_model import Quadratic, gauss_newton_products, quadratic
 
 
 @dataclass(frozen=True, eq=False)

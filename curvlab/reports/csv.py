@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from curvlab.document.json import plain
 from curvlab.reports.escape import escape
-from curvlab.reports.json import plain
 from curvlab.reports.numbers import shape
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curvlab.document.json import plain
 from curvlab.reports.escape import escape
-from curvlab.reports.json import plain
 from curvlab.reports.numbers import count, operations, size
 from curvlab.reports.tables import GAP, shortened
 

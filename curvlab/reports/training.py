@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curvlab.document.json import plain
 from curvlab.reports.escape import escape
-from curvlab.reports.json import plain
 from curvlab.reports.numbers import ABSENT, count, short, size
 from curvlab.reports.tables import GAP
 from curvlab.training.schedule import parse_schedule

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
 from curvlab.capture.survey import Block
-from curvlab.operators.gram import mirrored, upper_gram
+from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
 

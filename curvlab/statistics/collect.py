@@ -19,9 +19,9 @@ from curvlab.capture.survey import Survey, components, use_key
 from curvlab.capture.tape import Inputs, Tape, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
+from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.masked import position_mask, with_mask
 from curvlab.statistics.block_fisher import BlockFisher
-from curvlab.statistics.class_axis import with_class_axis
 from curvlab.statistics.feature_moments import FeatureMoments
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.signal_moments import ReducedMoments, SignalMoments

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
-from curvlab.operators.flushed import flushed
-from curvlab.operators.grouped_product import grouped_product
+from curvlab.linalg.flushed import flushed
+from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
 
 CHUNK = 2**24

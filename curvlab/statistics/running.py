@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curvlab.operators.gram import gram, mirrored, upper_gram
+from curvlab.linalg.gram import gram, mirrored, upper_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.shapes import Float
 

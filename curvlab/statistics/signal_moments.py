@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
-from curvlab.operators.gram import mirrored, upper_gram
+from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningGram, RunningSum
 

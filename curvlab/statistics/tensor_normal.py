@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
-from curvlab.operators.gram import mirrored, upper_gram
-from curvlab.operators.grouped_product import grouped_product
+from curvlab.linalg.gram import mirrored, upper_gram
+from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
 

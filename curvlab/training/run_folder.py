@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curvlab.document.json import plain
 from curvlab.errors import CommandError, CurvlabError
-from curvlab.reports.json import plain
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from curvlab.document.paths import NoNumber
 from curvlab.errors import CommandError
 from curvlab.gates import Gate, parse
-from curvlab.reports.paths import NoNumber
 
 
 @dataclass(frozen=True)

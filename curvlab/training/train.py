@@ -13,11 +13,11 @@ import torch
 
 from curvlab.analyses.environment import environment
 from curvlab.checkpoints.digest import sha256
+from curvlab.document.files import write
+from curvlab.document.json import dumps
 from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.problem import Problem
-from curvlab.reports.files import write
-from curvlab.reports.json import dumps
 from curvlab.training.configuration import continued, folder, fresh
 from curvlab.training.entry import OPTIONAL, entry_shape
 from curvlab.training.factors import save_factors
@@ -27,9 +27,9 @@ from curvlab.training.memory import state_bytes
 from curvlab.training.result import TrainingResult
 from curvlab.training.run import Run, saved_state
 from curvlab.training.run_folder import RunFolder
+from curvlab.training.seeded import surroundings
 from curvlab.training.settings import TrainingSettings, refusal
 from curvlab.training.summary_gate import summary_shape, verdicts
-from curvlab.training.surroundings import surroundings
 from curvlab.training.target import Target, parse_target
 from curvlab.training.task import Task, data_bytes, task
 

@@ -18,8 +18,8 @@ import curvlab
 from curvlab.analyses.fop import angle, fop_result, kernel_structure
 from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.curvatures.fop import LearnedMatrix
+from curvlab.document.json import dumps
 from curvlab.errors import CurvlabError
-from curvlab.reports.json import dumps
 
 NAMES = ("0.weight", "3.weight")
 SHAPES = {"0.weight": (2, 1, 2, 3), "3.weight": (3, 12)}

@@ -13,7 +13,7 @@ from curvlab.comparison.compare import compare
 from curvlab.comparison.exact_baseline import ExactBaseline, Matrix
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import likelihood
-from curvlab.solvers.minres import minres
+from curvlab.linalg.minres import minres
 from tests import oracles
 
 

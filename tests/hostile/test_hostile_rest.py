@@ -26,8 +26,8 @@ from torch import Tensor
 
 import curvlab
 from curvlab.checkpoints.load import load
+from curvlab.document.json import dumps, to_dict
 from curvlab.onnx_graph.trial import MAX_CHECKED, NotTrusted, check_constants
-from curvlab.reports.json import dumps, to_dict
 
 Weights = dict[str, Tensor]
 

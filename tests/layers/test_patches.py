@@ -17,7 +17,7 @@ from curvlab.layers.patch_moments import _fastest, patch_products, patch_second_
 from curvlab.layers.patches import Geometry, patches, transposed_patches, windows
 from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
-from curvlab.operators.gram import mirrored
+from curvlab.linalg.gram import mirrored
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

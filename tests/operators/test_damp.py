@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solvers.spectra import Reads
+from linalg.spectra import Reads
 
 from curvlab.operators.damp import exact, factored, per_factor, relative
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbasis

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from curvlab.errors import MemoryBudgetError
+from curvlab.linalg.float64 import double, double_gram
 from curvlab.operators.diagonal import diagonal
-from curvlab.operators.double import double, double_gram
 from curvlab.operators.eigenvalues import eigenvalues
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
@@ -95,7 +95,7 @@ def test_low_rank_has_exact_zeros_and_the_dense_spectrum() -> None:
 
 
 def test_gram_in_pieces_is_the_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curvlab.operators.double.CHUNK", 50)
+    monkeypatch.setattr("curvlab.linalg.float64.CHUNK", 50)
     for x in (torch.randn(1, 33, 7), torch.randn(20, 3, 2), torch.randn(2, 5, 60), torch.randn(4, 6, 0)):
         expected = x.double().mT @ x.double()
         assert torch.allclose(double_gram(x), expected, rtol=1e-13, atol=1e-13)

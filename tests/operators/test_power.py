@@ -9,16 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solvers.spectra import Reads, conditioned
+from linalg.spectra import Reads, conditioned
 
 from curvlab.errors import NumericalError
+from curvlab.linalg.roots import inverse_root
 from curvlab.operators.damp import exact, factored, per_factor
 from curvlab.operators.eigenbasis import eigenbases, eigenbasis
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
 from curvlab.operators.power import power, powers, reason
 from curvlab.operators.product import product
 from curvlab.operators.woodbury import Woodbury, WoodburyInverse
-from curvlab.solvers.inverse_root import inverse_root
 
 
 def psd(*shape: int) -> torch.Tensor:

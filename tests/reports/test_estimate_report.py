@@ -8,8 +8,8 @@ import json
 from rich.console import Console
 
 from curvlab.analyses.estimate import BlockEstimate, Estimate
+from curvlab.document.json import dumps
 from curvlab.reports.estimate import estimate_to_dict, print_estimate
-from curvlab.reports.json import dumps
 
 ESTIMATE = Estimate(
     (

@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from curvlab.analyses.results import FopResult, GradientAngle, KernelStructure
+from curvlab.document.json import dumps
 from curvlab.reports.csv import to_csv
-from curvlab.reports.json import dumps
 from curvlab.reports.terminal import print_analysis
 
 CONV = FopResult(

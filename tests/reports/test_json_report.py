@@ -11,7 +11,7 @@ import pytest
 import torch
 from reports.analysis_fixture import analysis, layer
 
-from curvlab.reports.json import dumps, plain
+from curvlab.document.json import dumps, plain
 
 SPECTRUM = {
     "size",

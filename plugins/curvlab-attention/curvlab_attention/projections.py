@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.layers.layer import Layer, Moments, join_bias, named, split_bias
-from curvlab.operators.gram import upper_gram
+from curvlab.linalg.gram import upper_gram
 from curvlab.shapes import Float
 
 KIND = "MultiheadAttention"

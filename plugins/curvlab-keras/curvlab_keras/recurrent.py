@@ -14,7 +14,7 @@ from torch import Tensor
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.elementwise import Elementwise
 from curvlab.layers.layer import Layer, Moments, Tap, Unrolled, adapt, join_bias, named, split_bias
-from curvlab.operators.gram import upper_gram
+from curvlab.linalg.gram import upper_gram
 from curvlab.shapes import Float
 from curvlab_keras.variables import check, value
 

@@ -1,1 +1,0 @@
-"""Linear solvers on plain tensors and stacks of matrices; they know nothing of operators, layers or optimizers."""
