@@ -35,9 +35,10 @@ test-timm: ## test networks of timm in an environment of their own
 fuzz: $(VENV)/.dev ## damage models of every format and open them: make fuzz SECONDS=600
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)
 
-check: $(VENV)/.dev ## lint, formatting and types
+check: $(VENV)/.dev ## lint, formatting, the order of the rooms and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy curvlab cli
 	@for package in $(PACKAGES); do echo "$(BIN)/mypy $$package" && $(BIN)/mypy "$$package" || exit 1; done
 
@@ -49,7 +50,7 @@ bench: $(VENV)/.dev ## measure against peers and print ratios
 	$(BIN)/python -m benchmarks
 
 clean: ## remove caches and builds
-	rm -rf build dist *.egg-info plugins/*/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info plugins/*/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
+from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
@@ -32,7 +33,7 @@ from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
 from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.shapes import Float
-from curvlab.statistics.collect import collect, output_tensor
+from curvlab.statistics.collect import collect
 from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.tensor_normal import TensorStatistic
 

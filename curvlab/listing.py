@@ -52,7 +52,7 @@ def _datasets() -> Listing:
 def _layers() -> Listing:
     """Module types with an adapter, each with the module that registered it and the distribution that brought that."""
     from curvlab.layers.layer import adapt
-    from curvlab.plugins import load_layers
+    from curvlab.layers.registered import load_layers
 
     plugins = load_layers()
     origin = {plugin.module.partition(".")[0].partition(":")[0]: plugin.distribution for plugin in plugins}

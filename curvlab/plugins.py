@@ -32,10 +32,3 @@ def load(group: str) -> tuple[Plugin, ...]:
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
         loaded.append(Plugin(point.name, point.value, distribution, error))
     return tuple(loaded)
-
-
-def load_layers() -> tuple[Plugin, ...]:
-    """Register every layer adapter: `curvlab.layers` entry points, the built-in ones among them."""
-    import curvlab.layers.builtin  # noqa: F401 - also there when curvlab runs from a folder without installed metadata
-
-    return load("curvlab.layers")

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from curvlab.capture.survey import survey
-from curvlab.plugins import Plugin, load, load_layers
+from curvlab.layers.registered import load_layers
+from curvlab.plugins import Plugin, load
 
 GROUP = "curvlab.test"
 Install = Callable[..., None]

@@ -18,12 +18,13 @@ from curvlab.analyses.job import Job, Model, Pass, prepare
 from curvlab.analyses.kfac import kfac_result
 from curvlab.analyses.mean_gradient import Batch
 from curvlab.analyses.moments import moments_result
-from curvlab.analyses.results import QUANTILE_LEVELS, Analysis, FopResult, LayerResult
+from curvlab.analyses.results import Analysis, FopResult, LayerResult
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import moved
 from curvlab.analyses.tensor_normal import tensor_normal_result
 from curvlab.analyses.weights import weight_statistics
 from curvlab.errors import NumericalError
+from curvlab.operators.summary import QUANTILE_LEVELS
 from curvlab.statistics.collect import collect
 from curvlab.statistics.plan import Collected
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 from typing import Any
 
 import torch
-
-import curvlab
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -23,23 +22,5 @@ def environment(device: torch.device) -> dict[str, Any]:
         if device.type == "cuda"
         else str(device),
         "threads": torch.get_num_threads(),
-        "curvlab": curvlab.__version__,
+        "curvlab": importlib.metadata.version("curvlab"),
     }
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        CurvlabError: the device is not there.
-    """
-    from curvlab.errors import CurvlabError
-
-    has_mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
-    device = torch.device(name)
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (device.type == "mps" and not has_mps)
-    if missing:
-        raise CurvlabError(f"there is no device {name!r} on this machine", "", "use --device auto")
-    return device

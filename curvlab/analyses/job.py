@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
-from curvlab.analyses.environment import pick_device
 from curvlab.analyses.estimate import leave_out
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved, open_source
+from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import Survey, survey
 from curvlab.capture.tape import Inputs, batch_size, call_model, explained
 from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.load import load
 from curvlab.data.registry import names
+from curvlab.device import pick_device
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
-from curvlab.statistics.collect import output_tensor
 from curvlab.statistics.plan import Plan
 from curvlab.statistics.tensor_normal import TensorStatistic
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import torch
 
-from curvlab.analyses.results import KfacResult, Spectrum
+from curvlab.analyses.results import KfacResult
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
 from curvlab.capture.survey import Block
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import kronecker_spectra
+from curvlab.operators.summary import Spectrum
 from curvlab.statistics.plan import Collected, Plan
 
 Factors = tuple[Operator, Operator]

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.output import output_tensor
 from curvlab.capture.tape import Inputs, batch_size, call_model, explained
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.linalg.float64 import double
-from curvlab.statistics.collect import output_tensor
 
 Batch = tuple[Inputs, Tensor | None]
 """Inputs and targets."""

@@ -5,33 +5,15 @@ A number that does not exist (infinite condition number, too little data) is Non
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-QUANTILE_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Levels of every `quantiles` list; recorded in the JSON's settings."""
+from curvlab.document.json import plain
+from curvlab.operators.summary import Spectrum
 
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalue summary of a symmetric positive semi-definite matrix (docs/curvature.md).
-
-    `rank` counts eigenvalues above max(d, count)·eps·λ_max; a singular matrix has `condition_number` None and
-    `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the
-    numbers to split-half standard errors.
-    """
-
-    size: int
-    trace: float | None
-    max: float | None
-    min: float | None
-    rank: int
-    effective_rank: float | None
-    condition_number: float | None
-    condition_number_nonzero: float | None
-    quantiles: tuple[float, ...] | None
-    stderr: Mapping[str, float | None] = field(default_factory=dict)
+SCHEMA = "curvlab.analysis/1"
 
 
 @dataclass(frozen=True)
@@ -227,6 +209,10 @@ class Analysis:
 
     def to_dict(self) -> dict[str, Any]:
         """This analysis as the JSON contract `curvlab.analysis/1`."""
-        from curvlab.document.json import to_dict
-
-        return to_dict(self)
+        content = plain(self)
+        return {
+            "schema": SCHEMA,
+            "curvlab": importlib.metadata.version("curvlab"),
+            **{key: content[key] for key in ("command", "seed", "environment", "model", "data")},
+            **{key: content[key] for key in ("settings", "coverage", "layers", "fop", "hessian", "notes")},
+        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from curvlab.analyses.results import Spectrum
+from curvlab.operators.summary import Spectrum
 
 _SCALARS = ("trace", "max", "min", "effective_rank", "condition_number", "condition_number_nonzero")
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum, TensorNormalResult
+from curvlab.analyses.results import TensorNormalResult
 from curvlab.analyses.split_half import with_split_half
 from curvlab.operators.operator import Dense
 from curvlab.operators.spectrum import kronecker_spectra
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.statistics.plan import Collected
 
 

@@ -16,11 +16,12 @@ from curvlab.analyses.normalised import (
     normalised_matrices,
     normalised_rows,
 )
-from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum, Whitening
+from curvlab.analyses.results import Whitening
 from curvlab.linalg.float64 import double
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import rounding, spectrum
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.shapes import Float
 
 Tables = tuple[Whitening, Whitening, Spectrum]

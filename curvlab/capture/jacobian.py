@@ -13,9 +13,9 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curvlab.capture.model_call import ModelCall
+from curvlab.capture.output import output_tensor
 from curvlab.errors import CurvlabError
 from curvlab.shapes import Float
-from curvlab.statistics.collect import output_tensor
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from curvlab.capture.sample import Call
 from curvlab.capture.tape import Inputs, Tape, batch_size
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled, adapt, adapted
-from curvlab.plugins import load_layers
+from curvlab.layers.registered import load_layers
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from curvlab.analyses.environment import environment, pick_device
+from curvlab.analyses.environment import environment
 from curvlab.analyses.job import Model
 from curvlab.comparison.contestants import contestants
 from curvlab.comparison.directions import directions
@@ -16,6 +16,7 @@ from curvlab.comparison.request import Request
 from curvlab.comparison.results import Comparison
 from curvlab.comparison.subject import of_model, of_problem
 from curvlab.comparison.trajectory import Report
+from curvlab.device import pick_device
 from curvlab.errors import CommandError
 from curvlab.problems import registry
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from curvlab.analyses.environment import environment, pick_device
+from curvlab.analyses.environment import environment
 from curvlab.checkpoints.quoting import reason
 from curvlab.comparison.performance_profile import PerformanceProfile, performance_profile
 from curvlab.comparison.race_process import run_apart
 from curvlab.comparison.race_results import Entrant, ProblemRace, Races
 from curvlab.comparison.race_run import RaceRun, run_once
 from curvlab.comparison.race_settings import ENDLESS, RaceSettings
+from curvlab.device import pick_device
 from curvlab.errors import CurvlabError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.registry import problem as find_problem

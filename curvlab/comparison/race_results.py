@@ -9,6 +9,7 @@ from typing import Any
 from curvlab.comparison.performance_profile import PerformanceProfile
 from curvlab.comparison.race_run import RaceRun
 from curvlab.comparison.spread import Spread, spread
+from curvlab.document.json import plain
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,6 @@ class Entrant:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: {"seeds", "over_seeds", "optimizer", "settings"}."""
-        from curvlab.document.json import plain
-
         summary = {
             "loss": self.last_loss,
             "test_loss": self.last_test_loss,
@@ -122,8 +121,6 @@ class Races:
     def to_dict(self) -> dict[str, Any]:
         """With one problem {"training": {label: …}}; with several {"races": {problem: {label: …}},
         "performance_profile": …}."""
-        from curvlab.document.json import plain
-
         found = {
             race.problem: {label: entrant.to_dict() for label, entrant in race.entrants.items()} for race in self.races
         }
@@ -133,7 +130,5 @@ class Races:
 
     def conditions(self) -> dict[str, Any]:
         """What all runs shared, as plain values: {"seeds", "environment", "problems": {problem: conditions}}."""
-        from curvlab.document.json import plain
-
         problems = {race.problem: race.conditions for race in self.races}
         return dict(plain({"seeds": self.seeds, "environment": self.environment, "problems": problems}))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvlab.comparison.agreement import Agreement, Number
+from curvlab.document.files import write
+from curvlab.document.json import dumps, plain
 
 if TYPE_CHECKING:
     from curvlab.comparison.race_results import Races
@@ -135,8 +137,6 @@ class Comparison:
 
         No times in it (races, which are about time, aside): the same call on the same machine gives the same document.
         """
-        from curvlab.document.json import plain
-
         document = {
             "schema": SCHEMA,
             "problem": self.problem,
@@ -162,9 +162,6 @@ class Comparison:
 
     def save_json(self, path: str | Path) -> None:
         """`to_dict` as a file, replaced in one step."""
-        from curvlab.document.files import write
-        from curvlab.document.json import dumps
-
         write(dumps(self.to_dict()), Path(path))
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.analyses.environment import pick_device
 from curvlab.analyses.job import Model, as_checkpoint
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.source import moved, open_source
+from curvlab.capture.output import output_tensor
 from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.data.registry import names
+from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
@@ -28,7 +29,6 @@ from curvlab.optim.closures import Closure
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
 from curvlab.problems.split import fingerprint
-from curvlab.statistics.collect import output_tensor
 from curvlab.training.task import on_device
 
 BATCH_SIZE = 256

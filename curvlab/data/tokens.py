@@ -115,7 +115,7 @@ def _positions(inputs: Mapping[str, Tensor], module: nn.Module) -> Tensor | None
 
     if "position_ids" in inputs:
         return None
-    from curvlab.statistics.collect import output_tensor
+    from curvlab.capture.output import output_tensor
 
     ids = inputs["input_ids"]
     places = torch.arange(ids.shape[1]).expand(ids.shape)

@@ -1,30 +1,13 @@
-"""The JSON contracts: `curvlab.analysis/1`, made of plain values, with null for every number that does not exist."""
+"""Results as plain JSON values, with null for every number that does not exist."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from curvlab.analyses.results import Analysis
-
-SCHEMA = "curvlab.analysis/1"
-
-
-def to_dict(analysis: Analysis) -> dict[str, Any]:
-    """An analysis as the contract `curvlab.analysis/1`: nothing but what JSON has a form for."""
-    content = plain(analysis)
-    return {
-        "schema": SCHEMA,
-        "curvlab": importlib.metadata.version("curvlab"),
-        **{key: content[key] for key in ("command", "seed", "environment", "model", "data")},
-        **{key: content[key] for key in ("settings", "coverage", "layers", "fop", "hessian", "notes")},
-    }
+from typing import Any
 
 
 def plain(value: Any) -> Any:

@@ -9,11 +9,11 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from curvlab.analyses.results import QUANTILE_LEVELS, Spectrum
 from curvlab.errors import NumericalError
 from curvlab.operators.eigenvalues import Factored, factored_eigenvalues, kronecker_lists
 from curvlab.operators.operator import Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.quantiles import quantiles
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.operators.trace import trace
 from curvlab.shapes import Float
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.output import output_tensor
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey, first_examples, survey, use_key
 from curvlab.capture.tape import Inputs, Tape
@@ -21,7 +22,6 @@ from curvlab.errors import CurvlabError
 from curvlab.layers.layer import Layer, Unrolled
 from curvlab.optim.closures import Closure, checked_loss
 from curvlab.optim.core import Named
-from curvlab.statistics.collect import output_tensor
 
 Seed = Callable[[Tensor], Tensor]
 """The model's output z to what is pulled back from it: ∂ℓ/∂z at drawn targets."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curvlab.analyses.results import FopResult, MomentsResult, Spectrum, WeightsResult
+from curvlab.analyses.results import FopResult, MomentsResult, WeightsResult
+from curvlab.operators.summary import Spectrum
 from curvlab.reports.numbers import ABSENT, condition, count, shape, short, with_error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from curvlab.analyses.results import QUANTILE_LEVELS
+from curvlab.operators.summary import QUANTILE_LEVELS
 from curvlab.reports.plots_figure import by_depth, legend, panels, safe
 
 if TYPE_CHECKING:

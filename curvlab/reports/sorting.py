@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from curvlab.analyses.results import LayerResult, Spectrum
+    from curvlab.analyses.results import LayerResult
+    from curvlab.operators.summary import Spectrum
 
 Sort = Literal[
     "model",

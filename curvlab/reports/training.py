@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curvlab.document.json import plain
 from curvlab.reports.escape import escape
 from curvlab.reports.numbers import ABSENT, count, short, size
 from curvlab.reports.tables import GAP
@@ -28,15 +27,6 @@ _STATUS = {
     "interrupted": "interrupted",
     "out-of-time": "out of time",
 }
-
-
-def training_to_dict(result: TrainingResult) -> dict[str, Any]:
-    """The contract `curvlab.training/1`: the fields of `TrainingResult`; numbers that do not exist are None."""
-    import importlib.metadata
-
-    from curvlab.training.result import SCHEMA
-
-    return {"schema": SCHEMA, "curvlab": importlib.metadata.version("curvlab"), **plain(result)}
 
 
 def print_training(console: Console, result: TrainingResult) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.output import output_tensor
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey, components, use_key
 from curvlab.capture.tape import Inputs, Tape, batch_size
@@ -224,25 +224,6 @@ class Collector:
     ) -> None:
         self._tape.close()
         self._calls = {}
-
-
-def output_tensor(output: Any) -> Tensor:
-    """The tensor of a model's output: itself, its `logits`, or the first of a tuple or mapping.
-
-    Raises:
-        CurvlabError: there is none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping) and output:
-        return output_tensor(output.get("logits", next(iter(output.values()))))
-    if isinstance(output, tuple | list) and output:
-        return output_tensor(output[0])
-    if hasattr(output, "logits"):
-        return output_tensor(output.logits)
-    raise CurvlabError(
-        f"the model returned a {type(output).__name__}", "a tensor, or a tuple or mapping of tensors, is needed"
-    )
 
 
 def _marked(seeds: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:

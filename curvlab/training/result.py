@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from curvlab.document.json import plain
 
 Status = Literal["finished", "target-met", "diverged", "interrupted", "out-of-time"]
 SCHEMA = "curvlab.training/1"
@@ -74,6 +77,4 @@ class TrainingResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The contract `curvlab.training/1`; numbers that do not exist are None."""
-        from curvlab.reports.training import training_to_dict
-
-        return training_to_dict(self)
+        return {"schema": SCHEMA, "curvlab": importlib.metadata.version("curvlab"), **plain(self)}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.analyses.environment import pick_device
 from curvlab.checkpoints.quoting import reason
+from curvlab.device import pick_device
 from curvlab.errors import CheckpointError, CurvlabError, DataError
 from curvlab.optim import create
 from curvlab.problems.batches import batches

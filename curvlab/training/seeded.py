@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from curvlab.analyses.environment import pick_device
+from curvlab.device import pick_device
 from curvlab.training.settings import TrainingSettings
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import curvlab
 from curvlab.checkpoints.load import load
-from curvlab.document.json import dumps, to_dict
+from curvlab.document.json import dumps
 from curvlab.onnx_graph.trial import MAX_CHECKED, NotTrusted, check_constants
 
 Weights = dict[str, Tensor]
@@ -89,7 +89,7 @@ def test_odd_weights_are_analysed_without_a_nan(name: str, frame: str, tmp_path:
     WRITERS[frame](path, {**HONEST, **ODD[name]})
     checkpoint = load(path)
     assert set(checkpoint.tensors) >= {"honest.weight"}
-    document = json.loads(dumps(to_dict(curvlab.analyze(checkpoint))), parse_constant=lambda text: pytest.fail(text))
+    document = json.loads(dumps(curvlab.analyze(checkpoint).to_dict()), parse_constant=lambda text: pytest.fail(text))
     assert "honest" in {layer["name"] for layer in document["layers"]}
 
 

@@ -9,11 +9,11 @@ from curvlab.analyses.results import (
     KfacResult,
     LayerResult,
     MomentsResult,
-    Spectrum,
     TensorNormalResult,
     WeightsResult,
     Whitening,
 )
+from curvlab.operators.summary import Spectrum
 
 
 def spectrum(size: int, condition: float | None, rank: int | None = None) -> Spectrum:
