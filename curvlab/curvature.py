@@ -15,7 +15,6 @@ in language models. Without targets the classes are on axis 1; `Categorical(clas
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
 from curvlab.capture.output import output_tensor
+from curvlab.capture.preserve import preserve, seed_generators
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
@@ -263,24 +263,10 @@ def _run(
     if chosen is None:
         chosen, plan = likelihood_named("gaussian"), replace(plan, signals=False)
     generator = torch.Generator().manual_seed(seed)
-    with _untouched(model, seed):
+    with preserve(model):
+        seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from
         parts, _ = collect(model, found, chain([first], batches), chosen, plan, generator)
     return found, parts[0]
-
-
-@contextmanager
-def _untouched(model: nn.Module, seed: int) -> Iterator[None]:
-    """Afterwards, buffers (batch norm's in train mode) and the global random state (dropout's) are as before."""
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(cuda)):
-        torch.manual_seed(seed + 1)  # not the stream that pseudo-targets are drawn from
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    buffer.copy_(buffers[name])
 
 
 def _single(x: Tensor) -> Tensor:

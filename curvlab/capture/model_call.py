@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.preserve import generator_states, preserve, set_generator_states
+
 
 @dataclass(frozen=True, eq=False)
 class ModelCall:
@@ -37,22 +39,17 @@ class ModelCall:
         Generators keep their state in the host's memory, so that no device is waited for.
         """
         device = next((p.device.type for p in model.parameters()), "cpu")
-        random = {"cpu": torch.get_rng_state()}
-        random.update({cuda: torch.cuda.get_rng_state(cuda) for cuda in _cuda(model)})
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return cls(args, kwargs, device, random, autocast)
+        return cls(args, kwargs, device, generator_states(model), autocast)
 
     @contextmanager
     def again(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model draws the masks of the recorded call; afterwards buffers and random state are as before.
+        """Inside, the model draws the masks of the recorded call; afterwards the model and random state are as before.
 
         What runs inside must be one forward of the model; a closure that also computes its loss will do.
         """
-        buffers = {name: b.clone() for name, b in model.named_buffers()}
-        with torch.random.fork_rng(devices=_cuda(model)):
-            torch.set_rng_state(self.random["cpu"])
-            for cuda in _cuda(model):
-                torch.cuda.set_rng_state(self.random[cuda], cuda)
+        with preserve(model):
+            set_generator_states(self.random)
             # Weights may have moved since autocast has seen them, and may move back afterwards.
             torch.clear_autocast_cache()
             try:
@@ -60,10 +57,3 @@ class ModelCall:
                     yield
             finally:
                 torch.clear_autocast_cache()
-                with torch.no_grad():
-                    for name, buffer in model.named_buffers():
-                        buffer.copy_(buffers[name])
-
-
-def _cuda(model: nn.Module) -> list[str]:
-    return sorted({str(p.device) for p in model.parameters() if p.device.type == "cuda"})

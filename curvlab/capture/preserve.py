@@ -1,20 +1,91 @@
-"""A look at a model that leaves no trace: its buffers and the random state are afterwards as they were."""
+"""`preserve`: a model runs and is afterwards as before: buffers, modes, and the generators that it draws from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class ModelState:
+    """What a forward pass may change of a model, and of the process that runs it.
+
+    Attributes:
+        buffers: module, the buffer's name in it, the tensor that stood there and a copy of its values.
+        modes: module and whether it was in train mode.
+        generators: see `generator_states`.
+    """
+
+    buffers: tuple[tuple[nn.Module, str, Tensor, Tensor], ...]
+    modes: tuple[tuple[nn.Module, bool], ...]
+    generators: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ModelState:
+        """The state now; generators keep theirs in the host's memory, so that no device is waited for."""
+        buffers = tuple(
+            (module, name, buffer, buffer.clone())
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        )
+        modes = tuple((module, module.training) for module in model.modules())
+        return cls(buffers, modes, generator_states(model))
+
+    def restore(self) -> None:
+        """Puts all of it back; a buffer that was assigned anew is the old tensor again."""
+        set_generator_states(self.generators)
+        for module, training in self.modes:
+            if module.training is not training:
+                module.training = training
+        with torch.no_grad():
+            for module, name, buffer, values in self.buffers:
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
+                buffer.copy_(values)
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Batch norm's running statistics and their count, and the generators of the CPU and the model's GPUs."""
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    with torch.random.fork_rng(sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})):
+def preserve(model: nn.Module) -> Iterator[None]:
+    """Afterwards, and also when the model raises, buffers, train or eval mode and generators are as before.
+
+    Buffers are batch norm's running statistics and their count, among others; generators are those of the CPU and of
+    every CUDA device of the model.
+    """
+    state = ModelState.of(model)
+    try:
         yield
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+    finally:
+        state.restore()
+
+
+def generator_states(model: nn.Module) -> dict[str, Tensor]:
+    """State of the generator of the CPU, "cpu", and of every CUDA device of the model, "cuda:0", …"""
+    states = {"cpu": torch.get_rng_state()}
+    states.update({device: torch.cuda.get_rng_state(device) for device in cuda_devices(model)})
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor]) -> None:
+    """Makes the generators draw what they drew when `generator_states` was called."""
+    for device, state in states.items():
+        if device == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.cuda.set_rng_state(state, device)
+
+
+def seed_generators(model: nn.Module, seed: int) -> None:
+    """`torch.manual_seed` for the generators that `preserve` restores, and for no other."""
+    torch.default_generator.manual_seed(seed)
+    for device in cuda_devices(model):
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def cuda_devices(model: nn.Module) -> list[str]:
+    """Names of the CUDA devices that hold parameters or buffers of the model."""
+    return sorted({str(t.device) for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"})

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.preserve import preserve
 from curvlab.capture.sample import Call
 from curvlab.capture.tape import Inputs, Tape, batch_size
 from curvlab.errors import UnsupportedLayer
@@ -65,8 +66,8 @@ class Survey:
 
 
 def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Survey:
-    """Find the blocks of `model` by one forward on `inputs` (a few examples), without gradients and leaving buffers
-    as they were.
+    """Find the blocks of `model` by one forward on `inputs` (a few examples), without gradients and leaving the
+    model as it was.
 
     Args:
         model: the network, in the mode it is to be analysed in.
@@ -76,16 +77,14 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     modules, refused = adapters(model)
     found: dict[str, list[Call]] = {}
     refusals: dict[str, str] = {}
-    with Tape(
-        model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault
-    ) as tape:
-        buffers = {name: b.clone() for name, b in model.named_buffers()}
-        state = torch.random.get_rng_state()
-        with torch.no_grad():
-            tape.run(inputs)
-            torch.random.set_rng_state(state)
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+    with (
+        Tape(
+            model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault
+        ) as tape,
+        preserve(model),
+        torch.no_grad(),
+    ):
+        tape.run(inputs)
     examples = batch_size(inputs)
     blocks, block_of = _blocks(model, found, examples)
     _tie(blocks)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.preserve import ModelState, preserve
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.likelihoods import Likelihood
@@ -38,8 +39,8 @@ class Sight:
         self._data: Seen | None = None
         self._batches = 0
         self._closure: Closure | None = None
-        self._before: tuple[list[Tensor], list[Tensor]] = [], []
-        """Random state and buffers as the batch's first run found them."""
+        self._before = ModelState.of(model)
+        """The model as the batch's first run found it."""
 
     @property
     def found(self) -> Survey | None:
@@ -49,7 +50,7 @@ class Sight:
     def look(self, closure: Closure) -> Seen:
         """Run a batch; what `run` of the watches shows from now on is this batch."""
         self._batches += 1
-        self._before = self._random_state(), [b.clone() for b in self.model.buffers()]
+        self._before = ModelState.of(self.model)
         self._closure, self._data = closure, None
         with torch.enable_grad():
             self.seen = self._watch.run(closure, self._gradients, self._pseudo)
@@ -57,26 +58,10 @@ class Sight:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """For one more run of the batch: the same dropout masks; random state and buffers are afterwards as now."""
-        now, buffers = self._random_state(), list(self.model.buffers())
-        values = [b.clone() for b in buffers]
-        self._draw_from(self._before[0])
-        _fill(buffers, self._before[1])
-        try:
+        """For one more run of the batch: the same dropout masks; the model and random state are afterwards as now."""
+        with preserve(self.model):
+            self._before.restore()
             yield
-        finally:
-            self._draw_from(now)
-            _fill(buffers, values)
-
-    def _random_state(self) -> list[Tensor]:
-        """Of the CPU's generator, and on a GPU of that one too."""
-        device = next(self.model.parameters()).device
-        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-    def _draw_from(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for state in states[1:]:
-            torch.cuda.set_rng_state(state, next(self.model.parameters()).device)
 
     def linear(self) -> Tensor:
         """Σ g·W, a loss whose gradient is that of the batch: for optimizers that need nothing else of it."""
@@ -112,12 +97,6 @@ class Sight:
         drawn = hashlib.sha256(f"{self.seed} {self._batches}".encode()).digest()[:7]
         generator = torch.Generator(output.device).manual_seed(int.from_bytes(drawn))
         return self.likelihood.drawn_residual(output.detach(), generator)
-
-
-def _fill(buffers: list[Tensor], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        for buffer, value in zip(buffers, values, strict=True):
-            buffer.copy_(value)
 
 
 class SharedWatch(Watch):

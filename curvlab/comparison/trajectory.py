@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from curvlab.capture.preserve import untouched
+from curvlab.capture.preserve import preserve
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.damping_sweep import Point, sweep
 from curvlab.comparison.panel import Panel, finite
@@ -86,7 +86,7 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
 
 def _warm_start(panel: Panel, report: Report) -> None:
     """As in training: weights, buffers and random state stay as they were."""
-    with untouched(panel.model):
+    with preserve(panel.model):
         for place, closure in enumerate(panel.subject.warm()):
             report("warm start", place, panel.subject.passes)
             panel.fisher.add(panel.look(closure), panel.sight.found, mean=True)

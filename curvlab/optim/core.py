@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from curvlab.capture.preserve import untouched
+from curvlab.capture.preserve import preserve
 from curvlab.capture.tape import batch_size
 from curvlab.curvatures.curvature import Unit
 from curvlab.errors import CurvlabError
@@ -203,7 +203,7 @@ class Optimizer(torch.optim.Optimizer):
         if not self.warms:
             return 0.0
         start = time.perf_counter()
-        with untouched(self.model):
+        with preserve(self.model):
             for batch in batches:
                 self.warm(closure_of(self.name, batch, loss))
         return time.perf_counter() - start
