@@ -40,10 +40,10 @@ def contenders(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Callable[[],
 
     return {
         "one gradient": gradient(model, x, y),
-        "curvlab: moments + A + G (mc)": ours(Plan(signals=True)),
-        "curvlab: the same + per-example TN": ours(Plan(signals=True, tensors="per-example")),
+        "curvlab: moments + A + G (mc)": ours(Plan(output_gradients=True)),
+        "curvlab: the same + per-example TN": ours(Plan(output_gradients=True, tensors="per-example")),
         "curvlab analyze's pass (float64 products, two halves, A + G + TN)": ours(
-            Plan(signals=True, tensors="per-example", dtype=torch.float64, halves=True, keep_rows=True)
+            Plan(output_gradients=True, tensors="per-example", dtype=torch.float64, halves=True, keep_rows=True)
         ),
         "curvlinops: A + G (mc)": theirs,
     }

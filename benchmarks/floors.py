@@ -2,7 +2,8 @@
 
 floor = one SGD-m step + statistics/T1 + application + renewal/T2, sums of the pieces below. Elementwise work is not in
 it, nor is the moving averages' reading and writing, which is counted on its own ("traffic"). A layer maps n inputs a
-[n, i] to [n, o]; its signals are g [n, o], its weight W [o, i], the mean gradient Ḡ [o, i]; ā has a 1 appended.
+[n, i] to [n, o]; its output gradients are g [n, o], its weight W [o, i], the mean gradient Ḡ [o, i]; ā has a 1
+appended.
 """
 
 from __future__ import annotations
@@ -50,11 +51,16 @@ class Floor:
 
 
 FLOORS = {
-    "kfac": Floor(("signals", FACTORS), "G⁻¹ m A⁻¹", "A⁻¹, G⁻¹ by Cholesky", "averages of A, G"),
+    "kfac": Floor(("output gradients", FACTORS), "G⁻¹ m A⁻¹", "A⁻¹, G⁻¹ by Cholesky", "averages of A, G"),
     "ekfac": Floor(
-        ("signals", FACTORS, "(g Q_G)²ᵀ (ā Q_A)²"), "Q_G (Q_Gᵀ m Q_A / S) Q_Aᵀ", "eigh of A, G", "averages of A, G, S"
+        ("output gradients", FACTORS, "(g Q_G)²ᵀ (ā Q_A)²"),
+        "Q_G (Q_Gᵀ m Q_A / S) Q_Aᵀ",
+        "eigh of A, G",
+        "averages of A, G, S",
     ),
-    "tnt": Floor(("signals", "weight gradients", CONTRACTIONS), "U₁ m U₂", "U⁻¹ by Cholesky", "averages of ḠḠᵀ, ḠᵀḠ"),
+    "tnt": Floor(
+        ("output gradients", "weight gradients", CONTRACTIONS), "U₁ m U₂", "U⁻¹ by Cholesky", "averages of ḠḠᵀ, ḠᵀḠ"
+    ),
     "shampoo": Floor((CONTRACTIONS,), "U₁ m U₂", ROOTS, "averages of ḠḠᵀ, ḠᵀḠ"),
 }
 """By optimizer. TNT and Shampoo also have a factor per bias, whose root or inverse is among theirs."""
@@ -74,7 +80,7 @@ class Layer:
 def network_layers(
     model: nn.Sequential, loss: Callable[[Tensor, Tensor], Tensor], batches: Sequence[Tensor]
 ) -> list[Layer]:
-    """Run the autoencoder on the batches; signals are per example, ∂ℓ_n/∂s_n."""
+    """Run the autoencoder on the batches; output gradients are per example, ∂ℓ_n/∂s_n."""
     linear = [module for module in model if isinstance(module, nn.Linear)]
     seen: list[list[tuple[Tensor, Tensor]]] = []
     for x in batches:
@@ -85,8 +91,8 @@ def network_layers(
                 outputs.append(z := module(z))
             else:
                 z = module(z)
-        signals = torch.autograd.grad(loss(z, x), outputs)
-        seen.append([(a, g * len(x)) for a, g in zip(inputs, signals, strict=True)])
+        output_gradients = torch.autograd.grad(loss(z, x), outputs)
+        seen.append([(a, g * len(x)) for a, g in zip(inputs, output_gradients, strict=True)])
     return [
         Layer(
             *own[-1],
@@ -117,7 +123,7 @@ def pieces(layers: Sequence[Layer], damping: float) -> dict[str, Piece]:
     rotations = list(zip(rows, factors, strict=True))
     scales = [(g.T, a) for a, g in zip(rows[::2], rows[1::2], strict=True)]
     return {
-        "signals": _products([(layer.g, layer.w) for layer in layers[1:]]),
+        "output gradients": _products([(layer.g, layer.w) for layer in layers[1:]]),
         "weight gradients": _products([(layer.g.T, layer.a) for layer in layers]),
         FACTORS[0]: _products([(x.T, x) for x in rows]),
         FACTORS[1]: lambda: [upper_gram(x) for x in rows],

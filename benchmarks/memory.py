@@ -34,7 +34,7 @@ def work(what: str, stem: int) -> None:
     if what == "gradient":
         torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), list(model.parameters()))
     else:
-        plan = Plan(signals=True, keep_rows="rows" in what)
+        plan = Plan(output_gradients=True, keep_rows="rows" in what)
         collect(model, found, [(x, y)], likelihood("categorical"), plan, torch.Generator().manual_seed(0))
     print(peak_mebibytes() - before, peak_mebibytes())
 

@@ -32,10 +32,10 @@ def count(found: Survey) -> Operations:
     forward = backward = gradient = products = triangles = weighted = 0.0
     for index, block in enumerate(found.blocks.values()):
         layer, t = block.layer, block.positions
-        i, o = layer.width * layer.groups, layer.height * layer.groups
+        i, o = layer.in_features * layer.groups, layer.out_features * layer.groups
         if layer.kind not in ("Linear", "Conv2d"):
             continue
-        apply = t * layer.groups * layer.width * layer.height
+        apply = t * layer.groups * layer.in_features * layer.out_features
         forward += apply
         backward += apply if index else 0.0
         gradient += apply

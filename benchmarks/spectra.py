@@ -21,7 +21,7 @@ def measure(rounds: int) -> None:
     found, chosen = survey(model, x[:2]), likelihood("categorical")
 
     def factors(keep_rows: bool, dtype: torch.dtype) -> list[object]:
-        plan = Plan(signals=True, keep_rows=keep_rows, dtype=dtype)
+        plan = Plan(output_gradients=True, keep_rows=keep_rows, dtype=dtype)
         (part,), _ = collect(model, found, [(x, y)], chosen, plan, torch.Generator().manual_seed(0))
         return [op for b in found.blocks.values() for op in kfac_operators(b, plan, part) or ()]
 

@@ -116,22 +116,28 @@ def kfac_factors(
     """
     reduce = _choice("kfac_approx", kfac_approx, ("expand", "reduce")) == "reduce"
     plan = Plan(
-        features=not reduce, signals=True, kfac_approx=kfac_approx, fisher_type=fisher_type, mc_samples=mc_samples
+        features=not reduce,
+        output_gradients=True,
+        kfac_approx=kfac_approx,
+        fisher_type=fisher_type,
+        mc_samples=mc_samples,
     )
     found, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
     factors = {}
     for name in (n for n in found.blocks if n in part.rows):
         layer = found.blocks[name].layer
-        identity = torch.eye(layer.height, dtype=torch.float64, device=_device(model)).expand(layer.groups, -1, -1)
+        identity = torch.eye(layer.out_features, dtype=torch.float64, device=_device(model)).expand(
+            layer.groups, -1, -1
+        )
         if reduce:
             moments = part.reduced[name]
             a = moments.input_factor(part.examples)
-            reached = moments.signals.total is not None
+            reached = moments.output_gradients.total is not None
             g = moments.gradient_factor(part.examples) if reached else torch.zeros_like(identity)
         else:
             a = part.features[name].input_factor(part.examples, layer.biased)
-            reached = name in part.signals
-            g = part.signals[name].gradient_factor(part.rows[name]) if reached else torch.zeros_like(identity)
+            reached = name in part.output_gradients
+            g = part.output_gradients[name].gradient_factor(part.rows[name]) if reached else torch.zeros_like(identity)
         factors[name] = KroneckerFactors(_single(a), _single(identity if fisher_type == "forward-only" else g))
     return factors
 
@@ -261,7 +267,7 @@ def _run(
         reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
     if chosen is None:
-        chosen, plan = likelihood_named("gaussian"), replace(plan, signals=False)
+        chosen, plan = likelihood_named("gaussian"), replace(plan, output_gradients=False)
     generator = torch.Generator().manual_seed(seed)
     with preserve(model):
         seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from

@@ -51,13 +51,13 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
 
     calls: dict[str, list[Call]] = {}
 
-    def on_signal(_: str, call: Call, g: Tensor) -> None:
+    def on_output_gradient(_: str, call: Call, g: Tensor) -> None:
         call.g = g
 
     def on_call(use: str, call: Call) -> None:
         calls.setdefault(found.block_of[use_key(use, call.layer)], []).append(call)
 
-    with Tape(wrapper, found.modules, on_call, on_signal, lambda name, why: None) as tape:
+    with Tape(wrapper, found.modules, on_call, on_output_gradient, lambda name, why: None) as tape:
         recorded = _outputs(tape.run(inputs))
         cotangents = [torch.randn(z.shape, generator=generator, dtype=z.dtype) for z in recorded]
         total = torch.stack([(z * c).sum() for z, c in zip(recorded, cotangents, strict=True)]).sum()
@@ -71,7 +71,7 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
         sample = Sample(calls[name], count, torch.float64)
         _check_maps(block.layer, sample, tolerance)
         for role, gradient in block.layer.split(
-            per_example_gradients(block.layer, sample.features, sample.signals)
+            per_example_gradients(block.layer, sample.features, sample.output_gradients)
         ).items():
             parameter = block.parameters[role]
             seen[parameter] = seen[parameter] + gradient if parameter in seen else gradient
@@ -82,7 +82,7 @@ def check_layer(module: nn.Module, example_input: Inputs, *, tolerance: float = 
 def _check_maps(layer: Layer, sample: Sample, tolerance: float) -> None:
     parameters = {role: p.detach() for role, p in layer.parameters.items()}
     matrix = layer.matrix(parameters)
-    wanted = (layer.groups, layer.height, layer.width + layer.biased)
+    wanted = (layer.groups, layer.out_features, layer.in_features + layer.biased)
     if tuple(matrix.shape) != wanted:
         raise AssertionError(f"matrix() has shape {tuple(matrix.shape)}, groups, height and width say {wanted}")
     for role, tensor in layer.split(matrix).items():
@@ -96,11 +96,11 @@ def _check_maps(layer: Layer, sample: Sample, tolerance: float) -> None:
     scale = rows.abs().sum(1).max().item() if rows.numel() else 1.0  # normalised features sum to zero
     _close("second_moment() differs from the rows' sum", moments.total, rows.sum(1), tolerance, scale)
     _close("second_moment() differs from the rows' products", second, rows.mT @ rows, tolerance)
-    signals = sample.signals.flatten(1, 2)
+    output_gradients = sample.output_gradients.flatten(1, 2)
     _close(
-        "signal_moment() differs from the rows' products",
-        mirrored(sample.signal_moment.clone()),
-        signals.mT @ signals,
+        "output_gradient_moment() differs from the rows' products",
+        mirrored(sample.output_gradient_moment.clone()),
+        output_gradients.mT @ output_gradients,
         tolerance,
     )
 

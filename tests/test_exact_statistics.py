@@ -89,14 +89,14 @@ def test_kfac_traces_and_moments(case: Case) -> None:
     assert list(factors) == list(moments) == list(found.blocks)
     for name, block in found.blocks.items():
         layer, stats = block.layer, moments[name]
-        second = stats.second_moment.reshape(layer.groups, layer.width, layer.width)
-        mean = stats.mean.reshape(layer.groups, layer.width)
-        a = factors[name].input_factor.reshape(layer.groups, layer.width + layer.biased, -1)
+        second = stats.second_moment.reshape(layer.groups, layer.in_features, layer.in_features)
+        mean = stats.mean.reshape(layer.groups, layer.in_features)
+        a = factors[name].input_factor.reshape(layer.groups, layer.in_features + layer.biased, -1)
         positions = stats.count / len(x)
         assert positions == block.positions
-        close(a[:, : layer.width, : layer.width], positions * second)
+        close(a[:, : layer.in_features, : layer.in_features], positions * second)
         if layer.biased:
-            close(a[:, -1, : layer.width], positions * mean)
+            close(a[:, -1, : layer.in_features], positions * mean)
             close(a[:, -1, -1], torch.full((layer.groups,), positions))
 
 
@@ -112,7 +112,7 @@ def test_one_example_one_position_kfac_is_exact() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_deep_linear_network_with_gaussian_likelihood_kfac_is_the_ggn(bias: bool) -> None:
-    """The signals do not depend on the features there, so E[ggᵀ ⊗ āāᵀ] = G ⊗ A exactly (T = 1)."""
+    """The output gradients do not depend on the features there, so E[ggᵀ ⊗ āāᵀ] = G ⊗ A exactly (T = 1)."""
     model = nn.Sequential(nn.Linear(4, 3, bias=bias), nn.Linear(3, 5, bias=bias), nn.Linear(5, 2, bias=bias))
     x, y = torch.randn(6, 4), torch.randn(6, 2)
     factors = curvature.kfac_factors(model, x, y, likelihood="gaussian", fisher_type="type-2")
@@ -145,7 +145,7 @@ def test_reduce_is_exact_where_the_output_is_a_mean_over_positions() -> None:
     "case", [c for c in CASES if c.name in ("conv2d", "positions", "twice", "in-place")], ids=lambda c: c.name
 )
 def test_gradient_factor_is_the_mean_over_rows(case: Case) -> None:
-    """G = 1/(NT) Σ ggᵀ from signals taken by autograd at the layers' outputs, one example at a time."""
+    """G = 1/(NT) Σ ggᵀ from output gradients taken by autograd at the layers' outputs, one example at a time."""
     model, x, y = case.build()
     factors = curvature.kfac_factors(model, x, y, likelihood=case.likelihood, fisher_type="empirical")
     found = survey(model, x)
@@ -159,10 +159,10 @@ def test_gradient_factor_is_the_mean_over_rows(case: Case) -> None:
 
         handles = [module.register_forward_hook(keep) for module in modules]
         loss = nn.functional.cross_entropy(model(x), y, reduction="sum")
-        signals = torch.autograd.grad(loss, seen)
+        output_gradients = torch.autograd.grad(loss, seen)
         for handle in handles:
             handle.remove()
-        rows = torch.cat([block.layer.outputs(g).flatten(0, 2) for g in signals])
+        rows = torch.cat([block.layer.outputs(g).flatten(0, 2) for g in output_gradients])
         close(factors[name].gradient_factor, rows.mT @ rows / len(rows))
 
 

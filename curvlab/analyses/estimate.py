@@ -76,13 +76,13 @@ def statistic_bytes(block: Block, plan: Plan) -> dict[str, int]:
     """Bytes that each statistic of a block holds until the end: its factors in float64, thrice with the halves' and
     their sum; without what the plan leaves out."""
     layer, copies = block.layer, 3 if plan.halves else 1
-    width, per = layer.width + layer.biased, _FLOAT64 * copies
+    width, per = layer.in_features + layer.biased, _FLOAT64 * copies
     held: dict[str, int] = {}
-    if plan.features or plan.signals:
+    if plan.features or plan.output_gradients:
         one_hot = layer.kind == "Embedding"
         held["features"] = per * layer.groups * (width if one_hot else width * width)
-    if plan.signals and plan.fisher_type != "forward-only":
-        held["signals"] = per * layer.groups * layer.height**2
+    if plan.output_gradients and plan.fisher_type != "forward-only":
+        held["output_gradients"] = per * layer.groups * layer.out_features**2
     if plan.tensors is not None and plan.fisher_type != "forward-only":
         held["tensors"] = per * sum(d * d for role in layer.parameters for d in layer.modes(role))
     if plan.exact:
@@ -112,7 +112,7 @@ def leave_out(survey: Survey, plan: Plan, budget: int | None) -> tuple[Plan, dic
 
 _WHAT = {
     "features": "the input factor",
-    "signals": "the gradient factor",
+    "output_gradients": "the gradient factor",
     "tensors": "tensor-normal factors",
     "exact": "the exact block",
 }
@@ -130,7 +130,7 @@ def gibibytes(size: float) -> str:
 
 def _block(block: Block, plan: Plan, examples: int) -> BlockEstimate:
     layer, positions = block.layer, max(1, block.positions)
-    width, height = layer.width + layer.biased, layer.height
+    width, height = layer.in_features + layer.biased, layer.out_features
     rows = examples * positions * layer.groups
     work = rows * (width * width + height * height + 3 * width * height)
     if plan.tensors is not None:

@@ -168,7 +168,7 @@ def _plan(settings: Settings, source: Source) -> Plan:
     gradients = settings.fisher_type != "forward-only"
     return Plan(
         features=wanted("moments") or (wanted("kfac") and settings.kfac_approx == "expand"),
-        signals=wanted("kfac"),
+        output_gradients=wanted("kfac"),
         kfac_approx=settings.kfac_approx,
         tensors=cast(TensorStatistic, settings.statistic) if wanted("tnt") and gradients else None,
         fisher_type=settings.fisher_type,

@@ -47,12 +47,12 @@ def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
     """A and G of one block in the form they were stored in; G is the identity for "forward-only", None where no
     gradient came."""
     name, layer = block.name, block.layer
-    if plan.kfac_approx == "reduce" and plan.signals:
+    if plan.kfac_approx == "reduce" and plan.output_gradients:
         if name not in part.reduced:
             return None
         moments = part.reduced[name]
         a: Operator = _stacked(moments.input_factor(part.examples))
-        if moments.signals.total is None:
+        if moments.output_gradients.total is None:
             return None
         return a, _stacked(moments.gradient_factor(part.examples))
     if name not in part.features:
@@ -60,11 +60,11 @@ def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
     features = part.features[name]
     a = _scaled(metric(features.operator(), features.mean(), layer.biased), part.rows[name] / part.examples)
     if plan.fisher_type == "forward-only":
-        ones = torch.ones(layer.groups, layer.height, dtype=torch.float64)
+        ones = torch.ones(layer.groups, layer.out_features, dtype=torch.float64)
         return a, Diagonal(ones[0]) if layer.groups == 1 else Grouped(torch.diag_embed(ones))
-    if name not in part.signals:
+    if name not in part.output_gradients:
         return None
-    return a, part.signals[name].second.operator(part.rows[name])
+    return a, part.output_gradients[name].second.operator(part.rows[name])
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:

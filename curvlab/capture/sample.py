@@ -70,7 +70,7 @@ class Sample:
         )
 
     @cached_property
-    def signals(self) -> Float[Tensor, "g n s o"]:
+    def output_gradients(self) -> Float[Tensor, "g n s o"]:
         """All rows g[g,n,t] = ∂ℓ_n/∂s[n,t]; zeros where no gradient came back."""
         return self._join([c.layer.outputs(_examples_first(c.g, c.axis)) for c in self.calls if c.g is not None])
 
@@ -96,7 +96,7 @@ class Sample:
         return self.examples * self.positions if self.mask is None else int(self.mask.sum())
 
     def counted(self, rows: Float[Tensor, "g n s d"]) -> Float[Tensor, "g r d"]:
-        """Features or signals of the positions that count, one after another."""
+        """Features or output gradients of the positions that count, one after another."""
         flat = rows.flatten(1, 2)
         return flat if self.mask is None else flat[:, self.mask.flatten()]
 
@@ -116,10 +116,10 @@ class Sample:
         return Moments(total, second, sum(m.rows for m in moments))
 
     @cached_property
-    def signal_moment(self) -> Float[Tensor, "g o o"]:
+    def output_gradient_moment(self) -> Float[Tensor, "g o o"]:
         """Σ ggᵀ over all calls."""
         calls = [(c.layer, c.g) for c in self.calls if c.g is not None]
-        moments = [layer.signal_moment(g, self.dtype) for layer, g in _joined(calls)]
+        moments = [layer.output_gradient_moment(g, self.dtype) for layer, g in _joined(calls)]
         return moments[0] if len(moments) == 1 else torch.stack(moments).sum(0)
 
     def half(self, first: int) -> Sample:
@@ -138,13 +138,13 @@ def _kept(call: Call, rows: Float[Tensor, "g n s d"]) -> Float[Tensor, "g n s d"
 
 
 def per_example_gradients(
-    layer: Layer, features: Float[Tensor, "g n s i"], signals: Float[Tensor, "g n s o"]
+    layer: Layer, features: Float[Tensor, "g n s i"], output_gradients: Float[Tensor, "g n s o"]
 ) -> Float[Tensor, "n g o j"]:
     """DW_n = Σ_t g[n,t] ā[n,t]ᵀ with the bias column Σ_t g[n,t] appended: docs/curvature.md."""
-    weight = torch.einsum("gnso,gnsi->ngoi", signals, features)
+    weight = torch.einsum("gnso,gnsi->ngoi", output_gradients, features)
     if not layer.biased:
         return weight
-    return torch.cat([weight, signals.sum(2).transpose(0, 1)[..., None]], dim=3)
+    return torch.cat([weight, output_gradients.sum(2).transpose(0, 1)[..., None]], dim=3)
 
 
 def example_axis(shape: Sequence[int], examples: int, kind: str, usual: int = 0) -> int:

@@ -153,7 +153,7 @@ def _blocks(
     taken: set[str] = set()
     for use, calls in found.items():
         for layer in dict.fromkeys(call.layer for call in calls):
-            key = (layer.groups, layer.height, layer.width, *(id(p) for p in layer.parameters.values()))
+            key = (layer.groups, layer.out_features, layer.in_features, *(id(p) for p in layer.parameters.values()))
             if key not in blocks:
                 name = use if use not in taken else f"{use}@{layer.kind.lower()}"
                 taken.add(name)

@@ -1,8 +1,8 @@
 """Tape: runs a model so that every affine map shows its input going forward and the gradient at its output coming back.
 
 One autograd node after each map (an in-place identity tied to a scalar anchor) hands the gradient over and lets it
-pass. Asking autograd for the anchor's gradient then visits what the signals need and nothing else: no weight gradient
-is computed.
+pass. Asking autograd for the anchor's gradient then visits what the output gradients need and nothing else: no weight
+gradient is computed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Tape:
         model: the network.
         modules: module name -> what `adapt` made of it.
         on_call: gets (name, call) as soon as a map has run.
-        on_signal: gets (name, call, gradient) as soon as the gradient at its output is known; None records no graph.
+        on_output_gradient: gets (name, call, gradient) as soon as the gradient at its output is known; None records no
+            graph.
         on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown
             way.
         axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
@@ -46,13 +47,18 @@ class Tape:
         model: nn.Module,
         modules: Mapping[str, Layer | Unrolled],
         on_call: Callable[[str, Call], None],
-        on_signal: Callable[[str, Call, Tensor], None] | None,
+        on_output_gradient: Callable[[str, Call, Tensor], None] | None,
         on_refusal: Callable[[str, str], object],
         axes: Mapping[str, int] | None = None,
         functional: bool = True,
     ) -> None:
         self.axes = axes or {}
-        self.model, self.on_call, self.on_signal, self.on_refusal = model, on_call, on_signal, on_refusal
+        self.model, self.on_call, self.on_output_gradient, self.on_refusal = (
+            model,
+            on_call,
+            on_output_gradient,
+            on_refusal,
+        )
         self.examples = self.runs = 0
         self.anchor: Tensor | None = None
         self.output: Any = None
@@ -121,7 +127,7 @@ class Tape:
         self.examples = batch_size(args or kwargs)
         self.runs += 1
         self._running = True
-        if self.on_signal is not None:
+        if self.on_output_gradient is not None:
             self.anchor = torch.zeros((), requires_grad=True)
         # The fused attention kernel runs no modules, so nothing inside it could be seen.
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -139,14 +145,14 @@ class Tape:
         self._running, self.output = False, output
 
     def pull(self, output: Tensor, seed: Tensor, retain_graph: bool = False) -> None:
-        """One backward pass from `seed` at the output; `on_signal` gets each map's gradient on the way."""
+        """One backward pass from `seed` at the output; `on_output_gradient` gets each map's gradient on the way."""
         if self.anchor is not None and output.requires_grad:
             torch.autograd.grad(output, self.anchor, seed, retain_graph=retain_graph, allow_unused=True)
 
     def close(self) -> None:
         """Take all hooks off, and let go of everything: what a cycle keeps alive waits for the garbage collector."""
         self.pause()
-        self.anchor = self.output = self.on_signal = None
+        self.anchor = self.output = self.on_output_gradient = None
         self.on_call = self.on_refusal = _nothing
         if self._watcher is not None:
             self._watcher.watch, self._watcher.refuse = _unwatched, _nothing
@@ -214,16 +220,16 @@ class Tape:
         x = layer.prepare(*args, **kwargs).detach()
         shape, usual = x.shape[:1] if examples_first else x.shape, self.axes.get(name, 0)
         axis = example_axis(shape, self.examples, layer.kind, usual)
-        return Call(layer, x, axis, output.numel() // (layer.groups * layer.height), x._version)
+        return Call(layer, x, axis, output.numel() // (layer.groups * layer.out_features), x._version)
 
     def _tap(self, name: str, call: Call, output: Tensor) -> Tensor:
         self.on_call(name, call)
-        if self.on_signal is None or self.anchor is None:
+        if self.on_output_gradient is None or self.anchor is None:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
             output = output.clone()
-        on_signal = self.on_signal
-        tapped: Tensor = _Signal.apply(output, self.anchor, lambda g: on_signal(name, call, g))  # type: ignore[no-untyped-call]
+        on_output_gradient = self.on_output_gradient
+        tapped: Tensor = _OutputGradient.apply(output, self.anchor, lambda g: on_output_gradient(name, call, g))  # type: ignore[no-untyped-call]
         return tapped
 
     def _watch(self, use: Use, output: Tensor) -> Any:
@@ -242,7 +248,7 @@ def _unwatched(_: Use, output: Tensor) -> Any:
     return output
 
 
-class _Signal(torch.autograd.Function):
+class _OutputGradient(torch.autograd.Function):
     """y ↦ y in place; on the way back the gradient is shown to `sink` and passed on."""
 
     @staticmethod

@@ -36,7 +36,7 @@ class Follower:
         """Batches for a warm start that only the optimizer itself can make."""
         own: Watch | None = getattr(optimizer, "watch", None)
         if own is not None:
-            optimizer.watch = sight.watch_of(optimizer, own.signals)  # type: ignore[attr-defined]
+            optimizer.watch = sight.watch_of(optimizer, own.output_gradients)  # type: ignore[attr-defined]
 
     failed: str | None = None
     """Why it has no directions any more."""

@@ -29,7 +29,7 @@ class Sight:
         seed: of the pseudo-targets.
 
     Attributes:
-        seen: the last batch with the signals of pseudo-targets.
+        seen: the last batch with the output gradients of pseudo-targets.
     """
 
     def __init__(self, model: nn.Module, likelihood: Likelihood, seed: int) -> None:
@@ -70,15 +70,15 @@ class Sight:
         with torch.enable_grad():
             return torch.stack([(named[name] * g).sum() for name, g in self.seen.gradients.items()]).sum()
 
-    def watch_of(self, optimizer: Optimizer, signals: bool) -> SharedWatch:
+    def watch_of(self, optimizer: Optimizer, output_gradients: bool) -> SharedWatch:
         """Eyes for an optimizer that would have run the model itself."""
-        return SharedWatch(self, optimizer.name, signals)
+        return SharedWatch(self, optimizer.name, output_gradients)
 
-    def shown(self, pseudo: bool, signals: bool) -> Seen:
-        """The batch, with the signals of pseudo-targets or of the data's own, as samples of the caller's own."""
+    def shown(self, pseudo: bool, output_gradients: bool) -> Seen:
+        """The batch as samples of the caller's own, with the output gradients of pseudo-targets or of the data's own."""
         assert self.seen is not None
         seen = self.seen
-        if signals and not pseudo:
+        if output_gradients and not pseudo:
             if self._data is None:
                 assert self._closure is not None
                 with self.again(), torch.enable_grad():
@@ -102,11 +102,11 @@ class Sight:
 class SharedWatch(Watch):
     """A `Watch` that shows what its Sight has seen, in place of running the model."""
 
-    def __init__(self, sight: Sight, name: str, signals: bool) -> None:
-        super().__init__(sight.model, name, signals)
+    def __init__(self, sight: Sight, name: str, output_gradients: bool) -> None:
+        super().__init__(sight.model, name, output_gradients)
         self.sight = sight
 
     def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], seed: Seed | None) -> Seen:
         """See `Watch.run`; `closure` and `seed` are the Sight's own."""
         self.found = self.sight.found
-        return self.sight.shown(seed is not None, self.signals)
+        return self.sight.shown(seed is not None, self.output_gradients)

@@ -64,7 +64,7 @@ class BlockFisherCurvature(Curvature):
         for block in found.blocks.values() if found is not None else ():
             if not block.tied and all(name in parameters for name in block.parameters.values()):
                 layer = block.layer
-                shape = (layer.groups, layer.height, layer.width + layer.biased)
+                shape = (layer.groups, layer.out_features, layer.in_features + layer.biased)
                 units.append(Unit(block.name, block, None, dict(block.parameters), shape))
                 number = next(iter(layer.parameters.values())).element_size()
                 self._costs[block.name] = Cost(block.size, number)
@@ -76,7 +76,7 @@ class BlockFisherCurvature(Curvature):
         Raises:
             MemoryBudgetError: the blocks fit on neither route, or more batches are kept than was planned for.
         """
-        rows = per_example_gradients(sample.layer, sample.features, sample.signals).flatten(1)
+        rows = per_example_gradients(sample.layer, sample.features, sample.output_gradients).flatten(1)
         if not self._route(unit.name, state, len(rows)):
             return {"fisher": upper_gram(rows)}
         self._kept[unit.name] = len(rows) + sum(len(held) for held in _rows(state))

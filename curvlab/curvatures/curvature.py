@@ -129,7 +129,7 @@ def layer_units(found: Survey | None) -> list[Unit]:
     made = []
     for block in found.blocks.values() if found is not None else ():
         layer = block.layer
-        if layer.height > 1 or layer.width > 1:
-            shape = (layer.groups, layer.height, layer.width + layer.biased)
+        if layer.out_features > 1 or layer.in_features > 1:
+            shape = (layer.groups, layer.out_features, layer.in_features + layer.biased)
             made.append(Unit(block.name, block, None, dict(block.parameters), shape))
     return made

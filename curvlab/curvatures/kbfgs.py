@@ -81,7 +81,7 @@ class Shown:
 
     Attributes:
         features: Σ ā.
-        signals: Σ ∂ℓ_n/∂h and Σ |∂ℓ_n/∂h|; None where none are wanted.
+        output_gradients: Σ ∂ℓ_n/∂h and Σ |∂ℓ_n/∂h|; None where none are wanted.
         rows: N·T.
         examples: N.
         inputs: the recorded calls, where A will be multiplied with a vector.
@@ -89,7 +89,7 @@ class Shown:
     """
 
     features: Float[Tensor, "g j"]
-    signals: Float[Tensor, "2 g o"] | None
+    output_gradients: Float[Tensor, "2 g o"] | None
     rows: int
     examples: int
     inputs: tuple[Call, ...] = ()
@@ -97,12 +97,16 @@ class Shown:
 
     def joined(self, other: Shown) -> Shown:
         """Both together."""
-        signals = None if self.signals is None or other.signals is None else self.signals + other.signals
+        output_gradients = (
+            None
+            if self.output_gradients is None or other.output_gradients is None
+            else self.output_gradients + other.output_gradients
+        )
         second = None if self.second is None or other.second is None else self.second + other.second
         return replace(
             self,
             features=self.features + other.features,
-            signals=signals,
+            output_gradients=output_gradients,
             rows=self.rows + other.rows,
             examples=self.examples + other.examples,
             inputs=self.inputs + other.inputs,
@@ -120,10 +124,10 @@ class Shown:
         return self.features / self.rows
 
     @property
-    def signal(self) -> Float[Tensor, "2 g o"]:
+    def output_gradient(self) -> Float[Tensor, "2 g o"]:
         """ḡ = E_n[1/T Σ_t ∂ℓ_n/∂h] (ren eq. 3.13), and the same mean of absolute values."""
-        assert self.signals is not None
-        return self.signals / self.rows
+        assert self.output_gradients is not None
+        return self.output_gradients / self.rows
 
     def output(self, w: Float[Tensor, "g o j"]) -> Float[Tensor, "g o"]:
         """h̄ = E_n[1/T Σ_t h] (ren eq. 3.12), as W̄ā̄, since h = W̄ā: outputs need not be recorded."""
@@ -144,14 +148,14 @@ class Shown:
         return total / self.examples
 
 
-def shown(sample: Sample, inputs: bool = False, second: bool = False, signals: bool = True) -> Shown:
+def shown(sample: Sample, inputs: bool = False, second: bool = False, output_gradients: bool = True) -> Shown:
     """The sums of a sample.
 
     Args:
         sample: of one batch.
         inputs: whether to keep the recorded inputs.
         second: whether to form Σ āāᵀ.
-        signals: whether the sample has any.
+        output_gradients: whether the sample has any.
     """
     rows = sum(call.rows for call in sample.calls)
     kept = tuple(call for call in sample.calls if call.x is not None)
@@ -159,7 +163,7 @@ def shown(sample: Sample, inputs: bool = False, second: bool = False, signals: b
     features = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
     if sample.layer.biased:
         features = pad(features, (0, 1), value=float(rows))
-    g = sample.signals if signals else None
+    g = sample.output_gradients if output_gradients else None
     return Shown(
         features,
         None if g is None else torch.stack([g.sum((1, 2)), g.abs().sum((1, 2))]),
@@ -171,7 +175,7 @@ def shown(sample: Sample, inputs: bool = False, second: bool = False, signals: b
 
 
 def difference(before: Float[Tensor, "2 g o"], after: Float[Tensor, "2 g o"]) -> Float[Tensor, "g o"]:
-    """ḡ⁺ − ḡ of two `signal`s, with zeros for what is nothing but rounding.
+    """ḡ⁺ − ḡ of two `output_gradient`s, with zeros for what is nothing but rounding.
 
     In front of a batch norm ḡ = 0, as a shift of h changes nothing there: BFGS must not take the rounding for
     curvature.

@@ -50,13 +50,13 @@ class KfacCurvature(Curvature):
             features = sample.features.mean(2)
             if sample.layer.biased:
                 features = F.pad(features, (0, 1), value=1.0)
-            return {"input": upper_gram(features), "gradient": upper_gram(sample.signals.sum(2))}
+            return {"input": upper_gram(features), "gradient": upper_gram(sample.output_gradients.sum(2))}
         moments = sample.feature_moments()
         second = moments.second
         if sample.layer.biased:
             second = append_one(second, moments.total)
             second[:, -1, -1] = moments.rows
-        return {"input": second, "gradient": sample.signal_moment}
+        return {"input": second, "gradient": sample.output_gradient_moment}
 
     def average(self, unit: Unit, sums: State, batch: Batch) -> State:
         """A over examples, G over rows ("reduce": over examples)."""

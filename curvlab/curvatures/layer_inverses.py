@@ -23,7 +23,7 @@ Damping = Callable[[Unit], float]
 
 @dataclass(frozen=True)
 class Before:
-    """What a step's batches showed of a layer before it: h̄, `signal`, (λ_A, λ_G), and (s_A, y_A) or A itself."""
+    """What a step's batches showed of a layer before it: h̄, `output_gradient`, (λ_A, λ_G), (s_A, y_A) or A itself."""
 
     h: Tensor
     g: Tensor
@@ -98,7 +98,9 @@ class LayerInverses:
         elif before.moment is not None:
             replace_input(state, before.moment, damped_a)
         s = after.output(_assembled(unit, weights, before.h)) - before.h
-        update_output(self.recipe, state, inverse, (s, difference(before.g, after.signal), before.g[0]), damped_g)
+        update_output(
+            self.recipe, state, inverse, (s, difference(before.g, after.output_gradient), before.g[0]), damped_g
+        )
         self._outputs.pop(unit.name)
 
     def absorb(self, showing: Mapping[str, Shown]) -> None:
@@ -153,11 +155,11 @@ class LayerInverses:
         dampings = self.recipe.dampings(damping(unit), showing.positions)
         h = showing.output(_assembled(unit, weights, showing.features))
         if self.recipe.exact:
-            return Before(h, showing.signal, dampings, None, moment)
+            return Before(h, showing.output_gradient, dampings, None, moment)
         s = times(self.states[unit.name]["input"], showing.feature)
         # In the first step A has been formed though the recipe multiplies with it unformed: the same numbers.
         action = showing.action(s) if moment is None else times(moment, s)
-        return Before(h, showing.signal, dampings, (s, action + dampings[0] * s), None)
+        return Before(h, showing.output_gradient, dampings, (s, action + dampings[0] * s), None)
 
     def _output(self, name: str) -> Operator:
         """H_G."""

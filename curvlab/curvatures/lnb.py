@@ -72,7 +72,7 @@ def same_features(sample: Sample) -> Hashable:
     where = tuple(
         (c.x.data_ptr(), c.x.shape, c.x.stride(), c.x.dtype, c.version) for c in sample.calls if c.x is not None
     )
-    return how, layer.width, layer.biased, where
+    return how, layer.in_features, layer.biased, where
 
 
 def seen(sample: Sample, products: int | None) -> Seen:
@@ -98,7 +98,7 @@ def moments_are_cheaper(layer: Layer, rows: int, products: int) -> bool:
     overhead of its own. In nanoseconds for a convolution, 3·10⁵ + n·j²/100 < (2k − 1)·(2.5·10⁵ + n·o·j/40), where only
     one in `spacing` of a transposed one's entries is not zero. Fitted to 18 shapes each in float32 on one core.
     """
-    o, j, through = layer.height, layer.width + layer.biased, 2 * products - 1
+    o, j, through = layer.out_features, layer.in_features + layer.biased, 2 * products - 1
     if isinstance(layer, ConvolutionLayer):
         entries = layer.groups * rows * j
         forming = 3e5 + entries * j / (100 * prod(layer.geometry.spacing))
@@ -116,8 +116,8 @@ def by_inputs(sample: Sample) -> Seen:
 def by_moments(sample: Sample) -> Seen:
     """Σ āāᵀ by the layer's cheapest road; the inputs are let go."""
     layer = sample.layer
-    few = isinstance(layer, LinearLayer) or sum(call.rows for call in sample.calls) * layer.width <= FEW
-    if layer.width < LEAF and few:
+    few = isinstance(layer, LinearLayer) or sum(call.rows for call in sample.calls) * layer.in_features <= FEW
+    if layer.in_features < LEAF and few:
         return _by_rows(sample)
     moments = sample.feature_moments()
     second = torch.diag_embed(moments.second) if moments.diagonal else mirrored(moments.second.contiguous())
@@ -137,7 +137,7 @@ def _by_rows(sample: Sample) -> Seen:
         rows = pad(rows, (0, 1), value=1.0)
     second = torch.bmm(rows.mT, rows)
     total = second[:, -1, :-1] if layer.biased else rows.sum(1)
-    square = second.diagonal(dim1=1, dim2=2)[:, : layer.width]
+    square = second.diagonal(dim1=1, dim2=2)[:, : layer.in_features]
     return Seen(Moments(total, square, rows.shape[1]), NeuronMetric(layer, rows.shape[1], second=second))
 
 

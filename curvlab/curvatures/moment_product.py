@@ -22,7 +22,7 @@ def moment_product(layer: Layer, x: Tensor, s: Float[Tensor, "g j"]) -> Float[Te
         s: a vector per group, with the 1 of the bias where there is one.
     """
     rows = layer.features(x).flatten(1, 2).to(s.dtype)
-    weights, bias = s[:, : layer.width, None], s[:, layer.width :, None]
+    weights, bias = s[:, : layer.in_features, None], s[:, layer.in_features :, None]
     lengths = rows @ weights + bias if layer.biased else rows @ weights
     back = (lengths.mT @ rows)[:, 0]
     return torch.cat([back, lengths.sum(1)], dim=1) if layer.biased else back
@@ -33,7 +33,7 @@ def _(layer: ConvolutionLayer, x: Tensor, s: Float[Tensor, "g j"]) -> Float[Tens
     # s is a kernel with one output channel; the way back is that kernel's gradient. No patch is formed.
     geometry = layer.geometry
     axes = list(range(2, 2 + len(geometry.kernel)))
-    kernel = s[:, : layer.width].reshape(layer.groups, -1, *geometry.kernel)
+    kernel = s[:, : layer.in_features].reshape(layer.groups, -1, *geometry.kernel)
     kernel = kernel.flip(axes) if geometry.transposed else kernel
     how = geometry.step, [0] * len(axes), geometry.dilation, False, [0] * len(axes), layer.groups
     image, bias = geometry.pad(x.to(s.dtype)), s[:, -1] if layer.biased else None

@@ -38,10 +38,10 @@ def neuron_map(layer: Layer, x: Tensor, tensors: Mapping[str, Tensor]) -> Float[
     rows = features.flatten(1, 2).to(dtype)
     # Weights and bias apart: cutting W̄ up would have its gradient put together again.
     weights = {role: t for role, t in tensors.items() if role != "bias"}
-    outputs = rows @ layer.matrix(weights).mT if weights else rows.new_zeros(*rows.shape[:2], layer.height)
+    outputs = rows @ layer.matrix(weights).mT if weights else rows.new_zeros(*rows.shape[:2], layer.out_features)
     if layer.biased:
-        outputs = outputs + tensors["bias"].reshape(layer.groups, 1, layer.height)
-    return outputs.view(*features.shape[:3], layer.height)
+        outputs = outputs + tensors["bias"].reshape(layer.groups, 1, layer.out_features)
+    return outputs.view(*features.shape[:3], layer.out_features)
 
 
 @neuron_map.register
@@ -84,7 +84,7 @@ def _(
     weight, outputs = tensors["weight"], layer.geometry.output_shape(x.shape[2:])
     x, how = _kernel(layer, x.to(weight.dtype))
     y = y.permute(1, 0, 3, 2).reshape(len(x), -1, *outputs)
-    biases = [layer.groups * layer.height] if layer.biased else None
+    biases = [layer.groups * layer.out_features] if layer.biased else None
     wanted = [False, True, layer.biased]
     _, by_weight, by_bias = torch.ops.aten.convolution_backward(y, x, weight, biases, *how, wanted)
     return layer.matrix({"weight": by_weight, **({"bias": by_bias} if layer.biased else {})})

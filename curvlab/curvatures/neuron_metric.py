@@ -40,7 +40,7 @@ class NeuronMetric(Operator):
     @property
     def size(self) -> int:
         """g·o·j: entries of W̄."""
-        return self.layer.groups * self.layer.height * (self.layer.width + self.layer.biased)
+        return self.layer.groups * self.layer.out_features * (self.layer.in_features + self.layer.biased)
 
     def joined(self, other: NeuronMetric) -> NeuronMetric:
         """The metric of both batches together."""
@@ -62,7 +62,7 @@ class NeuronMetric(Operator):
 @along.register
 def _(operator: NeuronMetric, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
     layer = operator.layer
-    vectors = x.movedim(1, 2).reshape(-1, layer.groups, layer.height, layer.width + layer.biased)
+    vectors = x.movedim(1, 2).reshape(-1, layer.groups, layer.out_features, layer.in_features + layer.biased)
     products = torch.stack([pushed(operator, w).back() for w in vectors])
     return products.reshape(x.shape[0], x.shape[2], x.shape[1]).movedim(2, 1)
 

@@ -17,7 +17,7 @@ from curvlab.operators.power import powers
 
 
 class ShampooCurvature(Curvature):
-    """Contractions of the batch gradient itself: no signals, so that every parameter is a unit.
+    """Contractions of the batch gradient itself: no output gradients, so that every parameter is a unit.
 
     Args:
         largest_mode: a tensor with a longer mode is none: its factor would be that square.

@@ -23,8 +23,8 @@ class ConvolutionLayer(Layer):
         self.parameters = named(weight=module.weight, bias=module.bias)
         self.geometry = Geometry.of(module)
         self.groups = module.groups
-        self.height = module.out_channels // module.groups
-        self.width = module.in_channels // module.groups * prod(module.kernel_size)
+        self.out_features = module.out_channels // module.groups
+        self.in_features = module.in_channels // module.groups * prod(module.kernel_size)
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
         """One patch per output position."""
@@ -32,11 +32,11 @@ class ConvolutionLayer(Layer):
 
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """One pixel per output position."""
-        return y.reshape(y.shape[0], self.groups, self.height, -1).permute(1, 0, 3, 2)
+        return y.reshape(y.shape[0], self.groups, self.out_features, -1).permute(1, 0, 3, 2)
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """Kernels as rows."""
-        return join_bias(tensors["weight"].reshape(self.groups, self.height, self.width), tensors)
+        return join_bias(tensors["weight"].reshape(self.groups, self.out_features, self.in_features), tensors)
 
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """Rows as kernels."""

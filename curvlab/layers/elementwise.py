@@ -30,14 +30,14 @@ class Elementwise(Layer):
         axis: first channel axis of the input: 1 for batch and group norms, negative for layer norms.
     """
 
-    height = 1
+    out_features = 1
 
     def __init__(self, kind: str, scale: Tensor | None, bias: Tensor | None, axis: int) -> None:
         self.kind, self.axis = kind, axis
         self.parameters = named(weight=scale, bias=bias)
         shape = next(iter(self.parameters.values())).shape
         self.groups, self.channel_axes = shape.numel(), len(shape)
-        self.width = 0 if scale is None else 1
+        self.in_features = 0 if scale is None else 1
 
     def _channels(self, x: Tensor) -> Float[Tensor, "n s g"]:
         first = self.axis % x.ndim
@@ -46,8 +46,8 @@ class Elementwise(Layer):
         return last.reshape(x.shape[0], -1, self.groups)
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
-        """The normalised input of each channel, or nothing (width 0) for a bias alone."""
-        return self._channels(x).permute(2, 0, 1)[..., None][..., : self.width]
+        """The normalised input of each channel, or nothing (no features) for a bias alone."""
+        return self._channels(x).permute(2, 0, 1)[..., None][..., : self.in_features]
 
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """One output per channel."""
@@ -62,7 +62,7 @@ class Elementwise(Layer):
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """γ and β in their own shapes."""
         weight, bias = split_bias(matrix, self)
-        if self.width == 0:
+        if self.in_features == 0:
             return bias
         return {"weight": weight.reshape((*matrix.shape[:-3], *self.parameters["weight"].shape)), **bias}
 
@@ -70,9 +70,9 @@ class Elementwise(Layer):
         """Σ x̂_c and Σ x̂_c², without moving the channels."""
         rows = self._channels(x).flatten(0, 1).to(dtype)
         total, second = rows.sum(0)[:, None], rows.square().sum(0)[:, None, None]
-        return Moments(total[:, : self.width], second[:, : self.width, : self.width], rows.shape[0])
+        return Moments(total[:, : self.in_features], second[:, : self.in_features, : self.in_features], rows.shape[0])
 
-    def signal_moment(self, g: Tensor, dtype: torch.dtype) -> Float[Tensor, "g o o"]:
+    def output_gradient_moment(self, g: Tensor, dtype: torch.dtype) -> Float[Tensor, "g o o"]:
         """Σ g_c²."""
         return self._channels(g).flatten(0, 1).to(dtype).square().sum(0)[:, None, None]
 

@@ -22,18 +22,18 @@ class EmbeddingLayer(Layer):
     def __init__(self, weight: Tensor, padding: int | None = None) -> None:
         self.parameters = named(weight=weight)
         self.padding = padding
-        self.width, self.height = weight.shape
+        self.in_features, self.out_features = weight.shape
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
         """One-hot rows: large; `second_moment` does without them."""
-        rows = F.one_hot(x.reshape(1, x.shape[0], -1).long(), self.width).to(self.parameters["weight"].dtype)
+        rows = F.one_hot(x.reshape(1, x.shape[0], -1).long(), self.in_features).to(self.parameters["weight"].dtype)
         if self.padding is not None:
             rows[..., self.padding] = 0  # torch gives the padding row no gradient
         return rows
 
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """Rows y[n, t]."""
-        return y.reshape(1, y.shape[0], -1, self.height)
+        return y.reshape(1, y.shape[0], -1, self.out_features)
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """The transposed table."""
@@ -45,7 +45,7 @@ class EmbeddingLayer(Layer):
 
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Counts of each token: Σ a = diag(Σ aaᵀ)."""
-        counts = torch.bincount(x.reshape(-1).long(), minlength=self.width)[None].to(dtype)
+        counts = torch.bincount(x.reshape(-1).long(), minlength=self.in_features)[None].to(dtype)
         if self.padding is not None:
             counts[:, self.padding] = 0
         return Moments(counts, counts, x.numel())

@@ -46,8 +46,8 @@ class Layer(ABC):
         parameters: role -> parameter, in the order `split` returns them ("weight" first, "bias" last when there is
             one).
         groups: number of independent maps g.
-        width: features of one group, i, without the bias's 1.
-        height: outputs of one group, o.
+        in_features: features of one group, i, without the bias's 1.
+        out_features: outputs of one group, o.
         by_rows: the weight is stored as W̄'s rows (out, in, ...), so that its modes can be read off W̄ without
             rearranging.
         biased: whether a 1 is appended to the features.
@@ -56,8 +56,8 @@ class Layer(ABC):
     kind: str
     parameters: dict[str, Tensor]
     groups: int = 1
-    width: int
-    height: int
+    in_features: int
+    out_features: int
     by_rows: bool = True
 
     @property
@@ -94,7 +94,7 @@ class Layer(ABC):
         rows = self.features(x).flatten(1, 2).to(dtype)
         return Moments(rows.sum(1), upper_gram(rows), rows.shape[1])
 
-    def signal_moment(self, g: Tensor, dtype: torch.dtype) -> Float[Tensor, "g o o"]:
+    def output_gradient_moment(self, g: Tensor, dtype: torch.dtype) -> Float[Tensor, "g o o"]:
         """Σ ggᵀ over all examples and positions; only its upper triangle is read."""
         return upper_gram(self.outputs(g).flatten(1, 2).to(dtype))
 

@@ -16,7 +16,7 @@ class LinearLayer(Layer):
     def __init__(self, weight: Tensor, bias: Tensor | None, kind: str = "Linear") -> None:
         self.kind = kind
         self.parameters = named(weight=weight, bias=bias)
-        self.height, self.width = weight.shape
+        self.out_features, self.in_features = weight.shape
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
         """Rows x[n, t]; a single vector is one example."""
@@ -43,7 +43,7 @@ class TransposedLinearLayer(LinearLayer):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, kind: str = "Linear (in, out)") -> None:
         super().__init__(weight, bias, kind)
-        self.width, self.height = weight.shape
+        self.in_features, self.out_features = weight.shape
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """[Wᵀ b]."""

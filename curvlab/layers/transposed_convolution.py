@@ -28,14 +28,14 @@ class TransposedConvolutionLayer(ConvolutionLayer):
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """(in, out/g, K) → (g, out/g, in/g·K)."""
-        split = tensors["weight"].reshape(self.groups, -1, self.height, prod(self.geometry.kernel))
-        return join_bias(split.movedim(2, 1).reshape(self.groups, self.height, self.width), tensors)
+        split = tensors["weight"].reshape(self.groups, -1, self.out_features, prod(self.geometry.kernel))
+        return join_bias(split.movedim(2, 1).reshape(self.groups, self.out_features, self.in_features), tensors)
 
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """(g, out/g, in/g·K) → (in, out/g, *kernel)."""
         weight, bias = split_bias(matrix, self)
         lead = matrix.shape[:-3]
-        parts = weight.reshape(*lead, self.groups, self.height, -1, prod(self.geometry.kernel)).movedim(-2, -3)
+        parts = weight.reshape(*lead, self.groups, self.out_features, -1, prod(self.geometry.kernel)).movedim(-2, -3)
         return {"weight": parts.reshape(*lead, *self.parameters["weight"].shape), **bias}
 
 

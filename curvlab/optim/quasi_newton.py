@@ -208,7 +208,7 @@ class KroneckerQuasiNewton(Optimizer):
 
     def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
         """See `Optimizer.warm_start`: A by forward passes alone, and H_A = (A + λ_A I)⁻¹."""
-        self._looking = Watch(self.model, self.name, signals=False)
+        self._looking = Watch(self.model, self.name, output_gradients=False)
         try:
             seconds = super().warm_start(batches, loss)
         finally:
@@ -225,7 +225,7 @@ class KroneckerQuasiNewton(Optimizer):
         with torch.no_grad(), self.full_precision():
             for unit in self.units:
                 if unit.name in seen.samples:
-                    self._shown[unit.name] = shown(seen.samples[unit.name], second=True, signals=False)
+                    self._shown[unit.name] = shown(seen.samples[unit.name], second=True, output_gradients=False)
         return seen.loss, seen.examples, seen.gradients
 
     def absorb(self, gradients: Named, examples: int) -> None:

@@ -83,7 +83,7 @@ class Sampler:
         handle = model.register_forward_pre_hook(lambda _, *call: self.note(*call), with_kwargs=True)
         try:
             with part.before.again(model), torch.enable_grad():
-                seen = self.watch.run(part.closure, gradients_of or self.watch.signals_of, None)
+                seen = self.watch.run(part.closure, gradients_of or self.watch.output_gradients_of, None)
         finally:
             handle.remove()
         if len(self._inputs) != len(part.inputs) or not all(map(_same, part.inputs, self._inputs)):

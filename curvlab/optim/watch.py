@@ -35,7 +35,7 @@ class Seen:
         loss: the closure's, without its graph.
         examples: N.
         gradients: of the loss, by parameter name.
-        samples: block name -> features of the block, and signals ∂ℓ_n/∂s without a 1/N where they are wanted.
+        samples: block name -> features of the block, and output gradients ∂ℓ_n/∂s without a 1/N where they are wanted.
     """
 
     loss: Tensor
@@ -50,7 +50,8 @@ class Watch:
     Args:
         model: the network.
         name: of the optimizer, for messages.
-        signals: whether anybody wants what blocks send back; samples without signals cost the backward nothing.
+        output_gradients: whether samples hold the gradients at the blocks' outputs; without them the backward costs
+            nothing.
         wanted: names of the blocks to look at, from what the model is made of; None is all of them.
 
     Attributes:
@@ -61,10 +62,10 @@ class Watch:
         self,
         model: nn.Module,
         name: str,
-        signals: bool = True,
+        output_gradients: bool = True,
         wanted: Callable[[Survey], Collection[str]] | None = None,
     ) -> None:
-        self.model, self.name, self.signals, self.wanted = model, name, signals, wanted
+        self.model, self.name, self.output_gradients, self.wanted = model, name, output_gradients, wanted
         self.found: Survey | None = None
         self._tape: Tape | None = None
         self._calls: dict[str, list[Call]] = {}
@@ -77,7 +78,7 @@ class Watch:
         Args:
             closure: runs the model once and returns the mean loss.
             gradients_of: (loss, keep the graph?) -> gradients by parameter name.
-            seed: of the second backward; None takes the signals of the loss itself, the data's own targets.
+            seed: of the second backward; None takes the output gradients of the loss itself, the data's own targets.
 
         Raises:
             CurvlabError: the closure did not run the model, or ran it twice.
@@ -87,7 +88,7 @@ class Watch:
             loss = checked_loss(self.name, closure())
         tape = self._checked()
         # The closure's loss is a mean over the batch; ℓ_n is one example's.
-        self._collecting, self._scale = self.signals and seed is None, tape.examples if seed is None else 1
+        self._collecting, self._scale = self.output_gradients and seed is None, tape.examples if seed is None else 1
         gradients = gradients_of(loss, seed is not None)
         if seed is not None:
             output, self._collecting = output_tensor(tape.output), True
@@ -103,16 +104,16 @@ class Watch:
         tape.release()
         return Seen(loss.detach(), examples, gradients, samples)
 
-    def signals_of(self, loss: Tensor, retain_graph: bool = False) -> Named:
-        """For `run` in place of gradients: a backward of the signals alone, which computes no weight's gradient."""
+    def output_gradients_of(self, loss: Tensor, retain_graph: bool = False) -> Named:
+        """For `run` in place of gradients: a backward of the output gradients alone, without any weight's gradient."""
         self._checked().pull(loss, torch.ones_like(loss), retain_graph)
         return {}
 
     def _complete(self, call: Call) -> bool:
         """Whether the call shows what is wanted of it."""
-        if not self.signals:
+        if not self.output_gradients:
             call.check()
-        return not self.signals or call.g is not None
+        return not self.output_gradients or call.g is not None
 
     def _checked(self) -> Tape:
         tape = self._tape
@@ -152,9 +153,11 @@ class Watch:
         finally:
             self._surveying = False
         found = self.found
-        on_signal = self._on_signal if self.signals else None
+        on_output_gradient = self._on_output_gradient if self.output_gradients else None
         modules, functional = _shown_by(found, found.blocks if self.wanted is None else self.wanted(found))
-        self._tape = Tape(self.model, modules, self._on_call, on_signal, lambda name, why: None, found.axes, functional)
+        self._tape = Tape(
+            self.model, modules, self._on_call, on_output_gradient, lambda name, why: None, found.axes, functional
+        )
         self._tape.join(args, kwargs)
 
     def _on_call(self, use: str, call: Call) -> None:
@@ -163,7 +166,7 @@ class Watch:
         if name is not None:
             self._calls.setdefault(name, []).append(call)
 
-    def _on_signal(self, use: str, call: Call, gradient: Tensor) -> None:
+    def _on_output_gradient(self, use: str, call: Call, gradient: Tensor) -> None:
         if self._collecting:
             call.check()
             call.g = gradient if self._scale == 1 else gradient * self._scale

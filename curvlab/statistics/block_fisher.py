@@ -39,7 +39,7 @@ def jacobian(block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, B
     """Rows vec(DW_n): the gradient with respect to the block's own parameters, through every use of them in the
     network."""
     sample = samples[block.name]
-    own = per_example_gradients(sample.layer, sample.features, sample.signals)
+    own = per_example_gradients(sample.layer, sample.features, sample.output_gradients)
     if not block.tied:
         return own.flatten(1)
     total: dict[str, Tensor] = {}
@@ -47,7 +47,7 @@ def jacobian(block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, B
         if name not in samples:
             continue
         other = samples[name]
-        parts = other.layer.split(per_example_gradients(other.layer, other.features, other.signals))
+        parts = other.layer.split(per_example_gradients(other.layer, other.features, other.output_gradients))
         for role, gradient in parts.items():
             parameter = blocks[name].parameters[role]
             total[parameter] = total[parameter] + gradient if parameter in total else gradient

@@ -23,8 +23,8 @@ from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.masked import position_mask, with_mask
 from curvlab.statistics.block_fisher import BlockFisher
 from curvlab.statistics.feature_moments import FeatureMoments
+from curvlab.statistics.output_gradient_moments import OutputGradientMoments, ReducedMoments
 from curvlab.statistics.plan import Collected, Plan
-from curvlab.statistics.signal_moments import ReducedMoments, SignalMoments
 from curvlab.statistics.tensor_normal import TensorNormal
 
 
@@ -75,8 +75,10 @@ class Collector:
         self._inputs: Inputs | None = None
         self._mask: Tensor | None = None
         self._waiting: dict[tuple[str, ...], int] = {}
-        on_signal = self._on_signal if plan.backward else None
-        self._tape = Tape(model, survey.modules, self._on_call, on_signal, self.refused.setdefault, survey.axes)
+        on_output_gradient = self._on_output_gradient if plan.backward else None
+        self._tape = Tape(
+            model, survey.modules, self._on_call, on_output_gradient, self.refused.setdefault, survey.axes
+        )
 
     def batch(self, inputs: Inputs, targets: Tensor | None) -> None:
         """One forward and its backward passes."""
@@ -124,7 +126,7 @@ class Collector:
                 part.features.setdefault(name, FeatureMoments(plan.keep_rows)).update(sample)
         if plan.tensors is None and not plan.exact and not plan.reduced:
             for call in calls:
-                call.x = None  # the signals alone are needed from here on
+                call.x = None  # the output gradients alone are needed from here on
 
     def _reduce_features(self) -> None:
         for name in self._calls:
@@ -148,7 +150,7 @@ class Collector:
                     group
                 )  # some of its outputs had no influence on the loss: zero gradients, nothing to add
 
-    def _on_signal(self, use: str, call: Call, gradient: Tensor) -> None:
+    def _on_output_gradient(self, use: str, call: Call, gradient: Tensor) -> None:
         name = self.survey.block_of.get(use_key(use, call.layer))
         if name is None:
             return
@@ -169,9 +171,9 @@ class Collector:
         for part, samples in self._split(whole):
             for name, sample in samples.items():
                 if plan.reduced:
-                    part.reduced[name].update_signals(sample)
-                elif plan.signals and plan.wants("signals", name):
-                    part.signals.setdefault(name, SignalMoments(plan.keep_rows)).update(sample)
+                    part.reduced[name].update_output_gradients(sample)
+                elif plan.output_gradients and plan.wants("output_gradients", name):
+                    part.output_gradients.setdefault(name, OutputGradientMoments(plan.keep_rows)).update(sample)
             if plan.tensors == "per-example":
                 self._update_tensors(part, samples)
         # The mean gradient of a batch, and a dense Fisher block, are not split in halves.

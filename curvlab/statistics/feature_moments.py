@@ -27,7 +27,7 @@ class FeatureMoments:
         rows = sample.rows
         self.count += rows
         # One-hot rows have a diagonal Gram matrix, smaller than any of them; both forms in one sum would not add up.
-        if sample.layer.kind != "Embedding" and self.second.fits(rows, sample.layer.width):
+        if sample.layer.kind != "Embedding" and self.second.fits(rows, sample.layer.in_features):
             features = sample.counted(sample.features)
             self.total.add(features.sum(1))
             self.second.add_rows(features)

@@ -11,7 +11,7 @@ import torch
 from curvlab.errors import CurvlabError
 from curvlab.statistics.block_fisher import BlockFisher
 from curvlab.statistics.feature_moments import FeatureMoments
-from curvlab.statistics.signal_moments import ReducedMoments, SignalMoments
+from curvlab.statistics.output_gradient_moments import OutputGradientMoments, ReducedMoments
 from curvlab.statistics.tensor_normal import TensorNormal, TensorStatistic
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ class Plan:
 
     Attributes:
         features: μ and M of each block (A of K-FAC "expand" comes from them).
-        signals: the gradient side of K-FAC.
+        output_gradients: the gradient side of K-FAC.
         kfac_approx: "expand" or "reduce".
         tensors: statistic of the tensor-normal contractions, or None for none.
         exact: the exact Fisher block.
@@ -32,12 +32,12 @@ class Plan:
         dtype: of the products; None is the model's own. Sums over batches are float64 always.
         halves: keep two sums, of every second example each, for standard errors.
         keep_rows: keep feature rows while they are fewer than the features.
-        skip: statistic ("features", "signals", "tensors", "exact") -> names of the blocks (tensors: parameters) it
-            leaves out.
+        skip: statistic ("features", "output_gradients", "tensors", "exact") -> names of the blocks (tensors:
+            parameters) it leaves out.
     """
 
     features: bool = True
-    signals: bool = False
+    output_gradients: bool = False
     kfac_approx: str = "expand"
     tensors: TensorStatistic | None = None
     exact: bool = False
@@ -55,12 +55,12 @@ class Plan:
     @property
     def reduced(self) -> bool:
         """Whether K-FAC averages over positions first."""
-        return self.signals and self.kfac_approx == "reduce"
+        return self.output_gradients and self.kfac_approx == "reduce"
 
     @property
     def backward(self) -> bool:
         """Whether any statistic needs gradients."""
-        return (self.signals or self.tensors is not None or self.exact) and self.fisher_type != "forward-only"
+        return (self.output_gradients or self.tensors is not None or self.exact) and self.fisher_type != "forward-only"
 
     def wants(self, statistic: str, name: str) -> bool:
         """Whether `name` is not left out of `statistic`."""
@@ -76,7 +76,7 @@ class Collected:
     batches: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     features: dict[str, FeatureMoments] = field(default_factory=dict)
-    signals: dict[str, SignalMoments] = field(default_factory=dict)
+    output_gradients: dict[str, OutputGradientMoments] = field(default_factory=dict)
     reduced: dict[str, ReducedMoments] = field(default_factory=dict)
     tensors: dict[str, TensorNormal] = field(default_factory=dict)
     exact: dict[str, BlockFisher] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Collected:
         for name, rows in [*self.rows.items(), *other.rows.items()]:
             merged.rows[name] = merged.rows.get(name, 0) + rows
         merged.features = _merge(self.features, other.features, FeatureMoments.merge)
-        merged.signals = _merge(self.signals, other.signals, SignalMoments.merge)
+        merged.output_gradients = _merge(self.output_gradients, other.output_gradients, OutputGradientMoments.merge)
         merged.reduced = _merge(self.reduced, other.reduced, ReducedMoments.merge)
         merged.tensors = _merge(self.tensors, other.tensors, TensorNormal.merge)
         return merged

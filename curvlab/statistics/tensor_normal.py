@@ -57,7 +57,7 @@ class TensorNormal:
                 running.add(factor if scale == 1.0 else factor * scale)
             return
         if len(parts) == 1 and role == "bias" and sample.positions == 1 and sample.layer.groups == 1 and scale == 1.0:
-            self.sums[0].add(sample.signal_moment[0])  # already there for K-FAC
+            self.sums[0].add(sample.output_gradient_moment[0])  # already there for K-FAC
             return
         step = max(1, _CHUNK // max(1, sum(p.numel() for p in sample.layer.parameters.values())))
         for start in range(0, sample.examples, step):
@@ -84,9 +84,11 @@ class TensorNormal:
         total: Tensor | None = None
         for sample, role in parts:
             if role == "bias":
-                part = sample.signals[:, examples].sum(2).transpose(0, 1)
+                part = sample.output_gradients[:, examples].sum(2).transpose(0, 1)
             else:
-                d = per_example_gradients(sample.layer, sample.features[:, examples], sample.signals[:, examples])
+                d = per_example_gradients(
+                    sample.layer, sample.features[:, examples], sample.output_gradients[:, examples]
+                )
                 part = sample.layer.split(d)[role]
             part = part.reshape(part.shape[0], *self.shape)
             total = part if total is None else total + part
@@ -112,8 +114,8 @@ def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tup
 def gradient_sum(sample: Sample, role: str) -> Tensor:
     """Σ_n D_n, its entries in the order of the parameter's modes."""
     if role == "bias":
-        return sample.signals.sum((1, 2))
-    total = grouped_product(sample.signals.flatten(1, 2).mT, sample.features.flatten(1, 2))
+        return sample.output_gradients.sum((1, 2))
+    total = grouped_product(sample.output_gradients.flatten(1, 2).mT, sample.features.flatten(1, 2))
     if sample.layer.by_rows:
         return total
     return sample.layer.split(F.pad(total, (0, 1)) if sample.layer.biased else total)[role]
@@ -124,7 +126,7 @@ def _by_positions(sample: Sample, shape: tuple[int, ...]) -> bool:
     layer, t = sample.layer, sample.positions
     if layer.groups > 1 or len(shape) < 2 or not layer.by_rows:
         return False
-    o, i = layer.height, layer.width
+    o, i = layer.out_features, layer.in_features
     positions = t * t * (o + i) + t * t * o + t * o * o
     for mode in shape[1:]:
         rest = i // mode
@@ -135,7 +137,7 @@ def _by_positions(sample: Sample, shape: tuple[int, ...]) -> bool:
 
 def _position_contractions(sample: Sample) -> list[Tensor]:
     """Σ_n mat_i(D_n) mat_i(D_n)ᵀ for the modes (out, in) or (out, in, kernel) without forming D_n."""
-    a, g = sample.features[0], sample.signals[0]
+    a, g = sample.features[0], sample.output_gradients[0]
     inner = sample.layer.modes("weight")[1:]
     if sample.positions == 1:
         a, g = a[:, 0], g[:, 0]

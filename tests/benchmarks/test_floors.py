@@ -45,7 +45,7 @@ def test_pieces_are_the_products_they_are_named_after(model: nn.Sequential, batc
     layers = network_layers(model, loss, [batch])
     made = pieces(layers, damping=0.1)
     (first, last), n = layers, len(batch)
-    torch.testing.assert_close(made["signals"]()[0], last.g @ last.w)
+    torch.testing.assert_close(made["output gradients"]()[0], last.g @ last.w)
     torch.testing.assert_close(made["weight gradients"]()[1] / n, last.gradients[0])
     # The rows of a layer are ā, then g; its contractions ḠᵀḠ and ḠḠᵀ.
     torch.testing.assert_close(made[FACTORS[0]]()[1], torch.einsum("no,np->op", first.g, first.g))

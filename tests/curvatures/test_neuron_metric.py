@@ -57,7 +57,7 @@ def seen(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Modu
     x = torch.randint(0, 6, shape) if isinstance(module, nn.Embedding) else torch.randn(shape) + 0.5
     layer = adapt(module)
     assert isinstance(layer, Layer)
-    rows = module(x).numel() // (layer.groups * layer.height)
+    rows = module(x).numel() // (layer.groups * layer.out_features)
     return module, layer, x, Sample([Call(layer, layer.prepare(x), 0, rows)], shape[0], torch.float64)
 
 

@@ -248,7 +248,7 @@ def test_reads_nothing_from_the_device_but_the_answer_whether_all_is_finite(row:
 
 @each
 def test_forward_under_bfloat16_autocast(row: Row) -> None:
-    """Activations and signals in bfloat16; statistics, operators and weights keep float32."""
+    """Activations and output gradients in bfloat16; statistics, operators and weights keep float32."""
     torch.set_default_dtype(torch.float32)
     x, y = classification()
     plain, model = mlp(), mlp()

@@ -31,20 +31,20 @@ class Projections(Layer):
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
         self.parameters = named(weight=weight, bias=bias)
-        self.height = self.width = weight.shape[1]
+        self.out_features = self.in_features = weight.shape[1]
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
         """Rows of each map: of x (n, t, width) the same memory for all three, of x (n, t, 3·width) a third each."""
-        shared = x.shape[-1] == self.width
+        shared = x.shape[-1] == self.in_features
         return x[None].expand(3, -1, -1, -1) if shared else self.outputs(x)
 
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """A third of y (n, t, 3·width) for each map."""
-        return y.reshape(*y.shape[:2], 3, self.height).permute(2, 0, 1, 3)
+        return y.reshape(*y.shape[:2], 3, self.out_features).permute(2, 0, 1, 3)
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """[W_k b_k] of query, key and value."""
-        return join_bias(tensors["weight"].reshape(3, self.height, self.width), tensors)
+        return join_bias(tensors["weight"].reshape(3, self.out_features, self.in_features), tensors)
 
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """The three stacked again."""
@@ -53,9 +53,9 @@ class Projections(Layer):
 
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Multiplied once where the three share their rows."""
-        if x.shape[-1] != self.width:
+        if x.shape[-1] != self.in_features:
             return super().second_moment(x, dtype)
-        rows = x.reshape(-1, self.width).to(dtype)
+        rows = x.reshape(-1, self.in_features).to(dtype)
         total, second = rows.sum(0), upper_gram(rows)
         return Moments(total.expand(3, -1), second.expand(3, -1, -1), rows.shape[0])
 

@@ -232,8 +232,8 @@ def test_kfac_factors_and_moments_of_self_attention_are_those_of_autograd() -> N
         y = ((q @ k.mT / (WIDTH / HEADS) ** 0.5).softmax(-1) @ v).transpose(0, 1).flatten(1)
         z = model.head(own.out_proj(y).mean(0))
         for out in z:
-            (signal,) = torch.autograd.grad(out, shift, retain_graph=True)
-            g += torch.einsum("kta,ktb->kab", signal, signal) / (N * T)
+            (output_gradient,) = torch.autograd.grad(out, shift, retain_graph=True)
+            g += torch.einsum("kta,ktb->kab", output_gradient, output_gradient) / (N * T)
     for i in range(3):
         torch.testing.assert_close(factors.input_factor[i], flat.mT @ flat / N, rtol=0, atol=1e-12)
         torch.testing.assert_close(moments.mean[i], x.mean((0, 1)), rtol=0, atol=1e-12)

@@ -40,8 +40,8 @@ class Convolution(Layer):
         self.spatial = tuple(kernel.shape[:-2])
         # Channels are (in/g, out), or (g, out/g) where every channel has filters of its own.
         self.depthwise = not pointwise and hasattr(layer, "depth_multiplier")
-        self.height = kernel.shape[-1] if self.depthwise else kernel.shape[-1] // groups
-        self.width = prod(self.spatial) * (1 if self.depthwise else kernel.shape[-2])
+        self.out_features = kernel.shape[-1] if self.depthwise else kernel.shape[-1] // groups
+        self.in_features = prod(self.spatial) * (1 if self.depthwise else kernel.shape[-2])
 
     def geometry(self, x: Tensor) -> Geometry:
         """Of an image (n, c, …): "same" padding depends on its size where there is a stride."""
@@ -65,13 +65,13 @@ class Convolution(Layer):
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """One pixel per output position."""
         rows = y.flatten(2).mT if self.layer.data_format == "channels_first" else y.flatten(1, -2)
-        return rows.reshape(y.shape[0], -1, self.groups, self.height).permute(2, 0, 1, 3)
+        return rows.reshape(y.shape[0], -1, self.groups, self.out_features).permute(2, 0, 1, 3)
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """Kernels as rows."""
         first, second = (-2, -1) if self.depthwise else (-1, -2)
         rows = tensors["weight"].movedim((first, second), (0, 1))
-        return join_bias(rows.reshape(self.groups, self.height, self.width), tensors)
+        return join_bias(rows.reshape(self.groups, self.out_features, self.in_features), tensors)
 
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """Rows as kernels."""

@@ -25,19 +25,19 @@ class Gates(Layer):
     def __init__(self, kind: str, weight: nn.Parameter, bias: nn.Parameter | None, gates: int) -> None:
         self.kind, self.groups = kind, gates
         self.parameters = named(weight=weight, bias=bias)
-        self.height, self.width = weight.shape[0] // gates, weight.shape[1]
+        self.out_features, self.in_features = weight.shape[0] // gates, weight.shape[1]
 
     def features(self, x: Tensor) -> Float[Tensor, "g n s i"]:
         """Rows x[n, t], the same memory for every gate."""
-        return x.reshape(1, x.shape[0], -1, self.width).expand(self.groups, -1, -1, -1)
+        return x.reshape(1, x.shape[0], -1, self.in_features).expand(self.groups, -1, -1, -1)
 
     def outputs(self, y: Tensor) -> Float[Tensor, "g n s o"]:
         """Rows of each gate's share of y[n, t]."""
-        return y.reshape(y.shape[0], -1, self.groups, self.height).permute(2, 0, 1, 3)
+        return y.reshape(y.shape[0], -1, self.groups, self.out_features).permute(2, 0, 1, 3)
 
     def matrix(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "g o j"]:
         """[W_k b_k] of every gate."""
-        return join_bias(tensors["weight"].reshape(self.groups, self.height, self.width), tensors)
+        return join_bias(tensors["weight"].reshape(self.groups, self.out_features, self.in_features), tensors)
 
     def split(self, matrix: Float[Tensor, "*n g o j"]) -> dict[str, Tensor]:
         """The gates stacked again."""
@@ -46,6 +46,6 @@ class Gates(Layer):
 
     def second_moment(self, x: Tensor, dtype: torch.dtype) -> Moments:
         """Multiplied once for all gates."""
-        rows = x.reshape(-1, self.width).to(dtype)
+        rows = x.reshape(-1, self.in_features).to(dtype)
         total, second = rows.sum(0), upper_gram(rows)
         return Moments(total.expand(self.groups, -1), second.expand(self.groups, -1, -1), rows.shape[0])

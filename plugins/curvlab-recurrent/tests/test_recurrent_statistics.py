@@ -61,15 +61,15 @@ def by_hand(model: Last, x: Array, shift: dict[str, Array]) -> tuple[Array, Arra
     return p["head.weight"] @ h + p["head.bias"], np.stack(begins)
 
 
-def signals_by_hand(model: Last, x: Array, rows: int) -> dict[str, Array]:
+def output_gradients_by_hand(model: Last, x: Array, rows: int) -> dict[str, Array]:
     """∂z_k/∂s[t] of each map, by complex steps: (OUT, T, rows)."""
-    signals = {name: np.zeros((OUT, T, rows)) for name in MAPS}
+    output_gradients = {name: np.zeros((OUT, T, rows)) for name in MAPS}
     for name in MAPS:
         for t, row in np.ndindex(T, rows):
             shift = {m: np.zeros((T, rows), complex) for m in MAPS}
             shift[name][t, row] = 1e-30j
-            signals[name][:, t, row] = by_hand(model, x, shift)[0].imag / 1e-30
-    return signals
+            output_gradients[name][:, t, row] = by_hand(model, x, shift)[0].imag / 1e-30
+    return output_gradients
 
 
 @pytest.mark.parametrize(("base", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
@@ -78,14 +78,14 @@ def test_kfac_factors_are_those_of_the_recurrence_by_hand(base: type[nn.RNNBase]
     rows = gates * HIDDEN
     still = {m: np.zeros((T, rows), complex) for m in MAPS}
     begins = np.stack([by_hand(model, one, still)[1].real for one in x.numpy()])
-    signals = [signals_by_hand(model, one, rows) for one in x.numpy()]
+    output_gradients = [output_gradients_by_hand(model, one, rows) for one in x.numpy()]
     factors = kfac_factors(model, x, likelihood="gaussian", fisher_type="type-2")
     moments = feature_moments(model, x)
     for name, inputs in (("ih", x.numpy()), ("hh", begins)):
         flat = np.concatenate([inputs.reshape(N * T, -1), np.ones((N * T, 1))], axis=1)
         a = flat.T @ flat / N
         for k in range(gates):
-            share = np.stack([s[name] for s in signals]).reshape(-1, gates, HIDDEN)[:, k]  # rows n, output, t
+            share = np.stack([s[name] for s in output_gradients]).reshape(-1, gates, HIDDEN)[:, k]  # rows n, output, t
             g = share.T @ share / (N * T)
             np.testing.assert_allclose(factors[f"rnn.{name}_l0"].input_factor[k], a, rtol=0, atol=1e-12)
             np.testing.assert_allclose(factors[f"rnn.{name}_l0"].gradient_factor[k], g, rtol=0, atol=1e-12)

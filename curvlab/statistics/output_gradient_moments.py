@@ -1,4 +1,5 @@
-"""Signal moments: G = 1/(NT) Σ_n Σ_t ggᵀ, the gradient-based K-FAC factor of "expand", and both factors of "reduce".
+"""Moments of output gradients: G = 1/(NT) Σ_n Σ_t ggᵀ, the gradient-based K-FAC factor of "expand", and both factors of
+"reduce".
 
 Sources: ren Alg. 7 and 12, grosse section 5; scale: docs/curvature.md.
 """
@@ -14,7 +15,7 @@ from curvlab.shapes import Float
 from curvlab.statistics.running import RunningGram, RunningSum
 
 
-class SignalMoments:
+class OutputGradientMoments:
     """Σ ggᵀ of one block; several backward passes over one batch (columns, samples) add up."""
 
     def __init__(self, keep_rows: bool = False) -> None:
@@ -22,14 +23,14 @@ class SignalMoments:
 
     def update(self, sample: Sample) -> None:
         """Add one backward pass."""
-        if self.second.fits(sample.rows, sample.layer.height):
-            self.second.add_rows(sample.counted(sample.signals))
+        if self.second.fits(sample.rows, sample.layer.out_features):
+            self.second.add_rows(sample.counted(sample.output_gradients))
         else:
-            self.second.add(sample.signal_moment)
+            self.second.add(sample.output_gradient_moment)
 
-    def merge(self, other: SignalMoments) -> SignalMoments:
+    def merge(self, other: OutputGradientMoments) -> OutputGradientMoments:
         """The moments of both parts of the data."""
-        merged = SignalMoments()
+        merged = OutputGradientMoments()
         merged.second = self.second.merge(other.second)
         return merged
 
@@ -42,21 +43,24 @@ class ReducedMoments:
     """K-FAC "reduce": A = 1/N Σ_n ããᵀ with ã the mean of ā over t, G = 1/N Σ_n g̃g̃ᵀ with g̃ the sum of g over t."""
 
     def __init__(self) -> None:
-        self.features, self.signals = RunningSum(), RunningSum()
+        self.features, self.output_gradients = RunningSum(), RunningSum()
 
     def update_features(self, sample: Sample) -> None:
         """Add one forward pass."""
         reduced = sample.mean_features()
         self.features.add(upper_gram(F.pad(reduced, (0, 1), value=1.0) if sample.layer.biased else reduced))
 
-    def update_signals(self, sample: Sample) -> None:
+    def update_output_gradients(self, sample: Sample) -> None:
         """Add one backward pass."""
-        self.signals.add(upper_gram(sample.signals.sum(2)))
+        self.output_gradients.add(upper_gram(sample.output_gradients.sum(2)))
 
     def merge(self, other: ReducedMoments) -> ReducedMoments:
         """The moments of both parts of the data."""
         merged = ReducedMoments()
-        merged.features, merged.signals = self.features.merge(other.features), self.signals.merge(other.signals)
+        merged.features, merged.output_gradients = (
+            self.features.merge(other.features),
+            self.output_gradients.merge(other.output_gradients),
+        )
         return merged
 
     def input_factor(self, examples: int) -> Float[Tensor, "g j j"]:
@@ -65,4 +69,4 @@ class ReducedMoments:
 
     def gradient_factor(self, examples: int) -> Float[Tensor, "g o o"]:
         """G over N `examples`."""
-        return mirrored(self.signals.mean(examples))
+        return mirrored(self.output_gradients.mean(examples))
