@@ -117,11 +117,11 @@ def test_samples_follow_the_model(name: str) -> None:
     """Mean of p − y over many draws is zero, and its second moment the Hessian, within 5 standard errors."""
     z = torch.tensor([[0.3, -1.0, 0.8]], dtype=torch.float64).expand(40000, -1)
     chosen = likelihood(name)
-    (seed,) = chosen.seeds(z, None, "mc", 1, torch.Generator().manual_seed(0))
+    (cotangent,) = chosen.cotangents(z, None, "mc", 1, torch.Generator().manual_seed(0))
     hessian = chosen.hessian_product(z[:3], torch.eye(3, dtype=torch.float64))
-    spread = seed.square().mean(0).sqrt() / 40000**0.5
-    assert (seed.mean(0).abs() < 5 * spread).all()
-    second = seed.T @ seed / len(seed)
+    spread = cotangent.square().mean(0).sqrt() / 40000**0.5
+    assert (cotangent.mean(0).abs() < 5 * spread).all()
+    second = cotangent.T @ cotangent / len(cotangent)
     assert (second - hessian).abs().max() < 5 * 2 / 40000**0.5
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from curvlab.capture.survey import Block, Survey, adapters
+from curvlab.capture.survey import LayerBlock, Survey, adapters
 from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
 
@@ -39,7 +39,7 @@ class Entry:
     groups: int = 1
     confidence: float = 1.0
     evidence: str | None = None
-    block: Block | None = None
+    block: LayerBlock | None = None
     reason: str | None = None
     layer: Layer | None = None
 
@@ -68,7 +68,7 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
     return sorted(entries, key=lambda e: order[e.tensors[0]])
 
 
-def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer, Mapping[str, str], Block | None]]:
+def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer, Mapping[str, str], LayerBlock | None]]:
     """(name, layer, role -> parameter's name, block): what ran, or without a survey what has an adapter."""
     if found is not None:
         for block in found.blocks.values():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from curvlab.analyses.entries import Entry
-from curvlab.capture.survey import Block, Survey
+from curvlab.capture.survey import LayerBlock, Survey
 from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.statistics.plan import Plan
 
@@ -72,7 +72,7 @@ def estimate_fop(fop: FopMatrices, entries: Sequence[Entry], budget: int | None)
     return found
 
 
-def statistic_bytes(block: Block, plan: Plan) -> dict[str, int]:
+def statistic_bytes(block: LayerBlock, plan: Plan) -> dict[str, int]:
     """Bytes that each statistic of a block holds until the end: its factors in float64, thrice with the halves' and
     their sum; without what the plan leaves out."""
     layer, copies = block.layer, 3 if plan.halves else 1
@@ -118,7 +118,7 @@ _WHAT = {
 }
 
 
-def _names(block: Block, kind: str) -> Iterable[str]:
+def _names(block: LayerBlock, kind: str) -> Iterable[str]:
     """What the plan's `skip` calls a statistic of the block: tensors go by the parameters' names."""
     return block.parameters.values() if kind == "tensors" else (block.name,)
 
@@ -128,7 +128,7 @@ def gibibytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def _block(block: Block, plan: Plan, examples: int) -> BlockEstimate:
+def _block(block: LayerBlock, plan: Plan, examples: int) -> BlockEstimate:
     layer, positions = block.layer, max(1, block.positions)
     width, height = layer.in_features + layer.biased, layer.out_features
     rows = examples * positions * layer.groups

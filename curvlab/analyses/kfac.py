@@ -12,7 +12,7 @@ import torch
 from curvlab.analyses.results import KfacResult
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
-from curvlab.capture.survey import Block
+from curvlab.capture.survey import LayerBlock
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import kronecker_spectra
@@ -25,7 +25,7 @@ Factors = tuple[Operator, Operator]
 _REDUCED = "A=1/N sum_n, G=1/N sum_n (reduce: a averaged, g summed over t)"
 
 
-def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Collected]) -> KfacResult | None:
+def kfac_result(block: LayerBlock, plan: Plan, whole: Collected, halves: Sequence[Collected]) -> KfacResult | None:
     """The K-FAC block of a layer; None if no gradient reached it."""
     factors = kfac_operators(block, plan, whole)
     if factors is None:
@@ -43,7 +43,7 @@ def kfac_result(block: Block, plan: Plan, whole: Collected, halves: Sequence[Col
     return replace(result, normalization=_REDUCED) if plan.reduced else result
 
 
-def kfac_operators(block: Block, plan: Plan, part: Collected) -> Factors | None:
+def kfac_operators(block: LayerBlock, plan: Plan, part: Collected) -> Factors | None:
     """A and G of one block in the form they were stored in; G is the identity for "forward-only", None where no
     gradient came."""
     name, layer = block.name, block.layer

@@ -57,22 +57,22 @@ class MeanGradient:
         with torch.enable_grad(), explained("a batch of the data"):
             z = output_tensor(call_model(self.module, inputs))
         if z.requires_grad:  # else the output depends on none of the parameters
-            seed = self._seed(z.detach(), targets)
-            found = torch.autograd.grad(z, list(self.parameters.values()), seed.to(z.dtype), allow_unused=True)
+            cotangent = self._cotangent(z.detach(), targets)
+            found = torch.autograd.grad(z, list(self.parameters.values()), cotangent.to(z.dtype), allow_unused=True)
             for total, g in zip(self._sums.values(), found, strict=True):
                 if g is not None:
                     total += double(g).cpu()
         self.examples += batch_size(inputs)
 
-    def _seed(self, z: Tensor, targets: Tensor | None) -> Tensor:
+    def _cotangent(self, z: Tensor, targets: Tensor | None) -> Tensor:
         """∂ℓ/∂z of every example."""
         likelihood = with_class_axis(self.likelihood, z, targets)
         if self.targets == "data" and targets is not None:
             likelihood.check_targets(z, targets)
             try:
-                return next(likelihood.seeds(z, targets, "empirical", 1, None))
+                return next(likelihood.cotangents(z, targets, "empirical", 1, None))
             except CurvlabError:
                 if self.examples:  # the sum would be of both kinds
                     raise
         self.targets = "drawn"
-        return next(with_class_axis(self.likelihood, z, None).seeds(z, None, "mc", 1, self._generator))
+        return next(with_class_axis(self.likelihood, z, None).cotangents(z, None, "mc", 1, self._generator))

@@ -19,7 +19,7 @@ from curvlab.layers.registered import load_layers
 
 
 @dataclass
-class Block:
+class LayerBlock:
     """One affine map with parameters of its own: a layer, or several uses that share all their parameters.
 
     Attributes:
@@ -52,14 +52,14 @@ class Survey:
 
     Attributes:
         modules: module name -> adapter, for a Tape.
-        blocks: name -> Block, in the model's own order.
+        blocks: name -> LayerBlock, in the model's own order.
         refused: name of a module or parameter -> why it is in no block.
         block_of: name of a use -> name of its block.
         axes: name of a use -> axis of the examples in its input.
     """
 
     modules: dict[str, Layer | Unrolled]
-    blocks: dict[str, Block]
+    blocks: dict[str, LayerBlock]
     refused: dict[str, str]
     block_of: dict[str, str]
     axes: dict[str, int] = field(default_factory=dict)
@@ -145,10 +145,10 @@ def _checked(made: Layer | Unrolled, module: nn.Module) -> Layer | Unrolled:
 
 def _blocks(
     model: nn.Module, found: Mapping[str, list[Call]], examples: int
-) -> tuple[dict[str, Block], dict[str, str]]:
+) -> tuple[dict[str, LayerBlock], dict[str, str]]:
     names = {id(p): name for name, p in model.named_parameters()}
     order = {name: i for i, name in enumerate(names.values())}
-    blocks: dict[tuple[object, ...], Block] = {}
+    blocks: dict[tuple[object, ...], LayerBlock] = {}
     block_of: dict[str, str] = {}
     taken: set[str] = set()
     for use, calls in found.items():
@@ -158,7 +158,7 @@ def _blocks(
                 name = use if use not in taken else f"{use}@{layer.kind.lower()}"
                 taken.add(name)
                 parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
-                blocks[key] = Block(name, layer, parameters)
+                blocks[key] = LayerBlock(name, layer, parameters)
             block = blocks[key]
             own = [call for call in calls if call.layer is layer]
             block.uses.append(use)
@@ -174,13 +174,13 @@ def use_key(use: str, layer: Layer) -> str:
     return f"{use}|{layer.kind}"
 
 
-def _tie(blocks: Mapping[str, Block]) -> None:
+def _tie(blocks: Mapping[str, LayerBlock]) -> None:
     for block in blocks.values():
         own = set(block.parameters.values())
         block.tied = [b.name for b in blocks.values() if b is not block and own & set(b.parameters.values())]
 
 
-def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, Block], refusals: dict[str, str]) -> None:
+def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, LayerBlock], refusals: dict[str, str]) -> None:
     """A block whose parameter is also used in an unknown way would be silently wrong: it leaves the table with that
     reason."""
     for name in [n for n, b in blocks.items() if any(p in refusals for p in b.parameters.values())]:
@@ -192,7 +192,7 @@ def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, Block], refusals: di
         del refusals[name]
 
 
-def _without_adapter(model: nn.Module, blocks: Mapping[str, Block]) -> dict[str, str]:
+def _without_adapter(model: nn.Module, blocks: Mapping[str, LayerBlock]) -> dict[str, str]:
     """Modules of unknown types that hold parameters of no block, and the sentence that says so."""
     covered = {parameter for block in blocks.values() for parameter in block.parameters.values()}
     reasons: dict[str, str] = {}
@@ -223,7 +223,7 @@ def first_examples(inputs: Inputs, count: int) -> Inputs:
     return tuple(cut(part) for part in inputs)
 
 
-def components(blocks: Mapping[str, Block]) -> list[list[str]]:
+def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:
     """Names of blocks grouped so that blocks which share a parameter, directly or through others, stand together."""
     groups: list[list[str]] = []
     seen: set[str] = set()

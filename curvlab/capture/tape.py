@@ -144,10 +144,10 @@ class Tape:
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         self._running, self.output = False, output
 
-    def pull(self, output: Tensor, seed: Tensor, retain_graph: bool = False) -> None:
-        """One backward pass from `seed` at the output; `on_output_gradient` gets each map's gradient on the way."""
+    def pull(self, output: Tensor, cotangent: Tensor, retain_graph: bool = False) -> None:
+        """One backward pass from `cotangent` at the output; `on_output_gradient` gets every map's gradient during it."""
         if self.anchor is not None and output.requires_grad:
-            torch.autograd.grad(output, self.anchor, seed, retain_graph=retain_graph, allow_unused=True)
+            torch.autograd.grad(output, self.anchor, cotangent, retain_graph=retain_graph, allow_unused=True)
 
     def close(self) -> None:
         """Take all hooks off, and let go of everything: what a cycle keeps alive waits for the garbage collector."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvlab.comparison.blocks import Layers
 from curvlab.comparison.fisher_average import products
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.operators.operator import Operator
 
 Named = Mapping[str, Tensor]
@@ -43,7 +43,7 @@ def agreements(
     baseline: Named,
     gradient: Named,
     layers: Layers,
-    blocks: Mapping[str, tuple[Unit, Operator]],
+    blocks: Mapping[str, tuple[PreconditionerBlock, Operator]],
 ) -> dict[str, Agreement]:
     """The agreement of every direction; the device is read once.
 
@@ -77,7 +77,7 @@ def agreements(
     return found
 
 
-def _covered(layer: str, layers: Layers, blocks: Mapping[str, tuple[Unit, Operator]]) -> bool:
+def _covered(layer: str, layers: Layers, blocks: Mapping[str, tuple[PreconditionerBlock, Operator]]) -> bool:
     return layer in blocks and set(blocks[layer][0].parameters.values()) <= set(layers[layer])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.block_fisher import BlockFisherCurvature, fisher
-from curvlab.curvatures.curvature import Batch, State, Unit
+from curvlab.curvatures.curvature import Batch, PreconditionerBlock, State
 from curvlab.errors import MemoryBudgetError
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import product
@@ -36,7 +36,7 @@ class FisherAverage:
         self.model, self.running = model, running
         self.missing: str | None = None
         self._curvature = BlockFisherCurvature("pseudo", max_memory)
-        self._units: list[Unit] = []
+        self._units: list[PreconditionerBlock] = []
         self._states: dict[str, State] = {}
         self._examples = 0
 
@@ -66,14 +66,16 @@ class FisherAverage:
         except MemoryBudgetError as error:
             self.missing, self._states = str(error), {}
 
-    def blocks(self) -> dict[str, tuple[Unit, Operator]]:
+    def blocks(self) -> dict[str, tuple[PreconditionerBlock, Operator]]:
         """Layer -> its unit and F_l."""
         units = self._units if self.running is None else self.running.units
         states: Mapping[str, State] = self._states if self.running is None else self.running.averages
         return {unit.name: (unit, fisher(states[unit.name])) for unit in units if states.get(unit.name)}
 
 
-def products(unit: Unit, block: Operator, directions: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "k k"]:
+def products(
+    unit: PreconditionerBlock, block: Operator, directions: Sequence[Mapping[str, Tensor]]
+) -> Float[Tensor, "k k"]:
     """p_iᵀ F_l p_j in float64 for k directions of one layer."""
     rows = torch.stack([unit.assemble(one).flatten() for one in directions])
     # Directions are of very different lengths: of length one they keep float32's range.

@@ -19,7 +19,7 @@ from curvlab.device import pick_device
 from curvlab.errors import CurvlabError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.registry import problem as find_problem
-from curvlab.training.seeded import surroundings
+from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings
 from curvlab.training.task import task
 from curvlab.training.train import optimizer_settings
@@ -47,7 +47,7 @@ def race(settings: RaceSettings, report: Progress = lambda *_: None) -> Races:
         _conditions(settings, settings.training(name, first, settings.seeds[0])) for name in settings.problems
     ]
     races = tuple(_race(settings, found, report) for found in conditions)
-    with surroundings(settings.training(settings.problems[0], first, settings.seeds[0])):
+    with seeded(settings.training(settings.problems[0], first, settings.seeds[0])):
         machine = environment(pick_device(settings.device))
     return Races(races, settings.seeds, machine, profile_of(races))
 
@@ -113,7 +113,7 @@ def _entrant(settings: RaceSettings, problem: str, label: str, runs: tuple[RaceR
 
 def _conditions(settings: RaceSettings, training: TrainingSettings) -> dict[str, Any]:
     """What all have on a problem, once it is known that its data is there."""
-    with surroundings(training):
+    with seeded(training):
         found = task(training)
     examples = len(found.split.train)
     return {

@@ -23,7 +23,7 @@ from curvlab.training.loop import Report, Supervision, train_loop
 from curvlab.training.memory import peak_memory, state_bytes
 from curvlab.training.run import Run
 from curvlab.training.run_folder import RunFolder
-from curvlab.training.seeded import surroundings
+from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings
 from curvlab.training.target import parse_target
 from curvlab.training.task import Task, task
@@ -107,7 +107,7 @@ def run_once(
     Raises:
         CurvlabError: it cannot be begun.
     """
-    with surroundings(settings), tempfile.TemporaryDirectory(prefix="curvlab-race-") as folder:
+    with seeded(settings), tempfile.TemporaryDirectory(prefix="curvlab-race-") as folder:
         chosen = task(settings)
         before, used = peak_memory(), optimizer_settings(settings, chosen.problem)
         rehearse(settings, used, chosen)

@@ -15,7 +15,7 @@ from curvlab.capture.survey import Survey
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.watch import Seed, Seen, Watch
+from curvlab.optim.watch import Cotangent, Seen, Watch
 
 
 class Sight:
@@ -75,7 +75,7 @@ class Sight:
         return SharedWatch(self, optimizer.name, output_gradients)
 
     def shown(self, pseudo: bool, output_gradients: bool) -> Seen:
-        """The batch as samples of the caller's own, with the output gradients of pseudo-targets or of the data's own."""
+        """The batch in samples of the caller's own, with the output gradients of pseudo-targets or the data's own."""
         assert self.seen is not None
         seen = self.seen
         if output_gradients and not pseudo:
@@ -106,7 +106,7 @@ class SharedWatch(Watch):
         super().__init__(sight.model, name, output_gradients)
         self.sight = sight
 
-    def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], seed: Seed | None) -> Seen:
-        """See `Watch.run`; `closure` and `seed` are the Sight's own."""
+    def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], cotangent: Cotangent | None) -> Seen:
+        """See `Watch.run`; `closure` and `cotangent` are the Sight's own."""
         self.found = self.sight.found
-        return self.sight.shown(seed is not None, self.output_gradients)
+        return self.sight.shown(cotangent is not None, self.output_gradients)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
+from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
 from curvlab.curvatures.kfac import invert
 from curvlab.errors import MemoryBudgetError
 from curvlab.linalg.gram import mirrored, upper_gram
@@ -58,19 +58,19 @@ class BlockFisherCurvature(Curvature):
         """The memory allowed changes how averages are kept, not what they are of."""
         return {"source": self.source}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per block that shares no parameter with another and is not frozen."""
         units = []
         for block in found.blocks.values() if found is not None else ():
             if not block.tied and all(name in parameters for name in block.parameters.values()):
                 layer = block.layer
                 shape = (layer.groups, layer.out_features, layer.in_features + layer.biased)
-                units.append(Unit(block.name, block, None, dict(block.parameters), shape))
+                units.append(PreconditionerBlock(block.name, block, None, dict(block.parameters), shape))
                 number = next(iter(layer.parameters.values())).element_size()
                 self._costs[block.name] = Cost(block.size, number)
         return units
 
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """Σ vec vecᵀ, or the rows: every micro-batch under a name of its own, since sums of one name are added up.
 
         Raises:
@@ -83,7 +83,7 @@ class BlockFisherCurvature(Curvature):
         self._check(self._by_rows, len(rows))
         return {ROWS.format(next(self._parts)): rows}
 
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """F; or the rows, and the share of the batch that each of its parts is."""
         if "fisher" in sums:
             return {"fisher": mirrored(sums["fisher"].div_(batch.examples))}
@@ -102,7 +102,7 @@ class BlockFisherCurvature(Curvature):
         return _numbered(weights, [*_rows(state), *_rows(fresh)])
 
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(F + λI)⁻¹; batches that hardly count any more leave the states."""
         drop_oldest([state for state in states if WEIGHTS in state])

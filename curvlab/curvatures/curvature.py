@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
-from curvlab.capture.survey import Block, Survey
+from curvlab.capture.survey import LayerBlock, Survey
 from curvlab.operators.operator import Operator
 
 Source = Literal["pseudo", "data", "gradient"]
@@ -34,7 +34,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Unit:
+class PreconditionerBlock:
     """What one operator acts on: the matrix W̄ `[g, o, i (+1)]` of a block, or one parameter tensor with its modes.
 
     Attributes:
@@ -46,7 +46,7 @@ class Unit:
     """
 
     name: str
-    block: Block | None
+    block: LayerBlock | None
     role: str | None
     parameters: Mapping[str, str]
     shape: tuple[int, ...]
@@ -76,18 +76,18 @@ class Curvature(ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, str | float)}
 
     @abstractmethod
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """The units of a model, and by omission the parameters that follow the plain gradient.
 
         `found` is None for source "gradient", which never looks at the model.
         """
 
     @abstractmethod
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """Sums over the examples of one (micro-)batch; sources "pseudo" and "data"."""
 
     @abstractmethod
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
         For source "gradient" the only sum is "gradient", the unit's batch-mean gradient. The other sums are nobody
@@ -96,7 +96,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """The inverted, damped operators of all units at once, so that equal sizes share a batched call.
 
@@ -124,12 +124,12 @@ class Curvature(ABC):
         return None
 
 
-def layer_units(found: Survey | None) -> list[Unit]:
+def layer_units(found: Survey | None) -> list[PreconditionerBlock]:
     """One unit per block that is a dense map (more than one output and input): W̄ = [W b]. Norm scales are not."""
     made = []
     for block in found.blocks.values() if found is not None else ():
         layer = block.layer
         if layer.out_features > 1 or layer.in_features > 1:
             shape = (layer.groups, layer.out_features, layer.in_features + layer.biased)
-            made.append(Unit(block.name, block, None, dict(block.parameters), shape))
+            made.append(PreconditionerBlock(block.name, block, None, dict(block.parameters), shape))
     return made

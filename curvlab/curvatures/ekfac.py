@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from curvlab.capture.sample import Sample
-from curvlab.curvatures.curvature import Batch, State, Unit
+from curvlab.curvatures.curvature import Batch, PreconditionerBlock, State
 from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
 from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
@@ -25,14 +25,14 @@ class EkfacCurvature(KfacCurvature):
     in the basis. A new basis R takes over what the old one, Q, knew: diag(Rᵀ Q diag(S) Qᵀ R) = (R_GᵀQ_G)² S (Q_AᵀR_A)².
     """
 
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """K-FAC's sums, and Σ (Q_Gᵀ DW_n Q_A)² in the current basis."""
         sums = super().measure(unit, sample, state)
         if "basis_input" in state:
             sums["scales"] = rotated_squares(sample, state["basis_gradient"], state["basis_input"])
         return sums
 
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """K-FAC's averages, and S over examples."""
         averages = super().average(unit, sums, batch)
         if "scales" in sums:
@@ -40,7 +40,7 @@ class EkfacCurvature(KfacCurvature):
         return averages
 
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """A new basis for every unit with S in it, then (diag(S) + λ)⁻¹."""
         operators: list[Operator | None] = []

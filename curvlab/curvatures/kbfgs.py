@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.curvatures.lnb import neurons
 from curvlab.curvatures.moment_product import moment_product
 from curvlab.curvatures.pair_damping import PairDamping
@@ -66,7 +66,7 @@ class Recipe:
         return (damping * balance) ** 0.5, (damping / balance) ** 0.5
 
 
-def quasi_newton_units(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Unit]:
+def quasi_newton_units(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """Dense maps whose parameters are all trainable and in no other block.
 
     Not embeddings: A of a vocabulary is diagonal, its BFGS inverse would not be.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit, layer_units
+from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State, layer_units
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.damp import exact, factored
 from curvlab.operators.eigenbasis import eigenbases
@@ -34,7 +34,7 @@ class KfacCurvature(Curvature):
     def __init__(self, rule: DampingRule = "factored", kfac_approx: str = "expand", source: Source = "pseudo") -> None:
         self.rule, self.kfac_approx, self.source = rule, kfac_approx, source
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per dense layer; a table shared by two kinds of layers is one unit of the first that has it."""
         taken: set[str] = set()
         units = []
@@ -44,7 +44,7 @@ class KfacCurvature(Curvature):
                 units.append(unit)
         return units
 
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """Σ āāᵀ (upper triangle) and Σ ggᵀ."""
         if self.kfac_approx == "reduce":
             features = sample.features.mean(2)
@@ -58,14 +58,14 @@ class KfacCurvature(Curvature):
             second[:, -1, -1] = moments.rows
         return {"input": second, "gradient": sample.output_gradient_moment}
 
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """A over examples, G over rows ("reduce": over examples)."""
         a = sums["input"].div_(batch.examples)
         rows = batch.examples if self.kfac_approx == "reduce" else batch.rows
         return {"input": a if a.ndim == 2 else mirrored(a), "gradient": mirrored(sums["gradient"].div_(rows))}
 
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(G ⊗ A + λI)⁻¹, or its factored stand-in."""
         plain = [kronecker(state) for state in states]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.curvature import State, Unit
+from curvlab.curvatures.curvature import PreconditionerBlock, State
 from curvlab.curvatures.kbfgs import Recipe, Shown, difference
 from curvlab.curvatures.kbfgs_inverses import output_inverse, replace_input, started, update_input, update_output
 from curvlab.linalg.bfgs import times
@@ -17,7 +17,7 @@ from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
 from curvlab.shapes import Float
 
-Damping = Callable[[Unit], float]
+Damping = Callable[[PreconditionerBlock], float]
 """λ of a layer."""
 
 
@@ -57,20 +57,24 @@ class LayerInverses:
         self.averages.clear()
         self.averages.update(averages)
 
-    def shows(self, unit: Unit) -> dict[str, bool]:
+    def shows(self, unit: PreconditionerBlock) -> dict[str, bool]:
         """What of a batch is needed for this layer: arguments of `shown`."""
         return {
             "inputs": not self.recipe.forms_moment,
             "second": self.recipe.forms_moment or unit.name not in self.states,
         }
 
-    def product(self, unit: Unit, matrix: Float[Tensor, "g o j"]) -> Float[Tensor, "g o j"]:
+    def product(self, unit: PreconditionerBlock, matrix: Float[Tensor, "g o j"]) -> Float[Tensor, "g o j"]:
         """H_G M H_A."""
         left = along(self._output(unit.name), matrix.reshape(1, -1, matrix.shape[2])).view_as(matrix)
         return grouped_product(left, self.states[unit.name]["input"])
 
     def before(
-        self, units: Sequence[Unit], showing: Mapping[str, Shown], weights: Mapping[str, Tensor], damping: Damping
+        self,
+        units: Sequence[PreconditionerBlock],
+        showing: Mapping[str, Shown],
+        weights: Mapping[str, Tensor],
+        damping: Damping,
     ) -> dict[str, Before]:
         """What to remember of every layer until the second sample; layers without inverses start with this batch's A.
 
@@ -89,7 +93,7 @@ class LayerInverses:
             if unit.name in self.states
         }
 
-    def learn(self, unit: Unit, before: Before, after: Shown, weights: Mapping[str, Tensor]) -> None:
+    def learn(self, unit: PreconditionerBlock, before: Before, after: Shown, weights: Mapping[str, Tensor]) -> None:
         """Update H_A and H_G by what the second sample shows, with the weights after the step."""
         state, inverse = self.states[unit.name], self._output(unit.name)
         damped_a, damped_g = before.dampings
@@ -112,7 +116,7 @@ class LayerInverses:
             self.averages[name] = {"input": torch.lerp(old, fresh, one.examples / total)}
             self._warmed[name] = total, one.positions
 
-    def warmed(self, units: Sequence[Unit], damping: Damping) -> None:
+    def warmed(self, units: Sequence[PreconditionerBlock], damping: Damping) -> None:
         """The end of a warm start: inverses start from the mean of A, which stays where A is averaged."""
         known = [unit for unit in units if unit.name in self._warmed]
         moments = {unit.name: self.averages[unit.name]["input"] for unit in known}
@@ -135,7 +139,7 @@ class LayerInverses:
 
     def _start(
         self,
-        units: Sequence[Unit],
+        units: Sequence[PreconditionerBlock],
         moments: Mapping[str, Tensor | None],
         positions: Mapping[str, float],
         damping: Damping,
@@ -150,7 +154,12 @@ class LayerInverses:
                 self.averages.pop(unit.name, None)
 
     def _look(
-        self, unit: Unit, showing: Shown, moment: Tensor | None, weights: Mapping[str, Tensor], damping: Damping
+        self,
+        unit: PreconditionerBlock,
+        showing: Shown,
+        moment: Tensor | None,
+        weights: Mapping[str, Tensor],
+        damping: Damping,
     ) -> Before:
         dampings = self.recipe.dampings(damping(unit), showing.positions)
         h = showing.output(_assembled(unit, weights, showing.features))
@@ -168,5 +177,5 @@ class LayerInverses:
         return self._outputs[name]
 
 
-def _assembled(unit: Unit, weights: Mapping[str, Tensor], like: Tensor) -> Float[Tensor, "g o j"]:
+def _assembled(unit: PreconditionerBlock, weights: Mapping[str, Tensor], like: Tensor) -> Float[Tensor, "g o j"]:
     return unit.assemble(weights).to(like.dtype)

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Unit, layer_units
+from curvlab.curvatures.curvature import PreconditionerBlock, layer_units
 from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.convolution import ConvolutionLayer
 from curvlab.layers.embedding import EmbeddingLayer
@@ -26,7 +26,7 @@ from curvlab.statistics.feature_sums import feature_sums
 FEW = 2**14
 
 
-def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Unit]:
+def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """The blocks with a metric: dense maps whose parameters are all trainable and no other block's.
 
     The rest has the identity metric: position embeddings, class tokens (lnb 3.3), norm scales, what is tied.

@@ -14,13 +14,13 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.curvature import State, Unit
+from curvlab.curvatures.curvature import PreconditionerBlock, State
 from curvlab.curvatures.lnb import Seen
 from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.layer import Moments
 from curvlab.shapes import Float
 
-Slot = Sequence[Unit]
+Slot = Sequence[PreconditionerBlock]
 """Neurons that share M; one that has groups is alone."""
 
 Where = tuple[tuple[int, ...], tuple[int, ...], int]
@@ -56,7 +56,7 @@ class NeuronStack:
         self.names = {name for slot in slots for unit in slot for name in unit.parameters.values()}
         count, _, width = self.shape
         self._parameters: dict[str, Where] = {}
-        self._copied: list[tuple[Unit, Where]] = []
+        self._copied: list[tuple[PreconditionerBlock, Where]] = []
         self._features: list[Where] = []
         self._metrics: list[Where] = []
         start, end = 0, width - self.biased
@@ -72,7 +72,7 @@ class NeuronStack:
             self._features.append(_where(means[rows, columns.start :]))
             self._metrics.append(_where(metrics[rows, columns, columns]))
 
-    def _place(self, unit: Unit, part: Tensor) -> None:
+    def _place(self, unit: PreconditionerBlock, part: Tensor) -> None:
         views = unit.take_apart(part, {})
         if all(view._base is part._base for view in views.values()):
             self._parameters.update({name: _where(view) for name, view in views.items()})

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
+from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
 from curvlab.curvatures.tensor_normal import contractions
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
@@ -32,25 +32,25 @@ class ShampooCurvature(Curvature):
         """Which tensors have factors is not part of what the factors are."""
         return {}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per parameter: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
         units = []
         for name, p in parameters.items():
             shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], p[0, 0].numel())
             if max(shape, default=1) <= self.largest_mode:
-                units.append(Unit(name, None, "weight", {"weight": name}, shape or (1,)))
+                units.append(PreconditionerBlock(name, None, "weight", {"weight": name}, shape or (1,)))
         return units
 
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """Nothing: the gradient is all there is."""
         return {}
 
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """mat_i(ḡ) mat_i(ḡ)ᵀ."""
         return contractions(sums["gradient"])
 
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """The inverse roots; by coupled Newton or `eigh`, whichever is cheaper on the device."""
         damped, exponents = [], []

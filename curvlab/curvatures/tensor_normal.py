@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, Source, State, Unit
+from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
 from curvlab.linalg.gram import gram, mirrored
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
@@ -36,11 +36,11 @@ class TensorNormalCurvature(Curvature):
         """Which tensors have factors is not part of what the factors are."""
         return {"statistic": self.statistic, "source": self.source}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per parameter tensor that one layer owns."""
         return [unit for unit in tensor_units(found, parameters) if max(unit.shape) <= self.largest_mode]
 
-    def measure(self, unit: Unit, sample: Sample, state: State) -> State:
+    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
         """Σ of the gradient (batch), or of the contractions (per-example)."""
         assert unit.role is not None
         if self.statistic == "batch":
@@ -49,14 +49,14 @@ class TensorNormalCurvature(Curvature):
         running.update([(sample, unit.role)], exact=False)
         return {str(mode): one.total for mode, one in enumerate(running.sums) if one.total is not None}
 
-    def average(self, unit: Unit, sums: State, batch: Batch) -> State:
+    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
         """G⁽ⁱ⁾ of the batch."""
         if self.statistic == "batch":
             return contractions(sums["gradient"].div_(batch.examples))
         return {mode: mirrored(total / batch.examples) for mode, total in sums.items()}
 
     def operators(
-        self, units: Sequence[Unit], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(Ũ_1 + εI)⁻¹ ⊗ … ⊗ (Ũ_k + εI)⁻¹."""
         damped = []
@@ -66,12 +66,12 @@ class TensorNormalCurvature(Curvature):
         return powers(damped, [-1.0] * len(damped))
 
 
-def tensor_units(found: Survey | None, parameters: Mapping[str, Tensor]) -> list[Unit]:
+def tensor_units(found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """One unit per trainable parameter that exactly one block owns, with that block's modes."""
-    owners: dict[str, list[Unit]] = {}
+    owners: dict[str, list[PreconditionerBlock]] = {}
     for block in found.blocks.values() if found is not None else ():
         for role, parameter in block.parameters.items():
-            unit = Unit(parameter, block, role, {role: parameter}, block.layer.modes(role))
+            unit = PreconditionerBlock(parameter, block, role, {role: parameter}, block.layer.modes(role))
             owners.setdefault(parameter, []).append(unit)
     return [owners[name][0] for name in parameters if len(owners.get(name, ())) == 1]
 

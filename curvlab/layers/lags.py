@@ -1,4 +1,5 @@
-"""Which pixels meet: x[q] x[q + δ]ᵀ belongs to Σ āāᵀ when some window sees q under offset u and q + δ under offset v.
+"""Lags δ of a convolution: x[q] x[q + δ]ᵀ belongs to Σ āāᵀ when some window sees q under offset u and q + δ
+under offset v.
 
 Along one axis these pixels are a run q = residue + step·j, j = first … last, and the runs of the pairs (u, v) with the
 same δ differ only at the ends, where one window leaves the image before another. Pure integer arithmetic, axis by axis.
@@ -13,14 +14,14 @@ from itertools import product
 
 from curvlab.layers.patches import Geometry
 
-__all__ = ["Meeting", "Range", "half_of_meetings", "meetings"]
+__all__ = ["Lag", "Range", "half_of_lags", "lags"]
 
 Range = tuple[int, int]
 """First index and the index after the last."""
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Lag:
     """The pixels q = residue + step·j and q + delta of one axis meet under the offsets (u, v) for j in runs[u, v]."""
 
     residue: int
@@ -39,8 +40,8 @@ class Meeting:
         return {pair: (at[first], at[last]) for pair, (first, last) in self.runs.items()}
 
 
-def meetings(geometry: Geometry, axis: int, size: int, outputs: int) -> list[Meeting]:
-    """All meetings of an axis with `size` pixels and `outputs` positions; pixels of the zero padding meet nothing."""
+def lags(geometry: Geometry, axis: int, size: int, outputs: int) -> list[Lag]:
+    """All lags of an axis with `size` pixels and `outputs` positions; pixels of the zero padding meet nothing."""
     step, spacing, low = geometry.step[axis], geometry.spacing[axis], geometry.padding[axis][0]
     origins = [geometry.dilation[axis] * u - low for u in range(geometry.kernel[axis])]
     if geometry.transposed:
@@ -56,12 +57,12 @@ def meetings(geometry: Geometry, axis: int, size: int, outputs: int) -> list[Mee
         run = (-((residue - first) // step), (last - residue) // step + 1)
         if run[0] < run[1]:
             found.setdefault((residue, delta), {})[u, v] = run
-    return [Meeting(residue, delta, runs) for (residue, delta), runs in found.items()]
+    return [Lag(residue, delta, runs) for (residue, delta), runs in found.items()]
 
 
-def half_of_meetings(geometry: Geometry, spatial: tuple[int, ...]) -> Iterator[tuple[Meeting, ...]]:
-    """One meeting per axis, for δ = 0 and every δ > 0 in the order of tuples: the other half is transposed."""
+def half_of_lags(geometry: Geometry, spatial: tuple[int, ...]) -> Iterator[tuple[Lag, ...]]:
+    """One lag per axis, for δ = 0 and every δ > 0 in the order of tuples: the other half is transposed."""
     outputs = geometry.output_shape(spatial)
-    axes = [meetings(geometry, axis, size, outputs[axis]) for axis, size in enumerate(spatial)]
+    axes = [lags(geometry, axis, size, outputs[axis]) for axis, size in enumerate(spatial)]
     still = (0,) * len(spatial)
-    return (meeting for meeting in product(*axes) if tuple(m.delta for m in meeting) >= still)
+    return (lag for lag in product(*axes) if tuple(m.delta for m in lag) >= still)

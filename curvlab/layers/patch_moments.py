@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from curvlab.layers.lags import half_of_meetings
+from curvlab.layers.lags import half_of_lags
 from curvlab.layers.patches import Geometry, patches
 from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
@@ -80,9 +80,9 @@ def _fastest(shape: tuple[int, ...], geometry: Geometry) -> Road:
     n, groups, spatial = shape[0], geometry.groups, shape[2:]
     outputs, taps, channels = geometry.output_shape(spatial), prod(geometry.kernel), shape[1] // groups
     # Padding other than zeros, ignored here, adds little to these counts.
-    meetings = list(half_of_meetings(geometry, spatial))
-    pixels = n * groups * channels * sum(prod(m.cuts[-1] - m.cuts[0] for m in meeting) for meeting in meetings)
-    rectangles = sum(prod(len(m.cuts) - 1 for m in meeting) for meeting in meetings)
+    lags = list(half_of_lags(geometry, spatial))
+    pixels = n * groups * channels * sum(prod(m.cuts[-1] - m.cuts[0] for m in lag) for lag in lags)
+    rectangles = sum(prod(len(m.cuts) - 1 for m in lag) for lag in lags)
     result = groups * (channels * taps) ** 2
     entries = n * groups * prod(outputs) * channels * taps
     image = n * groups * channels * prod(spatial)

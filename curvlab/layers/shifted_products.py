@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from curvlab.layers.lags import Range, half_of_meetings
+from curvlab.layers.lags import Range, half_of_lags
 from curvlab.layers.patches import Geometry
 from curvlab.shapes import Float
 
@@ -55,11 +55,11 @@ def shifted_products(
         return phases[residues]
 
     blocks: dict[tuple[int, int], Tensor] = {}
-    for meeting in half_of_meetings(geometry, tuple(x.shape[2:])):
-        moved = [divmod(m.residue + m.delta, step) for m, step in zip(meeting, geometry.step, strict=True)]
-        here, there = phase(tuple(m.residue for m in meeting)), phase(tuple(residue for _, residue in moved))
-        rectangles = _Rectangles(here, there, [m.cuts for m in meeting], [shift for shift, _ in moved])
-        for pair in product(*(m.segments.items() for m in meeting)):
+    for lag in half_of_lags(geometry, tuple(x.shape[2:])):
+        moved = [divmod(m.residue + m.delta, step) for m, step in zip(lag, geometry.step, strict=True)]
+        here, there = phase(tuple(m.residue for m in lag)), phase(tuple(residue for _, residue in moved))
+        rectangles = _Rectangles(here, there, [m.cuts for m in lag], [shift for shift, _ in moved])
+        for pair in product(*(m.segments.items() for m in lag)):
             u, v = (_ravel([offsets[side] for offsets, _ in pair], geometry.kernel) for side in (0, 1))
             block = rectangles.total(tuple(box for _, box in pair))
             blocks[v, u], blocks[u, v] = block.mT, block

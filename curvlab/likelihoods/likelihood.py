@@ -1,9 +1,9 @@
-"""Likelihood: p(y | z) at the model's output z, the loss ℓ = −log p, and the seeds that turn backward passes into
+"""Likelihood: p(y | z) at the model's output z, the loss ℓ = −log p, and the cotangents that turn backward passes into
 Fisher factors.
 
-A *seed* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target ("mc"),
-at the data's target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact). Table:
-docs/curvature.md; ren 1.2.2.
+A *cotangent* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target
+("mc"), at the data's target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact).
+Table: docs/curvature.md; ren 1.2.2.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Likelihood(ABC):
         """H_n v_n for every example, H_n = ∂²ℓ_n/∂z_n²: the shape of z."""
 
     def drawn_residual(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """∂ℓ_n/∂z_n at y_n ~ p(· | z_n): the seed of a training step, drawn on z's device.
+        """∂ℓ_n/∂z_n at y_n ~ p(· | z_n): the cotangent of a training step, drawn on z's device.
 
-        Uniforms are in z's type, float32 at least; those of `seeds(…, "mc", …)` are float64 on any device, so that a
-        profile is the same everywhere.
+        Uniforms are in z's type, float32 at least; those of `cotangents(…, "mc", …)` are float64 on any device, so that
+        a profile is the same everywhere.
         """
         self.check(z)
         dtype = torch.promote_types(z.dtype, torch.float32)
@@ -70,10 +70,10 @@ class Likelihood(ABC):
     def check_targets(self, z: Tensor, y: Tensor) -> None:  # noqa: B027 - real numbers are never wrong
         """Raise CurvlabError if y, of this likelihood's kind and shape, cannot be; other targets are not looked at."""
 
-    def seeds(
+    def cotangents(
         self, z: Tensor, y: Tensor | None, fisher_type: str, mc_samples: int, generator: torch.Generator | None
     ) -> Iterator[Tensor]:
-        """The seeds of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc").
+        """The cotangents of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc").
 
         Targets are checked whether they are used or not: wrong ones mean wrong data, or another network's.
         `generator` draws for "mc", on its own device.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.preserve import preserve
 from curvlab.capture.tape import batch_size
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.errors import CurvlabError
 from curvlab.optim.closures import Closure, checked_loss, closure_of
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
@@ -78,7 +78,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def failures(self) -> dict[str, int]:
-        """Unit -> how often in a row its newest inverse failed; units without a failure are left out."""
+        """Block name -> how often in a row its newest inverse failed; units without a failure are left out."""
         return {}
 
     def counters(self) -> dict[str, Any]:
@@ -280,7 +280,7 @@ class Optimizer(torch.optim.Optimizer):
         with contextlib.suppress(CurvlabError):  # a model without tensors to count is one example
             self._batch += batch_size(args or kwargs)
 
-    def group_of(self, unit: Unit) -> Mapping[str, Any]:
+    def group_of(self, unit: PreconditionerBlock) -> Mapping[str, Any]:
         """The parameter group of the unit's first parameter."""
         first = next(iter(unit.parameters.values()))
         return next(g for g in self.param_groups for p in g["params"] if self.names[id(p)] == first)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.model_call import ModelCall
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
@@ -138,7 +138,7 @@ class KFAC(Preconditioned):
         else:
             self.quadratics.step(directions, self._gradients)
 
-    def group_of(self, unit: Unit) -> Mapping[str, Any]:
+    def group_of(self, unit: PreconditionerBlock) -> Mapping[str, Any]:
         """The unit's group, with λ as it has been adapted."""
         group = super().group_of(unit)
         if self.quadratics is None or self.quadratics.rule is None:

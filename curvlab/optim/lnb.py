@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
@@ -84,7 +84,7 @@ class LNB(Optimizer):
         check(self.name, {**self.schedule, "momentum": momentum, "decay": decay}, self.bounds)
         super().__init__(model, {"lr": lr, "ridge": ridge, "weight_decay": weight_decay}, groups)
         self.watch = Watch(model, self.name, False, lambda found: {unit.name for unit in _neurons(model, found)})
-        self.units: list[Unit] = []
+        self.units: list[PreconditionerBlock] = []
         self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
         # Half precision has no Cholesky factors.
@@ -208,7 +208,7 @@ class LNB(Optimizer):
         slots = self._slots()
         plan = [(kind, [unit.name for unit in units]) for kind, units in slots]
         if plan != self._plan:
-            alike: dict[Hashable, list[list[Unit]]] = {}
+            alike: dict[Hashable, list[list[PreconditionerBlock]]] = {}
             for kind, units in slots:
                 alike.setdefault(kind, []).append(units)
             self._plan, self._stacks = plan, [stack for members in alike.values() for stack in packed(members)]
@@ -218,10 +218,10 @@ class LNB(Optimizer):
                 stack.look(self._seen)
         return self._stacks
 
-    def _slots(self) -> list[tuple[Hashable, list[Unit]]]:
+    def _slots(self) -> list[tuple[Hashable, list[PreconditionerBlock]]]:
         """Neurons that share a matrix M, and the kind of their equation: those of one kind can be in one stack."""
         ridges = {self.names[id(p)]: group["ridge"] for group in self.param_groups for p in group["params"]}
-        slots: dict[Hashable, tuple[Hashable, list[Unit]]] = {}
+        slots: dict[Hashable, tuple[Hashable, list[PreconditionerBlock]]] = {}
         for unit in self.units:
             shown, old = self._seen.get(unit.name), self.averages.get(unit.name)
             if shown is None and old is None:
@@ -269,5 +269,5 @@ class LNB(Optimizer):
         self._seen, self._plan, self._stacks = {}, [], []
 
 
-def _neurons(model: nn.Module, found: Survey | None) -> list[Unit]:
+def _neurons(model: nn.Module, found: Survey | None) -> list[PreconditionerBlock]:
     return neurons(found, {name: p for name, p in model.named_parameters() if p.requires_grad})

@@ -14,7 +14,7 @@ from curvlab.optim.saved_state import moved
 
 
 def packed(operators: LastGood[Operator]) -> dict[str, dict[str, Any]]:
-    """Unit -> {"value", "step", "failures"}; the value is None where there never was an operator."""
+    """Block name -> {"value", "step", "failures"}; the value is None where there never was an operator."""
     return {
         name: {"value": None if kept.value is None else pack(kept.value), "step": kept.step, "failures": kept.failures}
         for name, kept in operators.blocks.items()

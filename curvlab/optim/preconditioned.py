@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvlab.curvatures.curvature import Batch, Curvature, State, Unit
+from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, State
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.operators.operator import Grouped, Operator
@@ -68,7 +68,7 @@ class Preconditioned(Optimizer):
         self.curvature = curvature
         self.likelihood = None if target is None else likelihood(target)
         self.watch = Watch(model, self.name)
-        self.units: list[Unit] = []
+        self.units: list[PreconditionerBlock] = []
         self.operators: LastGood[Operator] = LastGood()
         self.unmeasured: dict[str, int] = {}
         self.measured = self.refreshed = 0
@@ -89,7 +89,7 @@ class Preconditioned(Optimizer):
 
     @property
     def failures(self) -> dict[str, int]:
-        """Unit name -> how often in a row its newest inverse failed; units without a failure are left out."""
+        """Block name -> how often in a row its newest inverse failed; units without a failure are left out."""
         return {name: kept.failures for name, kept in self.operators.blocks.items() if kept.failures}
 
     # What one batch shows.

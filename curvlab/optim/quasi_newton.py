@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from curvlab.curvatures.curvature import Unit
+from curvlab.curvatures.curvature import PreconditionerBlock
 from curvlab.curvatures.kbfgs import Recipe, Shown, quasi_newton_units, shown
 from curvlab.curvatures.kbfgs_inverses import tallies
 from curvlab.curvatures.layer_inverses import Before, LayerInverses
@@ -56,7 +56,7 @@ class KroneckerQuasiNewton(Optimizer):
         check(self.name, {**defaults, **limited, **self.schedule}, self.bounds)
         super().__init__(model, defaults, settings.get("groups"))
         self.recipe = Recipe(**recipe)
-        self.units: list[Unit] = []
+        self.units: list[PreconditionerBlock] = []
         self.inverses = LayerInverses(self.recipe)
         self.averages = self.inverses.averages
         self.sampler = Sampler(Watch(model, self.name))
@@ -121,7 +121,7 @@ class KroneckerQuasiNewton(Optimizer):
     def _weights(self) -> Named:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
-    def _damping(self, unit: Unit) -> float:
+    def _damping(self, unit: PreconditionerBlock) -> float:
         damping: float = self.group_of(unit)["damping"]
         return damping
 

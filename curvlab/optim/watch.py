@@ -23,7 +23,7 @@ from curvlab.layers.layer import Layer, Unrolled
 from curvlab.optim.closures import Closure, checked_loss
 from curvlab.optim.core import Named
 
-Seed = Callable[[Tensor], Tensor]
+Cotangent = Callable[[Tensor], Tensor]
 """The model's output z to what is pulled back from it: ∂ℓ/∂z at drawn targets."""
 
 
@@ -72,13 +72,13 @@ class Watch:
         self._collecting = self._surveying = False
         self._scale = 1
 
-    def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], seed: Seed | None) -> Seen:
+    def run(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], cotangent: Cotangent | None) -> Seen:
         """Loss, gradients and samples of one batch.
 
         Args:
             closure: runs the model once and returns the mean loss.
             gradients_of: (loss, keep the graph?) -> gradients by parameter name.
-            seed: of the second backward; None takes the output gradients of the loss itself, the data's own targets.
+            cotangent: of the second backward; None takes the output gradients of the loss itself, at the data's targets.
 
         Raises:
             CurvlabError: the closure did not run the model, or ran it twice.
@@ -88,12 +88,13 @@ class Watch:
             loss = checked_loss(self.name, closure())
         tape = self._checked()
         # The closure's loss is a mean over the batch; ℓ_n is one example's.
-        self._collecting, self._scale = self.output_gradients and seed is None, tape.examples if seed is None else 1
-        gradients = gradients_of(loss, seed is not None)
-        if seed is not None:
+        self._collecting = self.output_gradients and cotangent is None
+        self._scale = tape.examples if cotangent is None else 1
+        gradients = gradients_of(loss, cotangent is not None)
+        if cotangent is not None:
             output, self._collecting = output_tensor(tape.output), True
             with torch.no_grad():
-                pulled = seed(output)
+                pulled = cotangent(output)
             tape.pull(output, pulled)
         self._collecting = False
         # Half precision has no Cholesky factors.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
-from curvlab.capture.survey import Block
+from curvlab.capture.survey import LayerBlock
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.shapes import Float
 from curvlab.statistics.running import RunningSum
@@ -20,7 +20,7 @@ class BlockFisher:
     def __init__(self) -> None:
         self.sum = RunningSum()
 
-    def update(self, block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, Block]) -> None:
+    def update(self, block: LayerBlock, samples: Mapping[str, Sample], blocks: Mapping[str, LayerBlock]) -> None:
         """Add one backward pass.
 
         Args:
@@ -35,7 +35,9 @@ class BlockFisher:
         return mirrored(self.sum.mean(examples))
 
 
-def jacobian(block: Block, samples: Mapping[str, Sample], blocks: Mapping[str, Block]) -> Float[Tensor, "n p"]:
+def jacobian(
+    block: LayerBlock, samples: Mapping[str, Sample], blocks: Mapping[str, LayerBlock]
+) -> Float[Tensor, "n p"]:
     """Rows vec(DW_n): the gradient with respect to the block's own parameters, through every use of them in the
     network."""
     sample = samples[block.name]

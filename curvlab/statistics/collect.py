@@ -141,10 +141,10 @@ class Collector:
             )
         plan, likelihood = self.plan, with_class_axis(self.likelihood, output, targets, self._inputs)
         likelihood = with_mask(likelihood, output, targets, self._inputs)
-        seeds = likelihood.seeds(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
-        for seed, last in _marked(seeds):
+        cotangents = likelihood.cotangents(output, targets, plan.fisher_type, plan.mc_samples, self.generator)
+        for cotangent, last in _marked(cotangents):
             self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in self._group.values()}
-            self._tape.pull(output, seed.to(output.dtype), retain_graph=not last)
+            self._tape.pull(output, cotangent.to(output.dtype), retain_graph=not last)
             for group in [g for g, count in self._waiting.items() if count > 0]:
                 self._complete(
                     group
@@ -228,11 +228,11 @@ class Collector:
         self._calls = {}
 
 
-def _marked(seeds: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
-    """Each seed with whether it is the last: only the last pass may free the graph."""
-    current = next(seeds, None)
+def _marked(cotangents: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each cotangent with whether it is the last: only the last pass may free the graph."""
+    current = next(cotangents, None)
     while current is not None:
-        following = next(seeds, None)
+        following = next(cotangents, None)
         yield current, following is None
         current = following
 

@@ -1,4 +1,4 @@
-"""Surroundings of a run: seeded generators and the wanted number of threads, both put back after it."""
+"""`seeded`: seeded generators and the wanted number of threads, both put back after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curvlab.training.settings import TrainingSettings
 
 
 @contextmanager
-def surroundings(settings: TrainingSettings) -> Iterator[None]:
+def seeded(settings: TrainingSettings) -> Iterator[None]:
     """Within it everything drawn follows `settings.seed`, and torch has `settings.threads` threads."""
     device, threads = pick_device(settings.device), torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):

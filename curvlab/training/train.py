@@ -27,7 +27,7 @@ from curvlab.training.memory import state_bytes
 from curvlab.training.result import TrainingResult
 from curvlab.training.run import Run, saved_state
 from curvlab.training.run_folder import RunFolder
-from curvlab.training.seeded import surroundings
+from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings, refusal
 from curvlab.training.summary_gate import summary_shape, verdicts
 from curvlab.training.target import Target, parse_target
@@ -75,7 +75,7 @@ def train(
         place = RunFolder(Path(settings.folder))
         if not start.force:
             place.check_free()
-    with surroundings(settings):
+    with seeded(settings):
         chosen = task(settings)
         used = dict(state["used"]) if state else optimizer_settings(settings, chosen.problem)
         notes = list(_notes(settings, chosen, state))
@@ -110,7 +110,7 @@ def optimizer_settings(settings: TrainingSettings, problem: Problem) -> dict[str
 def plan(values: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a run, nothing of it computed or written (`--dry-run`)."""
     settings = fresh(values)
-    with surroundings(settings):
+    with seeded(settings):
         chosen = task(settings)
         run = Run(settings, optimizer_settings(settings, chosen.problem), chosen, RunFolder(Path(settings.folder)))
         parameters = sum(p.numel() for p in run.model.parameters())

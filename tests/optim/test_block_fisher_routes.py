@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.curvatures.block_fisher import DROPPED, BlockFisherCurvature, batches_kept
-from curvlab.curvatures.curvature import Batch, Unit
+from curvlab.curvatures.curvature import Batch, PreconditionerBlock
 from curvlab.errors import CurvlabError, MemoryBudgetError
 from curvlab.operators.product import product
 from curvlab.optim import BlockFisher
@@ -123,7 +123,7 @@ def test_how_many_batches_stay(decay: float) -> None:
 def test_parts_of_a_batch_that_never_reach_a_block_count_as_zeros() -> None:
     """6 of 8 examples came through here, in two parts: F = 1/8 Σ of them, whatever their shares."""
     first, second = torch.randn(4, 3), torch.randn(2, 3)
-    unit = Unit("block", None, None, {}, (3,))
+    unit = PreconditionerBlock("block", None, None, {}, (3,))
     curvature = BlockFisherCurvature()
     state = curvature.merge({}, curvature.average(unit, {"rows 0": first, "rows 1": second}, Batch(8, 8)), 0.0)
     (operator,) = curvature.operators([unit], [state], [{"damping": 1.0}])

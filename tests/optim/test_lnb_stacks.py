@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.capture.survey import survey
-from curvlab.curvatures.curvature import Unit, layer_units
+from curvlab.curvatures.curvature import PreconditionerBlock, layer_units
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.optim import LNB
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def units(model: nn.Module, *shape: int) -> list[Unit]:
+def units(model: nn.Module, *shape: int) -> list[PreconditionerBlock]:
     return layer_units(survey(model, torch.randn(2, *shape)))
 
 
@@ -25,7 +25,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: torch.randn_like(p) for name, p in model.named_parameters()}
 
 
-def dense(unit: Unit, known: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+def dense(unit: PreconditionerBlock, known: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
     """W̄ in the middle of zeros: outputs on top, features before the last column."""
     _, height, width = shape
     own, biased = unit.assemble(known), len(unit.parameters) > 1
