@@ -78,7 +78,7 @@ class Watch:
         Args:
             closure: runs the model once and returns the mean loss.
             gradients_of: (loss, keep the graph?) -> gradients by parameter name.
-            cotangent: of the second backward; None takes the output gradients of the loss itself, at the data's targets.
+            cotangent: of the second backward; None takes the output gradients of the loss at the targets of the data.
 
         Raises:
             CurvlabError: the closure did not run the model, or ran it twice.
