@@ -43,8 +43,8 @@ class ModelState:
                 module.training = training
         with torch.no_grad():
             for module, name, buffer, values in self.buffers:
-                if getattr(module, name) is not buffer:
-                    setattr(module, name, buffer)
+                if module._buffers[name] is not buffer:  # not by getattr: modules of Keras hide their buffers
+                    module._buffers[name] = buffer
                 buffer.copy_(values)
 
 

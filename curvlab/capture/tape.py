@@ -145,7 +145,7 @@ class Tape:
         self._running, self.output = False, output
 
     def pull(self, output: Tensor, cotangent: Tensor, retain_graph: bool = False) -> None:
-        """One backward pass from `cotangent` at the output; `on_output_gradient` gets each map's gradient as it is known."""
+        """One backward pass from `cotangent` at the output; `on_output_gradient` gets each map's gradient at once."""
         if self.anchor is not None and output.requires_grad:
             torch.autograd.grad(output, self.anchor, cotangent, retain_graph=retain_graph, allow_unused=True)
 

@@ -107,3 +107,19 @@ def test_every_gpu_of_the_model_draws_as_before(
     with pytest.raises((RuntimeError, CurvlabError), match="the model fails"):
         look(Drawing(), torch.randn(5, 4))
     assert {device: int(state) for device, state in drawn.items()} == {"cuda:0": 3, "cuda:1": 5}
+
+
+def test_a_buffer_hidden_behind_an_attribute_of_its_name_is_found() -> None:
+    """As in Keras, where `module.moving_mean` is a variable of Keras whose `value` is the buffer."""
+
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2))
+            self.__dict__["mean"] = "a variable"
+
+    model = Hiding()
+    with preserve(model):
+        model._buffers["mean"].add_(1)
+    assert model.mean == "a variable"
+    assert torch.equal(model._buffers["mean"], torch.zeros(2))
