@@ -18,9 +18,12 @@ _CHECKED = [
     "likelihoods",
     "curvature",
     "analyses",
-    "solvers",
+    "linalg",
     "curvatures",
-    "rules",
+    "optim.adam_step",
+    "optim.levenberg_marquardt",
+    "optim.norm_constraint",
+    "optim.quadratic_model",
 ]
 install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
 

@@ -93,20 +93,6 @@ def exact(lam: Scalar) -> Damping:
     return lambda operator: shift(operator, lam)
 
 
-def relative(lam: Scalar) -> Damping:
-    """F → F + λ·(tr F/d)·I: λ in units of the mean eigenvalue, so that the scale of the loss does not matter.
-
-    For F = 0 the unit is 1. Arguments and errors as in `exact`.
-    """
-    _refuse_negative(lam)
-
-    def damped(operator: Operator) -> Operator:
-        unit = mean_eigenvalue(operator)
-        return shift(operator, lam * unit.where(unit > 0, 1.0))
-
-    return damped
-
-
 def per_factor(eps: Scalar) -> Damping:
     """U_1 ⊗ … ⊗ U_k → (U_1 + εI) ⊗ … ⊗ (U_k + εI) (ren Alg. 15, 16); F + εI for what is no Kronecker product.
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linalg.spectra import Reads
 
-from curvlab.operators.damp import exact, factored, per_factor, relative
+from curvlab.operators.damp import exact, factored, per_factor
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbasis
 from curvlab.operators.matrix import matrix
 from curvlab.operators.mean_eigenvalue import mean_eigenvalue
@@ -56,17 +56,9 @@ def test_exact_adds_lambda_to_the_diagonal(name: str, tensor: bool) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_relative_is_in_units_of_the_mean_eigenvalue(name: str) -> None:
+def test_the_mean_eigenvalue_is_the_trace_over_the_size(name: str) -> None:
     operator = CASES[name]()
-    before = dense(operator)
-    mean = np.trace(before) / len(before)
-    assert mean_eigenvalue(operator).item() == pytest.approx(mean)
-    np.testing.assert_allclose(dense(relative(0.1)(operator)), before + 0.1 * mean * np.eye(len(before)), atol=1e-10)
-
-
-def test_relative_damping_of_zero_is_lambda() -> None:
-    # ren 4.7.2 on (i): variables whose gradient is always zero must not make the method unstable.
-    assert torch.equal(relative(0.1)(Dense(torch.zeros(3, 3))).matrix, 0.1 * torch.eye(3))
+    assert mean_eigenvalue(operator).item() == pytest.approx(np.trace(dense(operator)) / operator.size)
 
 
 def test_the_forms() -> None:
@@ -159,7 +151,7 @@ def test_per_factor(name: str) -> None:
         np.testing.assert_allclose(dense(found), dense(exact(0.1)(operator)))
 
 
-@pytest.mark.parametrize("damping", [exact, relative, factored, per_factor])
+@pytest.mark.parametrize("damping", [exact, factored, per_factor])
 @pytest.mark.parametrize("lam", [-0.1, float("nan"), float("inf")])
 def test_senseless_damping_is_refused(damping: object, lam: float) -> None:
     with pytest.raises(ValueError, match="zero or a positive"):
@@ -178,7 +170,7 @@ def test_unknown_types_are_named() -> None:
     class Unknown(Operator):
         size = 1
 
-    for damping in (exact(0.1), relative(0.1), factored(0.1), per_factor(0.1)):
+    for damping in (exact(0.1), factored(0.1), per_factor(0.1)):
         with pytest.raises(TypeError, match="Unknown"):
             damping(Unknown())
 
@@ -189,6 +181,6 @@ def test_nothing_is_read_from_the_device(name: str) -> None:
     product_like = isinstance(operator, GroupedKronecker)
     lam = torch.tensor(0.1).double()
     with Reads() as reads:
-        for damping in [factored(lam), per_factor(lam)] + ([] if product_like else [exact(lam), relative(lam)]):
+        for damping in [factored(lam), per_factor(lam)] + ([] if product_like else [exact(lam)]):
             damping(operator)
     assert reads.count == 0
