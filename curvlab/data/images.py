@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from curvlab.data.dataset import Dataset
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
+"""All that Pillow may take a file for, whatever its name; PPM stands for PBM and PGM, too. Without a list Pillow starts
+Ghostscript, which runs programs, on an EPS called 0.png."""
 MAX_PIXELS = 2**26
 """Pixels of one image; a larger one is refused before it is decoded."""
 GREY = {"1", "L", "LA"}
@@ -119,6 +122,9 @@ def _opened(path: Path) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            return PIL.Image.open(path)
+            return PIL.Image.open(path, formats=FORMATS)
+    except PIL.UnidentifiedImageError as error:
+        why = "it is none of PNG, JPEG, BMP, WebP, PBM, PGM and PPM"
+        raise DataError(f"'{path}' is not an image that can be read", why, "convert it, or leave it out") from error
     except (OSError, ValueError, *bombs) as error:
         raise DataError(f"'{path}' is not an image that can be read", str(error)) from error

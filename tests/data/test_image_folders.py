@@ -108,3 +108,37 @@ def test_the_budget_counts_all_images(tmp_path):
         picture(tmp_path / f"{place}.png", (10, 10))
     with pytest.raises(MemoryBudgetError, match="300 bytes"):
         load(tmp_path, max_memory=299)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 4 5
+%%EndComments
+(executed) (w) file closefile
+showpage
+%%EOF
+"""
+
+
+def test_only_plain_pictures_are_opened_whatever_they_are_called(tmp_path, monkeypatch):
+    """Pillow hands an EPS to Ghostscript, a program with a language of its own, when its pixels are asked for."""
+    started = []
+    monkeypatch.setattr("subprocess.check_call", lambda *command, **_: started.append(command))
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    (tmp_path / "0.png").write_bytes(EPS)
+    with pytest.raises(DataError, match=r"0\.png' is not an image that can be read.*PNG, JPEG, BMP, WebP"):
+        load(tmp_path)
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "ICO", "TGA", "PDF", "PCX", "SGI"])
+def test_formats_that_are_not_on_the_list_are_refused(tmp_path, kind):
+    Image.new("RGB", (4, 5)).save(tmp_path / "a.png", format=kind)
+    with pytest.raises(DataError, match=r"a\.png' is not an image that can be read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "webp", "pgm", "ppm"])
+def test_every_format_on_the_list_is_read(tmp_path, suffix):
+    picture(tmp_path / f"a.{suffix}", (4, 5) if suffix == "pgm" else (4, 5, 3))
+    assert load(tmp_path).x.shape[2:] == (4, 5)
