@@ -31,7 +31,7 @@ curvlab train --optimizer tnt --problem wine-mlp --set lr=0.01 --target 'test.ac
 
 curvlab train --optimizer shampoo --architecture mynet:build --data photos.npz --epochs 30 --out runs/mine
 
-curvlab train --resume --out runs/mine --epochs 60
+curvlab train --resume --out runs/mine --trust --epochs 60
 
 A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy, seconds.train, step, and so on;
 --fail-if what summary.json holds, such as best.test.loss or memory.peak.
@@ -141,6 +141,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", rich_help_panel=OUTPUT, help="Go on with the run in that folder, bit for bit.")
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            rich_help_panel=TASK,
+            help="Import the code, and read the path, that the saved run or the --config file names.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace the run in that folder.")
     ] = False,
@@ -186,23 +194,23 @@ def train(
     check_target(json, "--json")
     from curvlab.training.configuration import configured
 
-    values = configured(options, set_ or (), config)
+    values = configured(options, set_ or (), config, trust=trust)
     if dry_run:
         if resume:
             raise CommandError("--dry-run looks at a run that begins", "--resume has begun already")
         _plan(values, json)
         return
-    result = _trained(values, resume, force)
+    result = _trained(values, resume, force, trust)
     _report(result, json, plots)
     raise typer.Exit(_code(result))
 
 
-def _trained(values: dict[str, Any], resume: bool, force: bool) -> TrainingResult:
+def _trained(values: dict[str, Any], resume: bool, force: bool, trust: bool) -> TrainingResult:
     with progress() as report:
         from curvlab.training.train import Start, train
 
         command = ("curvlab", *sys.argv[1:])
-        return train(values, Start(resume, force, command), report, lambda sentence: say(f"note: {sentence}"))
+        return train(values, Start(resume, force, command, trust), report, lambda sentence: say(f"note: {sentence}"))
 
 
 def _plan(values: dict[str, Any], json: str | None) -> None:

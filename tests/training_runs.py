@@ -16,12 +16,14 @@ CLOCKS = ("seconds", "memory", "device_memory")
 """What two runs alike need not agree in."""
 
 
-def trained(out: Path, *, resume: bool = False, force: bool = False, **values: Any) -> TrainingResult:
+def trained(
+    out: Path, *, resume: bool = False, force: bool = False, trust: bool = False, **values: Any
+) -> TrainingResult:
     """A run on the wines, 5 steps an epoch, unless `values` say otherwise."""
     given = {"out": str(out), **values}
     if not resume and "architecture" not in given:
         given.setdefault("problem", "wine-mlp")
-    return train(given, Start(resume, force), note=lambda _: None)
+    return train(given, Start(resume, force, trust=trust), note=lambda _: None)
 
 
 def entries(out: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,8 +25,10 @@ def whole_file(path: Path, what: str = "") -> Iterator[Path]:
     Raises:
         CheckpointError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # A name that nobody can guess, and that must be new: a link left under it would be followed by whoever writes.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield beside
         with beside.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())

@@ -77,6 +77,11 @@ def load(
     return _reader(path)(path, max_memory).take(samples, seed)
 
 
+def is_name(spec: str) -> bool:
+    """Whether `load(spec)` opens no path of the user's: a name of `curvlab.data.names()`, alone or with a shape."""
+    return _split(spec)[0] in names()
+
+
 def _split(spec: str) -> tuple[str, Shape | None]:
     """`NAME:3x32x32` as name and shape; a path that exists as written is never split."""
     match = re.fullmatch(r"(.+):(\d{1,9}(?:x\d{1,9})*)", spec)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curvlab.data.load import is_name
 from curvlab.reports.escape import escape
 from curvlab.reports.numbers import ABSENT, count, short, size
 from curvlab.reports.tables import GAP
@@ -134,7 +135,11 @@ def analyze_command(result: TrainingResult) -> str:
 
 def resume_command(result: TrainingResult) -> str:
     """The command that goes on with the run."""
-    return f"curvlab train --resume --out {shlex.quote(str(result.folder))}"
+    command = f"curvlab train --resume --out {shlex.quote(str(result.folder))}"
+    if result.settings["architecture"] is not None:
+        return f"{command} --trust"  # the saved run names code: the user has to ask for it again
+    data = result.settings["data"]
+    return command if data is None or is_name(data) else f"{command} --data {shlex.quote(str(data))}"
 
 
 def retry_advice(result: TrainingResult) -> str:

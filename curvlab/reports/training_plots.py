@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CurvlabError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def plot_training(result: TrainingResult, folder: Path) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            figure.savefig(path, dpi=150)
+            with whole_file(path) as beside:
+                figure.savefig(beside, dpi=150, format=path.suffix[1:])
     except OSError as error:
         raise CurvlabError(f"'{folder}' cannot be written to", str(error.strerror), "choose another --plots") from error
     return paths

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CommandError
 from curvlab.training.assignment import assignment
 from curvlab.training.schedule import parse_schedule
@@ -22,7 +23,9 @@ FREE = frozenset(
 """What may be another when a run goes on: how long, where, and what is written; not what is computed."""
 
 
-def configured(options: Mapping[str, Any], assignments: Iterable[str], config: Path | None) -> Values:
+def configured(
+    options: Mapping[str, Any], assignments: Iterable[str], config: Path | None, *, trust: bool = False
+) -> Values:
     """What was given, by name: the file's values under those of the command line, each checked.
 
     Args:
@@ -30,6 +33,7 @@ def configured(options: Mapping[str, Any], assignments: Iterable[str], config: P
         assignments: the texts after `--set`.
         config: a TOML file whose keys are names of `TrainingSettings`; the optimizer's settings are its table `[set]`,
             or the table `[optimizer]` beside `name`.
+        trust: whether the file may name code that is imported (`architecture`).
 
     Raises:
         CommandError: with everything that is wrong, the file's keys and types included.
@@ -51,6 +55,9 @@ def configured(options: Mapping[str, Any], assignments: Iterable[str], config: P
             values.pop(other, None)
     if "architecture" in given and "problem" not in given:
         values.pop("problem", None)
+    if "architecture" in values and "architecture" not in given and not trust:
+        why = "importing it runs it: add --trust if you know where the file comes from, or give --architecture"
+        found.append(f"--config '{config}' names code, {quoted(values.pop('architecture'))}, and {why}")
     values |= given
     if table:
         values["settings"] = table

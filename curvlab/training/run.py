@@ -198,6 +198,7 @@ class Run:
     def save(self) -> None:
         """State and model, each complete or not at all."""
         with self.clocks.measure("saving"):
+            self.folder.check()
             self.write_model()
             write_state(self.folder.state, self._state())
         self.saved = self.step
@@ -210,6 +211,7 @@ class Run:
         """The network of this epoch, kept."""
         with self.clocks.measure("saving"):
             path = self.folder.snapshot(self.epoch)
+            self.folder.check()
             path.parent.mkdir(exist_ok=True)
             write_model(path, self.model, self.task, self.optimizer)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from curvlab.document.json import plain
 from curvlab.errors import CommandError, CurvlabError
+from curvlab.training.plain_files import opened, plain_file, plain_folder
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,14 @@ class RunFolder:
         """Averaged statistics, when asked for."""
         return self.path / "factors.safetensors"
 
+    @property
+    def snapshots(self) -> Path:
+        """The folder of networks after epochs, when asked for."""
+        return self.path / "snapshots"
+
     def snapshot(self, epoch: int) -> Path:
         """The network after an epoch, when asked for."""
-        return self.path / "snapshots" / f"epoch-{epoch:04d}.safetensors"
+        return self.snapshots / f"epoch-{epoch:04d}.safetensors"
 
     def check_free(self) -> None:
         """Raise CommandError when there is a run in the folder."""
@@ -59,10 +65,11 @@ class RunFolder:
         """Make the folder, empty of any earlier run; only files that a run writes are ever removed.
 
         Raises:
-            CurvlabError: it cannot be made or written to.
+            CurvlabError: it cannot be made or written to, or it leads somewhere else.
         """
+        self._check_folders()
         try:
-            for file in (*self._files(), *(self.path / "snapshots").glob("epoch-*.safetensors")):
+            for file in (*self._files(), *self.snapshots.glob("epoch-*.safetensors")):
                 file.unlink()
             self.state.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,23 +84,39 @@ class RunFolder:
                 folder.rmdir()
 
     def _files(self) -> list[Path]:
-        files = (self.model, self.state, self.metrics, self.summary, self.factors)
-        return [file for file in files if file.exists()]
+        return [file for file in self._places() if os.path.lexists(file)]
+
+    def _places(self) -> tuple[Path, ...]:
+        return self.model, self.state, self.metrics, self.summary, self.factors
+
+    def check(self) -> None:
+        """Do nothing when all that a run reads and writes here is plain.
+
+        Raises:
+            CheckpointError: a folder or a file is a link, a file has a second name, or something else is in its place.
+        """
+        self._check_folders()
+        for file in self._places():
+            plain_file(file)
+
+    def _check_folders(self) -> None:
+        for folder in (self.path, self.state.parent, self.snapshots):
+            plain_folder(folder)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
         line = json.dumps(plain(entry), allow_nan=False) + "\n"
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(line)
+            with opened(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+                file.write(line.encode())
         except OSError as error:
             raise CurvlabError(f"'{self.metrics}' cannot be written", str(error.strerror)) from error
 
     def logged(self) -> int:
         """Bytes of metrics.jsonl, all of which are on disk when this returns."""
-        if not self.metrics.exists():
+        if not plain_file(self.metrics):
             return 0
-        with self.metrics.open("rb") as file:
+        with opened(self.metrics, os.O_RDWR) as file:
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
 
@@ -103,9 +126,10 @@ class RunFolder:
         Raises:
             CurvlabError: the log is shorter than that.
         """
-        there = self.metrics.stat().st_size if self.metrics.exists() else 0
+        there = self.metrics.stat().st_size if plain_file(self.metrics) else 0
         if there < size:
             found = f"'{self.metrics}' has {there} bytes, and had {size} when the state was saved"
             raise CurvlabError(found, "lines are missing", "restore it, or start again with --force")
         if there:
-            os.truncate(self.metrics, size)
+            with opened(self.metrics, os.O_RDWR) as file:
+                file.truncate(size)

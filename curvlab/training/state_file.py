@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from curvlab.checkpoints.quoting import quoted, reason
 from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CheckpointError
+from curvlab.training.plain_files import opened, plain_file
 
 _MAGIC = b"curvlab training state 1\n"
 _DIGEST = 32
@@ -39,10 +41,11 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: there is none, it is damaged, or it is something else.
     """
     again = "start again with --force"
-    if not path.is_file():
+    if not plain_file(path):
         raise CheckpointError(f"there is no run to continue: {quoted(path)} does not exist", "", "leave --resume out")
     try:
-        data = path.read_bytes()
+        with opened(path, os.O_RDONLY) as file:
+            data = file.read()
     except OSError as error:
         raise CheckpointError(f"the state {quoted(path)} cannot be read", reason(error)) from error
     if not data.startswith(_MAGIC):

@@ -13,7 +13,7 @@ import torch
 
 from curvlab.analyses.environment import environment
 from curvlab.checkpoints.digest import sha256
-from curvlab.document.files import write
+from curvlab.checkpoints.whole_file import whole_file
 from curvlab.document.json import dumps
 from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue
@@ -32,15 +32,20 @@ from curvlab.training.settings import TrainingSettings, refusal
 from curvlab.training.summary_gate import summary_shape, verdicts
 from curvlab.training.target import Target, parse_target
 from curvlab.training.task import Task, data_bytes, task
+from curvlab.training.trust import check_trusted
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a run begins: anew, over the remains of another (`force`), or where another stopped (`resume`)."""
+    """How a run begins: anew, over the remains of another (`force`), or where another stopped (`resume`).
+
+    `trust` lets the saved run name code that is imported, and paths that are read.
+    """
 
     resume: bool = False
     force: bool = False
     command: tuple[str, ...] = ()
+    trust: bool = False
 
 
 def train(
@@ -67,7 +72,10 @@ def train(
     state = None
     if start.resume:
         place = RunFolder(folder(values))
+        place.check()
         state = saved_state(place)
+        if not start.trust:
+            check_trusted(values, state["settings"], place)
         settings = continued(values, state["settings"], state["used"])
         settings = replace(settings, out=str(place.path))
     else:
@@ -165,11 +173,13 @@ def _finished(
 ) -> TrainingResult:
     """Everything that is left to write, and the result."""
     with run.clocks.measure("saving"):
+        run.folder.check()
         if run.settings.save_factors and run.optimizer.averages:
             save_factors(run.folder.factors, run.optimizer, run.used)
     result = _result(run, outcome, target, notes, start)
     result = replace(result, gates=verdicts(run.settings.fail_if, result.to_dict()))
-    write(dumps(result.to_dict()), run.folder.summary)
+    with whole_file(run.folder.summary) as beside:
+        beside.write_text(dumps(result.to_dict()), encoding="utf-8")
     return result
 
 

@@ -49,7 +49,7 @@ def test_a_network_that_draws_and_counts_goes_on_exactly(tmp_path, noisy, monkey
         stop_at(patch, stop)
         first = trained(tmp_path / "two", **values)
     assert (first.status, first.steps) == ("interrupted", stop + 1)
-    result = trained(tmp_path / "two", resume=True)
+    result = trained(tmp_path / "two", resume=True, trust=True)
     assert (result.status, result.steps) == ("finished", 18)
     assert left_behind(tmp_path / "two") == left_behind(tmp_path / "one")
 
@@ -174,7 +174,7 @@ def test_a_network_that_was_changed_meanwhile_is_refused(tmp_path, noisy):
     state["model"].pop("0.weight")
     write_state(path, state)
     with pytest.raises(CheckpointError, match="its weights have other names"):
-        trained(tmp_path / "r", resume=True)
+        trained(tmp_path / "r", resume=True, trust=True)
 
 
 def test_lines_and_half_lines_after_the_saved_step_are_forgotten(tmp_path):

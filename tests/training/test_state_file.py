@@ -59,9 +59,10 @@ def test_code_in_a_state_is_not_run(tmp_path, capsys):
 
 
 def test_no_state_and_a_folder_in_its_place(tmp_path):
-    for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(CheckpointError, match="no run to continue"):
-            read_state(path)
+    with pytest.raises(CheckpointError, match="no run to continue"):
+        read_state(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read_state(tmp_path)
 
 
 def test_what_cannot_be_written_leaves_the_older_state(tmp_path, monkeypatch):
