@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-from curvlab.errors import MemoryBudgetError
+from curvlab.errors import DataError, MemoryBudgetError
+
+MAX_EXPANSION = 100
+"""Bytes of an array to a compressed byte in the file, where the array is larger than `FREE_EXPANSION_BYTES`."""
+FREE_EXPANSION_BYTES = 2**26
 
 
 def within(needed: int, limit: int | None, what: str) -> None:
@@ -26,3 +30,17 @@ def physical_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return 2**40
+
+
+def check_expansion(needed: int, stored: int, what: str) -> None:
+    """Do nothing when `stored` compressed bytes may be unpacked to `needed` ones.
+
+    Raises:
+        DataError: they are more than measured data comes to, as in a compression bomb.
+    """
+    if needed > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * stored):
+        raise DataError(
+            f"{what} would be unpacked from {stored:,} to {needed:,} bytes",
+            f"more than {MAX_EXPANSION} bytes from one are refused, as a compression bomb has",
+            "store it uncompressed (numpy.savez) if it is none",
+        )

@@ -6,11 +6,14 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from curvlab.data.budget import within
-from curvlab.data.pairs import dataset
+from curvlab.data.budget import check_expansion
+from curvlab.data.stored_arrays import Draw, StoredArray, gathered
+from curvlab.data.streamed import kept_rows
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_idx(path: Path, max_memory: int | None) -> Dataset:
+def read_idx(path: Path, draw: Draw, max_memory: int | None) -> Dataset:
     """Inputs from an IDX file or a folder of them, targets from the file that belongs to it.
 
     In a folder the training images are taken, else the only images there; the targets are in the file whose name
@@ -29,11 +32,9 @@ def read_idx(path: Path, max_memory: int | None) -> Dataset:
     """
     inputs = _images_in(path) if path.is_dir() else path
     targets = _labels_of(inputs)
-    x = _read(inputs, max_memory)
-    y = None if targets is None else _read(targets, max_memory)
-    if x.ndim == 3:
-        x = x[:, None]
-    return dataset(x, y, inputs.name.split("-")[0], f"'{inputs}'")
+    files = {"x": inputs} if targets is None else {"x": inputs, "y": targets}
+    stored = {key: _stored(file, as_images=key == "x") for key, file in files.items()}
+    return gathered(stored, inputs.name.split("-")[0], f"'{inputs}'", draw, max_memory)
 
 
 def is_idx_folder(path: Path) -> bool:
@@ -72,29 +73,48 @@ def _labels_of(images: Path) -> Path | None:
     return None
 
 
-def _read(path: Path, max_memory: int | None) -> Tensor:
-    """The array in one IDX file, gzipped or not; its declared size is checked before anything is allocated."""
+def _stored(path: Path, *, as_images: bool) -> StoredArray:
+    """The array in one IDX file, gzipped or not, of which the header has been read."""
     import numpy as np
-    import torch
 
+    with _opened(path) as file:
+        code, shape = _header(file, path)
+        begin = file.tell()
+    dtype = np.dtype(code)
+    size, there = math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if isinstance(file, gzip.GzipFile):
+        check_expansion(size, there, f"'{path}'")
+    elif there - begin != size:
+        raise _damaged(path, size)
+    shown = (shape[0], 1, *shape[1:]) if as_images and len(shape) == 3 else shape
+
+    def read(rows: Tensor | None) -> Tensor:
+        import torch
+
+        with _opened(path) as again:
+            again.read(begin)
+            array = kept_rows(again, shape, dtype, rows)
+            if array is None or again.read(1):
+                raise _damaged(path, size)
+        made = torch.from_numpy(array.astype(dtype.newbyteorder("="), copy=False))
+        return made.reshape(len(made), *shown[1:])
+
+    return StoredArray(shown, dtype.kind == "f", dtype.itemsize, read)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if zipped else path.open("rb") as file:
-            dtype, shape = _header(file, path)
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            if not zipped and path.stat().st_size - file.tell() != size:
-                raise DataError(
-                    f"'{path}' declares {size:,} bytes of numbers", "it holds another number: it is damaged"
-                )
-            within(size, max_memory, f"'{path}'")
-            content = _exactly(file, size)
+            yield file
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"'{path}' is not an IDX file that can be read", str(error)) from error
-    if content is None:
-        raise DataError(f"'{path}' declares {size:,} bytes of numbers", "it holds another number: it is damaged")
-    array = np.frombuffer(content, dtype=dtype).reshape(shape)
-    return torch.from_numpy(array.astype(np.dtype(dtype).newbyteorder("=")))
+
+
+def _damaged(path: Path, size: int) -> DataError:
+    return DataError(f"'{path}' declares {size:,} bytes of numbers", "it holds another number: it is damaged")
 
 
 def _header(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[str, tuple[int, ...]]:
@@ -102,15 +122,3 @@ def _header(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[str, tuple[int
     if zeros != 0 or code not in TYPES or axes == 0:
         raise DataError(f"'{path}' does not begin as IDX files do", "it is something else, or damaged")
     return TYPES[code], struct.unpack(f">{axes}I", file.read(4 * axes))
-
-
-def _exactly(file: IO[bytes] | gzip.GzipFile, size: int) -> bytes | None:
-    """`size` bytes when exactly those are left (read in pieces: a false size allocates nothing); else None."""
-    pieces, left = [], size
-    while left:
-        piece = file.read(min(left, 2**24))
-        if not piece:
-            return None
-        pieces.append(piece)
-        left -= len(piece)
-    return None if file.read(1) else b"".join(pieces)

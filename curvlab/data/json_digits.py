@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curvlab.bounded_text import read_bounded
 from curvlab.data.budget import within
 from curvlab.data.pairs import dataset
 from curvlab.errors import DataError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from curvlab.data.dataset import Dataset
 
 SIDE = 28
+MAX_BYTES = 2**25
+"""Of one file; those of the package have four million."""
 _BYTES_PER_CHARACTER = 16
 """A JSON list of numbers takes at most this much memory per character of text while it is parsed."""
 
@@ -42,9 +45,13 @@ def _digit(path: Path, max_memory: int | None) -> Tensor:
 
     within(_BYTES_PER_CHARACTER * path.stat().st_size, max_memory, f"'{path}'")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = read_bounded(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{path}' does not hold digits", str(error)) from error
+    try:
+        content = json.loads(text.decode("utf-8"))
         values = torch.tensor(content["data"], dtype=torch.float64)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError, RuntimeError) as error:
         raise DataError(f"'{path}' does not hold digits", 'an object {"data": [numbers]} was expected') from error
     if values.ndim != 1 or len(values) == 0 or len(values) % SIDE**2:
         raise DataError(f"'{path}' holds {values.numel()} numbers", f"digits have {SIDE}·{SIDE} pixels: it is damaged")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvlab.data.arrays import read_npy, read_npz, read_safetensors, read_torch
 from curvlab.data.budget import within
 from curvlab.data.curves import read_curves
 from curvlab.data.dataset import Dataset
@@ -18,13 +17,16 @@ from curvlab.data.idx import TYPES, is_idx_folder, read_idx
 from curvlab.data.images import read_images
 from curvlab.data.json_digits import json_digits_folder, read_json_digits
 from curvlab.data.linear_map import read_linear_map
+from curvlab.data.numpy_arrays import read_npy, read_npz
 from curvlab.data.registry import entry, names
 from curvlab.data.resized import resized
+from curvlab.data.stored_arrays import Draw
+from curvlab.data.tensor_files import read_safetensors, read_torch
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
     Shape = tuple[int, ...]
-    Reader = Callable[[Path, int | None], Dataset]
+    Reader = Callable[[Path, Draw, int | None], Dataset]
 
 GAUSSIAN_SAMPLES = 1024
 """How many random examples there are when nobody says."""
@@ -71,10 +73,10 @@ def load(
     if path.is_dir():
         found = _folder(path, shape, samples, seed, max_memory)
         # Image folders have been resized as they were read; digits only where the size stands in `spec`.
-        return resized(found, (asked[-2], asked[-1])) if asked is not None and len(asked) >= 2 else found
+        return resized(found, (asked[-2], asked[-1]), max_memory) if asked is not None and len(asked) >= 2 else found
     if not path.is_file():
         raise _missing(name, path)
-    return _reader(path)(path, max_memory).take(samples, seed)
+    return _reader(path)(path, Draw(samples, seed), max_memory)
 
 
 def is_name(spec: str) -> bool:
@@ -108,7 +110,7 @@ def _folder(path: Path, shape: Shape | None, samples: int | None, seed: int, max
     if digits is not None:
         return read_json_digits(digits, max_memory).shuffled(seed).take(samples, seed)
     if is_idx_folder(path):
-        return read_idx(path, max_memory).take(samples, seed)
+        return read_idx(path, Draw(samples, seed), max_memory)
     size = (shape[-2], shape[-1]) if shape is not None and len(shape) >= 2 else None
     return read_images(path, size, samples, seed, max_memory)
 

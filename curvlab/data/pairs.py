@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from curvlab.data.dataset import Dataset, task_of
 from curvlab.errors import DataError
@@ -24,21 +24,48 @@ INPUT_NAMES = (
     "train_images",
     "x_test",
 )
+KEYWORDS = ("attention_mask", "token_type_ids", "position_ids", "decoder_input_ids", "decoder_attention_mask")
+"""Names of further inputs beside input_ids."""
 TARGET_NAMES = ("y", "target", "targets", "labels", "label", "y_train", "train_labels", "y_test")
 
 
-def paired(arrays: Mapping[str, Tensor], name: str, source: str) -> Dataset:
-    """The dataset in a file's numeric arrays.
+class Described(Protocol):
+    """What is known of an array before its numbers are read; a tensor is one."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    def is_floating_point(self) -> bool:
+        """Whether its numbers are real."""
+
+
+class Roles(NamedTuple):
+    """Names of a file's arrays: inputs, targets, further inputs by keyword (of tokenised text), and the rest."""
+
+    x: str
+    y: str | None
+    beside: tuple[str, ...]
+    unused: tuple[str, ...]
+    tokens: bool
+
+
+def roles(arrays: Mapping[str, Described], source: str) -> Roles:
+    """What each of a file's numeric arrays is for.
 
     Inputs and targets are found by name (`INPUT_NAMES`, `TARGET_NAMES`, in that order, upper or lower case). Without
     such a name, one array is the inputs, and of two arrays the first is the inputs and the second the targets. With
     input_ids among them the file is tokenised text (`tokens.Tokens`).
+
+    Raises:
+        DataError: none of them is the inputs.
     """
     ids = arrays.get("input_ids")
     if ids is not None and ("attention_mask" in arrays or (ids.ndim == 2 and not ids.is_floating_point())):
-        from curvlab.data.tokens import tokenised
-
-        return tokenised(arrays, name, source)
+        beside = tuple(key for key in KEYWORDS if key in arrays)
+        target = next((key for key in TARGET_NAMES if key in arrays), None)
+        used = {"input_ids", target, *beside}
+        return Roles("input_ids", target, beside, tuple(key for key in arrays if key not in used), True)
     lowered = {key.lower(): key for key in arrays}
     x_key = next((lowered[key] for key in INPUT_NAMES if key in lowered), None)
     y_key = next((lowered[key] for key in TARGET_NAMES if key in lowered), None)
@@ -51,8 +78,30 @@ def paired(arrays: Mapping[str, Tensor], name: str, source: str) -> Dataset:
         raise DataError(
             f"{source} holds {found}", "none of them is named as inputs", "name them x (inputs) and y (targets)"
         )
-    notes = (f"arrays not used: {', '.join(rest[:8])}",) if rest else ()
-    return dataset(arrays[x_key], None if y_key is None else arrays[y_key], name, source, notes)
+    return Roles(x_key, y_key, (), tuple(rest), False)
+
+
+def paired(arrays: Mapping[str, Tensor], chosen: Roles, name: str, source: str) -> Dataset:
+    """The dataset that arrays make in these roles; the unused ones need not be there."""
+    notes = (f"arrays not used: {', '.join(chosen.unused[:8])}",) if chosen.unused else ()
+    y = None if chosen.y is None else arrays[chosen.y]
+    if chosen.tokens:
+        from curvlab.data.tokens import tokenised
+
+        return tokenised(arrays[chosen.x], y, {key: arrays[key] for key in chosen.beside}, name, source, notes)
+    return dataset(arrays[chosen.x], y, name, source, notes)
+
+
+def check_shapes(x: tuple[int, ...], y: tuple[int, ...] | None, source: str) -> None:
+    """Do nothing when inputs and targets of these shapes are examples that pair up.
+
+    Raises:
+        DataError: there is no example, or x and y differ in length.
+    """
+    if not x or 0 in x:
+        raise DataError(f"{source} has inputs of shape {x}", "there is no example in it")
+    if y is not None and y[:1] != x[:1]:
+        raise DataError(f"{source} has {x[0]} inputs and targets of shape {y}", "they do not pair up")
 
 
 def dataset(x: Tensor, y: Tensor | None, name: str, source: str, notes: tuple[str, ...] = ()) -> Dataset:
@@ -63,16 +112,10 @@ def dataset(x: Tensor, y: Tensor | None, name: str, source: str, notes: tuple[st
     """
     import torch
 
-    if x.ndim == 0 or x.shape[0] == 0 or x.numel() == 0:
-        raise DataError(f"{source} has inputs of shape {tuple(x.shape)}", "there is no example in it")
-    if y is not None:
-        if y.ndim == 0 or y.shape[0] != x.shape[0]:
-            raise DataError(
-                f"{source} has {x.shape[0]} inputs and targets of shape {tuple(y.shape)}", "they do not pair up"
-            )
-        if not y.is_floating_point():
-            y = y.to(torch.int64)
-            y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    check_shapes(tuple(x.shape), None if y is None else tuple(y.shape), source)
+    if y is not None and not y.is_floating_point():
+        y = y.to(torch.int64)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     for what, values in (("inputs", x), ("targets", y)):
         if values is None or not values.is_floating_point():
             continue

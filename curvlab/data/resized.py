@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from curvlab.data.budget import within
 from curvlab.data.dataset import Dataset
 from curvlab.errors import DataError
 
 
-def resized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+def resized(dataset: Dataset, size: tuple[int, int], max_memory: int | None = None) -> Dataset:
     """x `(n, c, h, w)` of whole numbers 0 to 255, or of real ones, as `(n, c, *size)` of the same type.
 
     Raises:
         DataError: the examples are no pictures.
+        MemoryBudgetError: at that size they do not fit into `max_memory`.
     """
     import torch
 
@@ -23,6 +25,7 @@ def resized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     pictures = x[:, None] if x.ndim == 3 else x
     if tuple(pictures.shape[-2:]) == size:
         return dataset
+    within(x.shape[0] * pictures.shape[1] * size[0] * size[1] * x.element_size(), max_memory, dataset.source)
     made = torch.nn.functional.interpolate(pictures.float(), size=size, mode="bilinear", antialias=True)
     made = made.round().clamp(0, 255).to(x.dtype) if not x.is_floating_point() else made.to(x.dtype)
     note = f"pictures resized from {x.shape[-2]}x{x.shape[-1]} to {size[0]}x{size[1]}, bilinearly with antialiasing"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from curvlab.data.dataset import Dataset
-from curvlab.data.pairs import TARGET_NAMES, dataset
+from curvlab.data.pairs import dataset
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """A label that says: no loss here. The number of torch's `cross_entropy` and of the Hugging Face libraries."""
-KEYWORDS = ("attention_mask", "token_type_ids", "position_ids", "decoder_input_ids", "decoder_attention_mask")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -35,16 +34,14 @@ class Tokens(Dataset):
         return replace(self, x=made.x, y=made.y, notes=made.notes, beside={k: v[rows] for k, v in self.beside.items()})
 
 
-def tokenised(arrays: Mapping[str, Tensor], name: str, source: str) -> Tokens:
-    """The dataset in a file's arrays, one of which is called input_ids.
+def tokenised(
+    ids: Tensor, y: Tensor | None, beside: Mapping[str, Tensor], name: str, source: str, notes: tuple[str, ...]
+) -> Tokens:
+    """The dataset of input_ids (n, t), labels, and further inputs by keyword.
 
     Raises:
         DataError: ids or masks that are no whole numbers, shapes that do not go together, an example without a token.
     """
-    ids = arrays["input_ids"]
-    beside = {key: arrays[key] for key in KEYWORDS if key in arrays}
-    target = next((key for key in TARGET_NAMES if key in arrays), None)
-    unused = [key for key in arrays if key != "input_ids" and key not in beside and key != target]
     for key, values in {"input_ids": ids, **beside}.items():
         if values.is_floating_point() or values.ndim != 2 or values.shape[0] != ids.shape[0]:
             found = f"{source} has {key} of shape {tuple(values.shape)} and type {values.dtype}"
@@ -56,8 +53,7 @@ def tokenised(arrays: Mapping[str, Tensor], name: str, source: str) -> Tokens:
         )
     if mask is not None and bool((mask.sum(1) == 0).any()):
         raise DataError(f"{source} has an example of padding alone", "no statistic of it exists", "leave it out")
-    plain = dataset(ids, None if target is None else arrays[target], name, source)
-    notes = (f"arrays not used: {', '.join(unused[:8])}",) if unused else ()
+    plain = dataset(ids, y, name, source)
     beside = {key: values.long() for key, values in beside.items()}
     return Tokens(name, plain.x.long(), plain.y, source, task=plain.task, notes=notes, beside=beside)
 
