@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curvlab.checkpoints.fop_matrices import FopMatrices, without_fop_matrices
+from curvlab.checkpoints.paths import regular_file, stays_inside
 from curvlab.checkpoints.safetensors_file import read_safetensors
 
 MOST = 12
@@ -28,7 +29,7 @@ def fop_snapshots(model: Path) -> tuple[Snapshot, ...]:
     `model` is the trained network, or one of the snapshots itself.
 
     Raises:
-        CheckpointError: a snapshot cannot be read.
+        CheckpointError: a snapshot cannot be read, or is a link.
     """
     beside = model.parent / "snapshots"
     folder = model.parent if model.parent.name == "snapshots" and not beside.is_dir() else beside
@@ -36,5 +37,6 @@ def fop_snapshots(model: Path) -> tuple[Snapshot, ...]:
     kept = sorted((int(name[1]), path) for name, path in matched if name is not None)
     if len(kept) > MOST:
         kept = [kept[round(i * (len(kept) - 1) / (MOST - 1))] for i in range(MOST)]
-    found = [(epoch, without_fop_matrices(read_safetensors(path))[1]) for epoch, path in kept]
+    inside = [(epoch, stays_inside(regular_file(path), folder)) for epoch, path in kept]
+    found = [(epoch, without_fop_matrices(read_safetensors(path))[1]) for epoch, path in inside]
     return tuple(Snapshot(f"epoch {epoch}", fop) for epoch, fop in found if fop is not None)

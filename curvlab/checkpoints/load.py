@@ -109,11 +109,11 @@ def load(
 def _model_in(path: Path) -> tuple[Path, tuple[str, ...]]:
     """The model of a directory that `curvlab train` wrote, or the only one of a directory; any other path is itself."""
     from curvlab.checkpoints.detect import only_model
-    from curvlab.checkpoints.paths import existing
+    from curvlab.checkpoints.paths import existing, stays_inside
 
     model = path / "model.safetensors"
     if existing(path).is_dir() and (path / "metrics.jsonl").is_file() and model.is_file():
-        return model, ()
+        return stays_inside(model, path), ()
     only = only_model(path)
     return (path, ()) if only is None else (only, (f"opened {quoted(only.name)}, the only model file of the folder",))
 

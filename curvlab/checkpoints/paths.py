@@ -10,6 +10,7 @@ from pathlib import Path
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
 
+HARD_LINK = "has a second name elsewhere (a hard link), so that it may be a file from outside of the model's folder"
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -55,12 +56,17 @@ def regular_file(path: Path) -> Path:
 def stays_inside(file: Path, directory: Path) -> Path:
     """`file`, once it is known to lie in `directory`, or in `blobs/` as the Hugging Face cache lays models out.
 
+    For every file that was named by another file or found in a folder, and not by the user.
+
     Raises:
-        CheckpointError: it is a link to somewhere else.
+        CheckpointError: it is a link to somewhere else, or a hard link, which is another file's content under a name
+            in the folder.
     """
     here, target = directory.resolve(), file.resolve()
     if target.parent not in {here, here.parent.parent / "blobs"}:
         raise CheckpointError(f"{quoted(file)} is a link out of the model's folder", do="put the file itself there")
+    if target.stat().st_nlink > 1:
+        raise CheckpointError(f"{quoted(file)} {HARD_LINK}", do="put a copy of the file there")
     return file
 
 

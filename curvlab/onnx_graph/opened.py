@@ -13,6 +13,7 @@ from curvlab.checkpoints.dtypes import TensorSpec
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
 from curvlab.onnx_graph.budget import Budget, TooMuch
+from curvlab.onnx_graph.external_data import ExternalDataError
 from curvlab.onnx_graph.folding import fold, sources_of
 from curvlab.onnx_graph.graph import Graph, opsets, read_graph
 from curvlab.onnx_graph.layers import Constant, Plan, plan
@@ -76,6 +77,8 @@ def opened(path: Path, max_memory: int | None) -> Opened:
         own = {name: (spec, read) for name, spec, read in given.others(graph, constants, planned)}
     except TooMuch as refusal:
         raise CheckpointError(f"{quoted(path)} is not safe to run", str(refusal)) from None
+    except ExternalDataError as refusal:
+        raise CheckpointError(f"{quoted(path)}: {refusal.found}", refusal.why, refusal.do) from None
     except CheckpointError as refusal:
         said = refusal.found if not refusal.why else f"{refusal.found}: {refusal.why}"
         raise CheckpointError(f"{quoted(path)} is a malformed ONNX model", said, refusal.do) from None

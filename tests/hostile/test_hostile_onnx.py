@@ -266,8 +266,10 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 # Where the weights are said to stand -> what the sentence must say; "secret.bin" lies outside, "near.bin" beside.
 PLACES: dict[str, tuple[dict[str, str], str]] = {
     "nowhere": ({}, "no plain path"),
-    "outside": ({"location": "../secret.bin"}, "leads out"),
-    "outside and back": ({"location": "inner/../../secret.bin"}, "leads out"),
+    "outside": ({"location": "../secret.bin"}, "'../secret.bin' has '..' in it"),
+    "outside and back": ({"location": "inner/../../secret.bin"}, "has '..' in it"),
+    "inside, by a way back": ({"location": "inner/../near.bin"}, "has '..' in it"),
+    "a hard link": ({"location": "hard.bin"}, "has a second name elsewhere (a hard link)"),
     "an absolute path": ({"location": "/etc/hostname"}, "no plain path"),
     "another drive": ({"location": "C:\\secret.bin"}, "no plain path"),
     "backslashes": ({"location": "..\\secret.bin"}, "no plain path"),
@@ -300,6 +302,7 @@ def folder(tmp_path: Path) -> Folder:
     (here / "inner" / "near.bin").write_bytes(struct.pack("<16f", *range(16)))
     (here / "short.bin").write_bytes(b"abc")
     (here / "link.bin").symlink_to(secret)
+    (here / "hard.bin").hardlink_to(secret)
     (here / "linked").symlink_to(tmp_path)
     os.mkfifo(here / "pipe.bin")
     return here
@@ -312,7 +315,11 @@ def test_external_data_are_read_from_the_models_own_folder_only(
     path = folder / "model.onnx"
     add = node("Add", ["x", "far"], ["y"])
     path.write_bytes(graph([add], [external(**entries)], inputs=[info("x", (4,))]).SerializeToString())
-    assert said in refusal(path)
+    sentence = refusal(path)
+    assert said in sentence
+    assert "'far'" in sentence
+    assert "malformed" not in sentence  # the model is well formed: what is wrong lies beside it
+    assert "leads out" not in sentence
 
 
 def test_external_data_may_not_change_into_a_link_after_they_were_checked(folder: Folder) -> None:
@@ -324,6 +331,17 @@ def test_external_data_may_not_change_into_a_link_after_they_were_checked(folder
     (folder / "near.bin").unlink()
     (folder / "near.bin").symlink_to(folder.parent / "secret.bin")
     with pytest.raises((CheckpointError, OSError)):
+        stored.tensors["far"]
+
+
+def test_external_data_may_not_change_into_another_file_after_they_were_checked(folder: Folder) -> None:
+    path = folder / "model.onnx"
+    model = graph([node("Add", ["x", "far"], ["y"])], [external(location="near.bin")], inputs=[info("x", (4,))])
+    path.write_bytes(model.SerializeToString())
+    stored = read_onnx(path)
+    (folder / "near.bin").unlink()
+    (folder / "near.bin").hardlink_to(folder.parent / "secret.bin")
+    with pytest.raises(CheckpointError, match="changed while it was being read"):
         stored.tensors["far"]
 
 

@@ -9,8 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hostile.refusal import refusal
+from safetensors.torch import save
 
+from curvlab.checkpoints.fop_snapshots import fop_snapshots
+from curvlab.checkpoints.load import load
+from curvlab.errors import CheckpointError
+
+WEIGHTS = save({"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)})
 # name -> what makes the path, and words of the sentence.
 PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda p: None, "does not exist"),
@@ -113,3 +120,48 @@ def test_stand_in_for_safetensors(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(STAND_INS[name][0])
     refusal(path)
+
+
+def _beside(folder: Path, name: str, content: bytes) -> None:
+    """A file of the folder that is a file outside of it under a second name."""
+    outside = folder.parent / f"outside-{name}"
+    outside.write_bytes(content)
+    (folder / name).hardlink_to(outside)
+
+
+# What a folder holds beside the hard link -> files, and the name and content of the link.
+LINKED: dict[str, tuple[dict[str, str], str, bytes]] = {
+    "the only model": ({}, "net.safetensors", WEIGHTS),
+    "weights of Hugging Face": ({"config.json": '{"model_type": "bert"}'}, "model.safetensors", WEIGHTS),
+    "a configuration": ({}, "config.json", b'{"model_type": "bert"}'),
+    "weights of timm": ({"config.json": '{"architecture": "resnet18"}'}, "model.safetensors", WEIGHTS),
+    "a run of training": ({"metrics.jsonl": ""}, "model.safetensors", WEIGHTS),
+}
+
+
+@pytest.mark.parametrize(("files", "name", "content"), LINKED.values(), ids=LINKED)
+def test_what_a_folder_names_is_no_hard_link(files: dict[str, str], name: str, content: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    _beside(folder, name, content)
+    assert "has a second name elsewhere (a hard link)" in refusal(folder)
+
+
+def test_control_a_hard_link_that_the_user_names(tmp_path: Path) -> None:
+    _beside(tmp_path, "net.safetensors", WEIGHTS)
+    assert load(tmp_path / "net.safetensors").layers
+
+
+def test_a_snapshot_that_is_a_pipe_or_a_link_is_not_opened(tmp_path: Path) -> None:
+    model, kept = tmp_path / "model.safetensors", tmp_path / "snapshots"
+    model.write_bytes(WEIGHTS)
+    kept.mkdir()
+    os.mkfifo(kept / "epoch-1.safetensors")
+    with pytest.raises(CheckpointError, match="a named pipe"):
+        fop_snapshots(model)
+    (kept / "epoch-1.safetensors").unlink()
+    (kept / "epoch-1.safetensors").symlink_to(model)
+    with pytest.raises(CheckpointError, match="a link out of the model's folder"):
+        fop_snapshots(model)

@@ -111,6 +111,15 @@ def test_a_shard_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
     assert "is a link out of the model's folder" in refusal(index(inside, {"weight_map": places}))
 
 
+def test_a_shard_that_is_a_hard_link(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "model", tmp_path / "secret.safetensors"
+    folder.mkdir()
+    places = shards(folder)
+    (folder / ONE).rename(outside)
+    (folder / ONE).hardlink_to(outside)
+    assert "has a second name elsewhere (a hard link)" in refusal(index(folder, {"weight_map": places}))
+
+
 def test_a_shard_that_is_damaged(tmp_path: Path) -> None:
     places = shards(tmp_path)
     (tmp_path / TWO).write_bytes((tmp_path / TWO).read_bytes()[:-1])
