@@ -13,7 +13,7 @@ from curvlab.checkpoints.hdf5_chunks import Opener
 from curvlab.checkpoints.hdf5_file import KerasStored, stored_of
 from curvlab.checkpoints.hdf5_outline import MAX_TEXT_BYTES, outline
 from curvlab.checkpoints.quoting import listed, quoted
-from curvlab.checkpoints.zip_archive import open_archive, read_entry
+from curvlab.checkpoints.zip_archive import check_entry, open_archive, read_entry
 from curvlab.errors import CheckpointError
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -55,6 +55,7 @@ def _weights(path: Path, archive: zipfile.ZipFile) -> Opener:
     if entry.compress_type != zipfile.ZIP_STORED:
         content = read_entry(path, archive, WEIGHTS, entry.file_size)
         return lambda: io.BytesIO(content)
+    check_entry(path, archive, WEIGHTS)
     with path.open("rb") as file:
         file.seek(entry.header_offset)
         header = file.read(30)

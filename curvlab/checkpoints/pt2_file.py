@@ -87,7 +87,7 @@ def read_pt2(path: Path, max_memory: int | None = None) -> Stored:
             key, tensor = _tensor(path, archive, inside, entries, name, payload)
             tensors[name] = shared.setdefault(key, tensor)
     notes = ("compiled code (AOTInductor) beside the program was left alone",) if compiled else ()
-    return stored_tree(path, "pt2", tensors, notes)
+    return stored_tree(path, "pt2", tensors, (*notes, *archive.notes))
 
 
 def entries_inside(path: Path, archive: ZipBytes) -> dict[str, str]:

@@ -64,7 +64,7 @@ def recovered_zip(path: Path, name: str, contents: Contents, folder: str, max_me
     order = f"{folder}byteorder"
     if archive.size(order) is not None and archive.read(order, 16) != b"little":
         raise damaged(path, "it was written by a big-endian machine, which is read only by torch itself")
-    return _recovered(path, name, contents, zip_storages(path, archive, f"{folder}data/"))
+    return _recovered(path, name, contents, zip_storages(path, archive, f"{folder}data/"), archive.notes)
 
 
 def recovered_legacy(path: Path, contents: Contents, places: Mapping[str, int]) -> Stored:
@@ -130,14 +130,14 @@ def zip_storages(path: Path, archive: ZipBytes, folder: str) -> Bytes:
     return bytes_of
 
 
-def _recovered(path: Path, name: str, contents: Contents, bytes_of: Bytes) -> Stored:
+def _recovered(path: Path, name: str, contents: Contents, bytes_of: Bytes, notes: tuple[str, ...] = ()) -> Stored:
     foreign = sorted(set(foreign_names(contents)))
     tree = inert_tree(path, contents, bytes_of)
     if isinstance(tree, dict | list):
         note = f"the pickle calls for {listed(foreign)}, which was not opened: its tensors were read beside it"
         if name == "pickle":
             note = f"a bare pickle of {listed(foreign)}, which was not opened: its tensors were read from its bytes"
-        stored = stored_tree(path, name, tree, (note,) if foreign else ())
+        stored = stored_tree(path, name, tree, (note, *notes) if foreign else notes)
         if stored.specs:
             return stored
     if name == "pickle":

@@ -28,7 +28,7 @@ from curvlab.checkpoints.torch_pickle import (
     refused_classes,
     vetted_storages,
 )
-from curvlab.checkpoints.zip_archive import open_archive, read_entry
+from curvlab.checkpoints.zip_archive import check_entry, checksum_notes, open_archive, read_entry
 from curvlab.errors import MemoryBudgetError
 
 _UNTYPED = Global("torch.storage", "UntypedStorage")
@@ -52,9 +52,10 @@ def read_torch_zip(path: Path, max_memory: int | None = None) -> Stored:
             raise damaged(path, f"it has entries outside of its folder {quoted(folder)}")
         if must_stay_closed(contents):
             return recovered_zip(path, "torch-zip", contents, folder, max_memory)
+        notes = checksum_notes(archive)
         mapped = _check_records(path, archive, f"{folder}data/", vetted_storages(path, contents))
     # torch.load maps files by name only, and believes a name that ends in .safetensors.
-    return stored_tree(path, "torch-zip", _load(path, mmap=mapped and path.suffix != ".safetensors"))
+    return stored_tree(path, "torch-zip", _load(path, mmap=mapped and path.suffix != ".safetensors"), notes)
 
 
 def read_torch_legacy(path: Path, max_memory: int | None = None) -> Stored:
@@ -90,9 +91,9 @@ def read_torch_legacy(path: Path, max_memory: int | None = None) -> Stored:
 
 
 def _check_records(path: Path, archive: zipfile.ZipFile, folder: str, storages: list[Storage]) -> bool:
-    """Every storage has its bytes in the archive; returns whether all are stored uncompressed and can be mapped."""
+    """Every storage has its bytes in the archive, with their checksum; returns whether all can be mapped from it."""
     mapped = True
-    for storage in storages:
+    for storage in dict.fromkeys(storages):
         try:
             record = archive.getinfo(folder + storage.key)
         except KeyError:
@@ -101,6 +102,7 @@ def _check_records(path: Path, archive: zipfile.ZipFile, folder: str, storages: 
             raise damaged(
                 path, f"storage {quoted(storage.key)} has {record.file_size} bytes instead of {storage.stored_bytes}"
             )
+        check_entry(path, archive, record.filename)  # torch compares those that it maps with nothing
         mapped = mapped and record.compress_type == zipfile.ZIP_STORED
     return mapped
 

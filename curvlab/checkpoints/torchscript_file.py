@@ -43,7 +43,7 @@ def read_torchscript(path: Path, max_memory: int | None = None) -> Stored:
     weights = _flat("", attributes)
     named = {f"constants.{place}": value for place, value in enumerate(constants or ()) if isinstance(value, Tensor)}
     notes = (f"tensors in the code of the archive: {listed(named)}",) if named else ()
-    return stored_tree(path, "torchscript", {**weights, **named}, notes)
+    return stored_tree(path, "torchscript", {**weights, **named}, (*notes, *archive.notes))
 
 
 def _tree(path: Path, archive: ZipBytes, folder: str, name: str) -> Any:

@@ -10,8 +10,10 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from curvlab.checkpoints.quoting import quoted, reason
 from curvlab.errors import CheckpointError
@@ -22,6 +24,7 @@ MAX_DIRECTORY_BYTES = 32 * 2**20
 MAX_EXPANSION = 32
 FREE_EXPANSION_BYTES = 2**20
 ENCRYPTED, UTF8 = 0x1, 0x800
+_PIECE = 2**20
 _END, _END64, _LOCATOR64 = 22, 56, 20  # bytes of the end record, and of the two before it in large archives
 
 
@@ -48,18 +51,62 @@ def open_archive(path: Path, max_memory: int | None = None, content: bytes | Non
     except CheckpointError:
         archive.close()
         raise
+    if without_checksums(archive):
+        for entry in archive.infolist():
+            entry.CRC = None  # type: ignore[assignment]  # Python's reader then compares none
     return archive
 
 
+def without_checksums(archive: zipfile.ZipFile) -> bool:
+    """Whether it was written without any, as `torch.serialization.set_crc32_options(False)` does."""
+    return not any(entry.CRC for entry in archive.infolist() if entry.file_size)
+
+
+def checksum_notes(archive: zipfile.ZipFile) -> tuple[str, ...]:
+    """What the user is told of an archive without checksums."""
+    if not without_checksums(archive):
+        return ()
+    return ("the file has no checksums: damage to its weights would not be noticed",)
+
+
 def read_entry(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """The inflated bytes of one entry of at most `limit` bytes."""
+    """The inflated bytes of one entry of at most `limit` bytes, compared with their checksum."""
     if archive.getinfo(name).file_size > limit:
         raise _refused(path, f"its entry {quoted(name)} is larger than {limit} bytes")
+    with _opened(path, archive, name) as entry:
+        return entry.read(limit + 1)
+
+
+def check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Compare an entry with its checksum, in pieces.
+
+    Raises:
+        CheckpointError: it has another one, or cannot be read.
+    """
+    with _opened(path, archive, name) as entry:
+        while entry.read(_PIECE):
+            pass
+
+
+@contextmanager
+def _opened(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
+    """The entry as a stream, which compares the checksum when it is read to its end."""
     try:
         with archive.open(name) as entry:
-            return entry.read(limit + 1)
+            yield entry
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error) as error:
+        if str(error).startswith("Bad CRC-32"):
+            raise wrong_checksum(path, name) from None
         raise _refused(path, f"its entry {quoted(name)} cannot be read ({reason(error)})") from None
+
+
+def wrong_checksum(path: Path, name: str) -> CheckpointError:
+    """The sentence for bytes that are not those that were written."""
+    return CheckpointError(
+        f"{quoted(path)} is damaged",
+        f"its entry {quoted(name)} has another checksum than was written for it",
+        "download or copy it again",
+    )
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo], file_bytes: int, max_memory: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor
 
 from curvlab.checkpoints.quoting import quoted
-from curvlab.checkpoints.zip_archive import open_archive, read_entry
+from curvlab.checkpoints.zip_archive import checksum_notes, open_archive, read_entry, wrong_checksum
 from curvlab.errors import CheckpointError
 
+_PIECE = 2**20
 _HEADER = 30  # bytes before an entry's own name; the lengths of name and extra field are its last four
 
 
 class ZipBytes:
-    """`content[name]` is an entry as a uint8 tensor; nothing is read before it is asked for.
+    """`content[name]` is an entry as a uint8 tensor; its bytes are compared with their checksum when it is asked for.
 
     Args:
         path: of the archive.
@@ -31,6 +33,8 @@ class ZipBytes:
         self.path = path
         with open_archive(path, max_memory) as archive:
             self.entries: dict[str, zipfile.ZipInfo] = {entry.filename: entry for entry in archive.infolist()}
+            self.notes = checksum_notes(archive)
+        self._checked: set[str] = set()
         self._mapped = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))  # changes stay in memory
 
     def size(self, name: str) -> int | None:
@@ -51,7 +55,21 @@ class ZipBytes:
                 f"its entry {quoted(name)} is not where its table of contents says",
                 "get the model from its author again",
             )
+        self._check(entry, begin)
         return self._mapped[begin : begin + entry.file_size]
+
+    def _check(self, entry: zipfile.ZipInfo, begin: int) -> None:
+        """Compare the checksum, reading past the mapped memory so that its pages do not stay resident."""
+        if self.notes or entry.filename in self._checked:
+            return
+        found, left = 0, entry.file_size
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            while left and (piece := file.read(min(left, _PIECE))):
+                found, left = zlib.crc32(piece, found), left - len(piece)
+        if found != entry.CRC:
+            raise wrong_checksum(self.path, entry.filename)
+        self._checked.add(entry.filename)
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of an entry of at most `limit` bytes, checked against its checksum."""
