@@ -105,12 +105,34 @@ def _keras() -> Any:
             raise Foreign(f"KERAS_BACKEND is {quoted(chosen)} and only Keras on torch can be recorded")
         os.environ["KERAS_BACKEND"] = "torch"
     try:
-        import keras
+        with _without_traces():
+            import keras
     except Exception as error:  # a half-installed package raises anything
         raise Foreign(f"Keras cannot be imported ({type(error).__name__}: {reason(error)})") from None
     if keras.config.backend() != "torch":
         raise Foreign(f"Keras was imported on the backend {quoted(keras.config.backend())}, and torch is needed")
     return keras
+
+
+@contextmanager
+def _without_traces() -> Iterator[None]:
+    """Inside, Keras is imported without writing settings to the user's home, and without matplotlib, which would list
+    the system's fonts and keep them there. Settings that the user has written are read."""
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    unwanted = "matplotlib" not in sys.modules
+    with tempfile.TemporaryDirectory() as nowhere:
+        borrowed = "KERAS_HOME" not in os.environ and not (home / "keras.json").exists()
+        if borrowed:
+            os.environ["KERAS_HOME"] = nowhere
+        if unwanted:
+            sys.modules["matplotlib"] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            if borrowed:
+                del os.environ["KERAS_HOME"]
+            if unwanted:
+                del sys.modules["matplotlib"]
 
 
 def _check_size(stored: KerasStored, trial: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -202,6 +203,8 @@ def reference(path: Path, inputs: Mapping[str, Tensor], work: float) -> Referenc
 
 
 def _runtime(path: Path) -> Any:
+    # Before its first import: it would file a number of this machine in the user's home and report how it is used.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
