@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from curvlab.errors import CurvlabError
+from curvlab.errors import CurvlabError, out_of_memory
 
 from .analyze import EPILOG, analyze
 from .compare import EPILOG as COMPARE_EPILOG
@@ -68,7 +68,7 @@ def run() -> None:
         _tell(str(error), error)
         sys.exit(error.exit_code)
     except Exception as error:
-        if _out_of_memory(error):
+        if out_of_memory(error):
             _tell("the memory ran out; use fewer --samples, a smaller --batch-size or --max-memory", error)
             sys.exit(1)
         what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -76,12 +76,6 @@ def run() -> None:
             f"{what}: this is a bug in curvlab; please report it with the traceback that CURVLAB_DEBUG=1 prints", error
         )
         sys.exit(1)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch or a device ran out of memory; torch's own type is not imported just to ask."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
 
 
 def _tell(sentence: str, error: Exception) -> None:

@@ -49,3 +49,9 @@ class CommandError(CurvlabError):
     """A wrong command line (exit code 2): an option value that no command can make sense of."""
 
     exit_code = 2
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or a device ran out of memory; torch's own type is not imported just to ask."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)

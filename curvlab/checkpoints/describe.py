@@ -124,7 +124,11 @@ class _Construction:
             raise _invalid(f"{quoted(path)} ({kind}) has arguments that it does not take")
         try:
             layer: nn.Module = getattr(nn, kind)(**arguments)
-        except (TypeError, ValueError, RuntimeError, MemoryError, AssertionError, ArithmeticError) as error:
+        except TypeError:
+            raise _invalid(
+                f"{quoted(path)} ({kind}) cannot be made: its arguments are not those of the layer"
+            ) from None
+        except (ValueError, RuntimeError, MemoryError, AssertionError, ArithmeticError) as error:
             raise _invalid(f"{quoted(path)} ({kind}) cannot be made: {reason(error)}") from None
         self.tensors += len(layer.state_dict())
         if self.tensors > MAX_TENSORS:

@@ -155,7 +155,10 @@ def _zip(path: Path, head: bytes) -> str | None:
         names = archive.namelist()
     kind = zip_format(names)
     if kind is None:
+        roots = list(dict.fromkeys(name.split("/", 1)[0] for name in names))
         inside = f"it holds {listed(names, 3)}" if names else "it is empty"
+        if len(roots) > 1 and any(name.split("/")[1:] == ["data.pkl"] for name in names):
+            inside = f"its entries stand in several folders ({listed(roots, 3)}), and torch writes one"
         raise CheckpointError(
             f"{quoted(path)} is a zip archive without a model", inside, "unpack it and give the model"
         )

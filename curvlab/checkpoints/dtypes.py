@@ -32,7 +32,6 @@ ITEM_BYTES = {
     "qint32": 4,
 }
 
-# The format's four- and six-bit types are left out: torch has no arithmetic for them, so no analysis could follow.
 SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -54,6 +53,9 @@ SAFETENSORS = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+
+# Types of the format that torch has no arithmetic for, so that no analysis could follow -> their bits.
+SAFETENSORS_WITHOUT_ARITHMETIC = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 # Storage classes named in pickles (`torch.FloatStorage`).
 STORAGES = {

@@ -26,7 +26,7 @@ from curvlab.checkpoints.pt2_file import COMPILED, SAMPLE_INPUTS, entries_inside
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.checkpoints.rebuilt_layers import INPUT, OPERATORS, rebuilt
 from curvlab.checkpoints.stored import Stored
-from curvlab.checkpoints.torch_pickle import foreign_names
+from curvlab.checkpoints.torch_pickle import foreign_names, torch_says
 from curvlab.checkpoints.zip_archive import open_archive, read_entry
 from curvlab.checkpoints.zip_bytes import ZipBytes
 from curvlab.errors import CheckpointError, MemoryBudgetError
@@ -75,7 +75,7 @@ def exported_network(path: Path, stored: Stored, max_memory: int | None) -> Netw
     except (CheckpointError, MemoryBudgetError):
         raise
     except Exception as error:  # torch's own reader, and programs that do not run here
-        return _none(reason(error))
+        return _none(torch_says(error))
     if fixed is not None:
         return _none(fixed)
     kinds = sorted(

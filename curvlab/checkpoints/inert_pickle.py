@@ -11,10 +11,9 @@ from __future__ import annotations
 import io
 import pickletools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-from curvlab.checkpoints.quoting import escaped
 
 # A hundred thousand tensors take about 15 MB and three million instructions.
 MAX_BYTES = 64 * 2**20
@@ -72,14 +71,19 @@ class Contents:
     globals: dict[Global, None] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     persistent: list[Persistent] = field(default_factory=list)
+    instructions: int = 0
 
 
 class NotAPickle(ValueError):  # noqa: N818 - the caller turns it into a sentence about its own file
     """The bytes are no complete pickle within the limits; the message says what is wrong."""
 
 
-def read_pickle(stream: io.BytesIO) -> Contents:
+def read_pickle(stream: io.BytesIO, most: int = MAX_INSTRUCTIONS) -> Contents:
     """The contents of the pickle that begins at the stream's position, which moves behind it.
+
+    Args:
+        stream: the bytes.
+        most: instructions that are followed.
 
     Raises:
         NotAPickle: cut off, not made of pickle instructions, or longer than the limits.
@@ -88,15 +92,32 @@ def read_pickle(stream: io.BytesIO) -> Contents:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in a file's text are no fault of ours
-            _run(stream, contents)
+            _run(stream, contents, most)
     except NotAPickle:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise NotAPickle(f"byte {stream.tell()}: {escaped(error) or type(error).__name__}") from None
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError):
+        # What Python says of it is about this machine and not about the file.
+        why = "an instruction does not fit what stands before it"
+        raise NotAPickle(f"byte {stream.tell()}: {why}") from None
     return contents
 
 
-def _run(stream: io.BytesIO, contents: Contents) -> None:
+def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """(name of the instruction, its argument) up to the end of the pickle."""
+    found = pickletools.genops(stream)
+    while True:
+        at = stream.tell()
+        try:
+            opcode, argument, _ = next(found)
+        except StopIteration:
+            return
+        except (ValueError, OverflowError, MemoryError):  # in the words of Python's own decoders
+            why = "what stands there is no instruction of a pickle" if stream.read(1) else "it is cut off there"
+            raise NotAPickle(f"byte {at}: {why}") from None
+        yield opcode.name, argument
+
+
+def _run(stream: io.BytesIO, contents: Contents, most: int) -> None:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -119,13 +140,14 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
         contents.calls.append(call)
         return call
 
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count >= MAX_INSTRUCTIONS:
-            raise NotAPickle(f"it has more than {MAX_INSTRUCTIONS} instructions")
-        if opcode.name in _PUSHES:
+    for opcode, argument in _instructions(stream):
+        contents.instructions += 1
+        if contents.instructions > most:
+            raise NotAPickle(f"it has more than {most} instructions")
+        if opcode in _PUSHES:
             stack.append(argument)
             continue
-        match opcode.name:
+        match opcode:
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[_number(argument)] = stack[-1]
             case "MEMOIZE":
@@ -139,7 +161,7 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
             case "EMPTY_TUPLE":
                 stack.append(())
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [stack.pop() for _ in range(int(opcode.name[-1]))]
+                items = [stack.pop() for _ in range(int(opcode[-1]))]
                 stack.append(tuple(reversed(items)))
             case "EMPTY_LIST":
                 stack.append([])
@@ -160,7 +182,7 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
                 pairs = _paired(above_mark())
                 stack[-1].pairs.extend(pairs)
             case "APPEND" | "APPENDS" | "ADDITEMS":
-                items = [stack.pop()] if opcode.name == "APPEND" else above_mark()
+                items = [stack.pop()] if opcode == "APPEND" else above_mark()
                 (stack[-1] if isinstance(stack[-1], list) else stack[-1].items).extend(items)
             case "GLOBAL":
                 stack.append(named(*str(argument).split(" ", 1)))
@@ -182,11 +204,11 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
                 state = stack.pop()
                 stack[-1].state = state
             case "BINPERSID" | "PERSID":
-                reference = Persistent(stack.pop() if opcode.name == "BINPERSID" else argument)
+                reference = Persistent(stack.pop() if opcode == "BINPERSID" else argument)
                 contents.persistent.append(reference)
                 stack.append(reference)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
             case "POP":
                 del stack[-1]
             case "POP_MARK":
@@ -200,9 +222,9 @@ def _run(stream: io.BytesIO, contents: Contents) -> None:
             case "FRAME":
                 pass
             case "EXT1" | "EXT2" | "EXT4" | "NEXT_BUFFER" | "READONLY_BUFFER":
-                raise NotAPickle(f"it uses {opcode.name}, which refers to something outside the file")
+                raise NotAPickle(f"it uses {opcode}, which refers to something outside the file")
             case _:
-                raise NotAPickle(f"it uses {opcode.name}, which nothing here knows")
+                raise NotAPickle(f"it uses {opcode}, which nothing here knows")
 
 
 def _number(argument: Any) -> int:

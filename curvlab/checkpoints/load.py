@@ -15,7 +15,7 @@ from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.formats import FORMATS
 from curvlab.checkpoints.names import natural_key, without_wrappers
 from curvlab.checkpoints.quoting import listed, quoted, reason
-from curvlab.errors import CheckpointError, MemoryBudgetError
+from curvlab.errors import CheckpointError, MemoryBudgetError, out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,6 +104,11 @@ def load(
         return _checkpoint(path, _ordered(stored, network.module), network, fop)
     except OSError as error:
         raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        do = "close other programs, or use a machine with more memory"
+        raise CheckpointError(f"{quoted(path)} cannot be loaded", "there is not enough memory", do) from error
 
 
 def _model_in(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvlab.checkpoints.inert_pickle import Contents, NotAPickle, read_pickle
+from curvlab.checkpoints.inert_pickle import MAX_INSTRUCTIONS, Contents, NotAPickle, read_pickle
 from curvlab.checkpoints.inert_tensors import Bytes, inert_tree
 from curvlab.checkpoints.quoting import listed, quoted
 from curvlab.checkpoints.stored import Stored
@@ -28,6 +28,8 @@ NEWEST_PROTOCOL = 3
 """The newest that torch's own safe reader knows."""
 # A bare pickle holds its tensors inside itself, so it is read as a whole; beyond this it is no model's.
 MAX_BARE_BYTES = 2**30
+MOST_BEHIND = 1000
+"""Pickles that are followed behind the first one of a file."""
 
 
 def inert_pickle(path: Path, stream: io.BytesIO) -> Contents:
@@ -109,11 +111,47 @@ def read_bare_pickle(path: Path, max_memory: int | None = None) -> Stored:
         raise CheckpointError(
             f"{quoted(path)} begins like a pickle but is broken", str(error), "download it again"
         ) from None
+    behind, rest = _pickles_behind(stream)
 
     def bytes_of(storage: Storage) -> Tensor:
         raise damaged(path, f"it has no bytes for storage {quoted(storage.key)}")
 
-    return _recovered(path, "pickle", contents, bytes_of)
+    # Whoever opens the file may open all of its pickles, one after the other.
+    foreign = sorted({name for one in (contents, *behind) for name in foreign_names(one)})
+    tree = inert_tree(path, contents, bytes_of)
+    if isinstance(tree, dict | list):
+        note = f"a bare pickle of {listed(foreign)}, which was not opened: its tensors were read from its bytes"
+        stored = stored_tree(path, "pickle", tree, (note,) if foreign else ())
+        if stored.specs:
+            return stored
+    raise _without_tensors(path, 1 + len(behind), foreign, rest)
+
+
+def _pickles_behind(stream: io.BytesIO) -> tuple[list[Contents], int]:
+    """The pickles that follow in the same file, and how many bytes behind them are none, or were not looked at."""
+    found: list[Contents] = []
+    left, at = MAX_INSTRUCTIONS, stream.tell()
+    while len(found) < MOST_BEHIND and at < len(stream.getbuffer()):
+        try:
+            found.append(read_pickle(stream, left))
+        except NotAPickle:
+            break
+        left, at = left - found[-1].instructions, stream.tell()
+    return found, len(stream.getbuffer()) - at
+
+
+def _without_tensors(path: Path, pickles: int, foreign: list[str], rest: int) -> CheckpointError:
+    """The sentence for pickles without tensors; that opening them would run code is said only where it would."""
+    what = "is a bare pickle" if pickles == 1 else f"is {pickles} bare pickles, one behind the other,"
+    why = "no tensor stands in it" + (f", and {rest} bytes behind it were not followed" if rest else "")
+    listing = "'curvlab list formats' shows what can be read"
+    if not foreign:
+        return CheckpointError(f"{quoted(path)} {what} of plain values", why, f"give a file of weights; {listing}")
+    return CheckpointError(
+        f"{quoted(path)} {what} of {listed(foreign)}",
+        f"{why}, and opening it would run code from the file, which curvlab never does",
+        f"where you trust it, save the weights alone with torch.save(model.state_dict(), path); {listing}",
+    )
 
 
 def zip_storages(path: Path, archive: ZipBytes, folder: str) -> Bytes:
@@ -135,16 +173,7 @@ def _recovered(path: Path, name: str, contents: Contents, bytes_of: Bytes, notes
     tree = inert_tree(path, contents, bytes_of)
     if isinstance(tree, dict | list):
         note = f"the pickle calls for {listed(foreign)}, which was not opened: its tensors were read beside it"
-        if name == "pickle":
-            note = f"a bare pickle of {listed(foreign)}, which was not opened: its tensors were read from its bytes"
         stored = stored_tree(path, name, tree, (note, *notes) if foreign else notes)
         if stored.specs:
             return stored
-    if name == "pickle":
-        raise CheckpointError(
-            f"{quoted(path)} is a bare pickle of {listed(foreign) if foreign else 'plain values'}",
-            "no tensor stands in it, and opening it would run code from the file, which curvlab never does",
-            "where you trust it, save the weights alone with torch.save(model.state_dict(), path); "
-            "'curvlab list formats' shows what can be read",
-        )
     raise refused_classes(path, foreign) if foreign else damaged(path, "no tensor stands in it")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from curvlab.checkpoints import strict_json
-from curvlab.checkpoints.dtypes import ITEM_BYTES, SAFETENSORS, TensorSpec
+from curvlab.checkpoints.dtypes import ITEM_BYTES, SAFETENSORS, SAFETENSORS_WITHOUT_ARITHMETIC, TensorSpec
 from curvlab.checkpoints.names import MAX_NAME
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
@@ -90,6 +90,12 @@ def _checked_entry(path: Path, name: str, entry: Any, data: int) -> Entry:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise refused("is not described by dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if isinstance(code, str) and code in SAFETENSORS_WITHOUT_ARITHMETIC:
+        raise CheckpointError(
+            f"{quoted(path)} holds numbers of {SAFETENSORS_WITHOUT_ARITHMETIC[code]} bits ({code}) in {quoted(name)}",
+            "torch cannot compute with them",
+            "convert the weights to bfloat16 or float32",
+        )
     if not isinstance(code, str) or code not in SAFETENSORS:
         raise refused(f"has the element type {quoted(code)}, which curvlab does not read")
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:

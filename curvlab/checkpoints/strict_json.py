@@ -7,6 +7,8 @@ from typing import Any
 
 from curvlab.checkpoints.quoting import quoted, reason
 
+MOST_DIGITS = 1000
+
 
 def parse(text: bytes | str) -> Any:
     """The value of `text`, refusing what readers understand differently.
@@ -19,7 +21,7 @@ def parse(text: bytes | str) -> Any:
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(decoded, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -35,6 +37,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {quoted(twice)} stands in it twice")
     return table
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:  # Python reads no more than 4,300, and takes long for those
+        raise ValueError(f"it holds a whole number of {len(text)} digits")
+    return int(text)
 
 
 def _no_constant(name: str) -> float:

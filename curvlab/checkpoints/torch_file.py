@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from curvlab.checkpoints.inert_pickle import MAX_BYTES, Global
-from curvlab.checkpoints.quoting import quoted, reason
+from curvlab.checkpoints.quoting import quoted
 from curvlab.checkpoints.refused_pickle import inert_pickle, must_stay_closed, recovered_legacy, recovered_zip
 from curvlab.checkpoints.stored import Stored
 from curvlab.checkpoints.stored_tree import stored_tree
@@ -26,10 +26,11 @@ from curvlab.checkpoints.torch_pickle import (
     declared_storages,
     foreign_names,
     refused_classes,
+    torch_says,
     vetted_storages,
 )
 from curvlab.checkpoints.zip_archive import check_entry, checksum_notes, open_archive, read_entry
-from curvlab.errors import MemoryBudgetError
+from curvlab.errors import MemoryBudgetError, out_of_memory
 
 _UNTYPED = Global("torch.storage", "UntypedStorage")
 
@@ -52,6 +53,9 @@ def read_torch_zip(path: Path, max_memory: int | None = None) -> Stored:
             raise damaged(path, f"it has entries outside of its folder {quoted(folder)}")
         if must_stay_closed(contents):
             return recovered_zip(path, "torch-zip", contents, folder, max_memory)
+        order = f"{folder}byteorder"
+        if order in names and (said := read_entry(path, archive, order, 64)) not in (b"little", b"big"):
+            raise damaged(path, f"{quoted(said.decode('latin-1'))} is no order of bytes")
         notes = checksum_notes(archive)
         mapped = _check_records(path, archive, f"{folder}data/", vetted_storages(path, contents))
     # torch.load maps files by name only, and believes a name that ends in .safetensors.
@@ -139,4 +143,6 @@ def _load(path: Path, mmap: bool) -> Any:
             with path.open("rb") as file:
                 return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch's reader raises whatever the bytes provoke
-        raise damaged(path, f"torch cannot read it ({reason(error)})") from None
+        if out_of_memory(error):
+            raise
+        raise damaged(path, f"torch cannot read it ({torch_says(error)})") from None

@@ -8,12 +8,14 @@ one of a few that cannot allocate, with numbers that fit the file.
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from curvlab.checkpoints.dtypes import ITEM_BYTES, STORAGES
 from curvlab.checkpoints.inert_pickle import Call, Contents, Global, Persistent
-from curvlab.checkpoints.quoting import listed, quoted
+from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.errors import CheckpointError
 
 # Calls that lay a tensor over a storage: name -> where its dtype stands among the arguments, None when the storage has
@@ -245,6 +247,13 @@ def _are_sizes(values: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def torch_says(error: Exception) -> str:
+    """Why torch cannot read a file, without its advice to read it unsafely and without places in its source."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "its safe reader does not take the pickle"
+    return re.sub(r"^\[enforce fail at [^\]]*\][ .]*", "", reason(error))
 
 
 def damaged(path: Path, why: str) -> CheckpointError:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from curvlab.checkpoints.graph_answers import close, interleaved, joined_from, other_examples
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.checkpoints.stored import Stored
+from curvlab.checkpoints.torch_pickle import torch_says
 from curvlab.checkpoints.torchscript_graph import Block, Step, jit_operator, refused_kinds, steps_of, tree_of
 from curvlab.errors import CheckpointError, CurvlabError, MemoryBudgetError
 
@@ -66,7 +67,7 @@ def torchscript_network(path: Path, stored: Stored, max_memory: int | None) -> N
     except CheckpointError as error:
         return Network(notes=(f"weights only: {error}",))
     except Exception as error:  # torch's own reader, and archives without a forward
-        return Network(notes=(f"weights only: torch cannot load it ({reason(error)})",))
+        return Network(notes=(f"weights only: torch cannot load it ({torch_says(error)})",))
     layers = sorted(
         {type(part).__name__ for part in module.modules() if type(part) is not nn.Module} - {"ScriptedNetwork"}
     )

@@ -49,6 +49,10 @@ def one_sentence(node: Node) -> Iterator[None]:
         yield
     except CurvlabError:
         raise
+    except (TypeError, AttributeError, LookupError) as error:
+        # Python's words about a function here say nothing about the file.
+        why = "its inputs or attributes are not those of the operator"
+        raise NodeError(f"node {quoted(node.name)} ({escaped(node.operator)}) cannot be run", why) from error
     except Exception as error:
         raise NodeError(f"node {quoted(node.name)} ({escaped(node.operator)}) cannot be run", reason(error)) from error
 

@@ -44,7 +44,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Keras (.keras)": (("keras",), ("keras",)),
     "HDF5 (.h5)": (("hdf5",), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
-    "several formats at once": (("rest", "checksums"), ()),
+    "several formats at once": (("rest", "checksums", "messages"), ()),
 }
 # Tests of valid files, and tests that the danger is real elsewhere; all others are hostile cases.
 CONTROLS = re.compile(

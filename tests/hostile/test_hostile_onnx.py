@@ -357,6 +357,15 @@ def test_honest_external_data_are_read(folder: Folder, location: str, offset: in
     assert opened(path).module is not None
 
 
+@pytest.mark.parametrize("inputs", [["x", "weight"], []], ids=["too many", "none"])
+def test_inputs_that_no_operator_has_are_told_of_without_words_of_python(inputs: list[str], folder: Folder) -> None:
+    path = folder / "model.onnx"
+    path.write_bytes(graph([node("Relu", inputs, ["y"], name="bend")]).SerializeToString())
+    (note,) = opened(path).notes
+    assert "node 'bend' (Relu) cannot be run: its inputs or attributes are not those of the operator" in note
+    assert "positional" not in note
+
+
 # Unusual, and yet honest: these must be opened, with a network or without, and quickly.
 HONEST: dict[str, tuple[Callable[[], Any], bool]] = {
     "terminal codes in names": (lambda: graph([node("Add", ["x", "weight"], ["y"], name="\x1b[2J\n")]), True),

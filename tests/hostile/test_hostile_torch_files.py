@@ -408,7 +408,10 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "encrypted": (lambda: _encrypted(), "is encrypted"),
     "overlapping": (lambda: _overlapping(), "overlap|another size|is broken"),
-    "of the wrong byte order": (lambda: zipped({**_ENTRIES, "m/byteorder": b"middle"}), "torch cannot read it"),
+    "of the wrong byte order": (
+        lambda: zipped({**_ENTRIES, "m/byteorder": b"middle"}),
+        "'middle' is no order of bytes",
+    ),
 }
 
 
