@@ -3,8 +3,8 @@
     python -m tests.golden.agree OLD NEW
 
 Numbers must agree to 1e-9 of their size; every disagreement is printed with its path, and then the exit code is 1. What
-tells when, where and by which version it was recorded is left out; recordings and keys that only NEW has are counted and
-not compared.
+tells when, where and by which version it was recorded is left out; recordings and keys that only NEW has are counted
+and not compared.
 
 An eigenvalue that is much smaller than the largest is known only as well as rounding lets it: ‖E‖₂ ≤ c ε λ_max in any
 backward-stable solver, by Weyl's inequality |δλ| ≤ ‖E‖₂. With c ε = 1e-13 (sizes up to 450 here): |δ min| ≤ 1e-13 max,
@@ -107,9 +107,12 @@ def main() -> None:
     parser.add_argument("new", type=Path)
     parser.add_argument("--relative", type=float, default=RELATIVE)
     parser.add_argument("--most", type=int, default=20, help="disagreements that are printed for each recording")
+    parser.add_argument("--same", action="store_true", help="leave out what was not recorded in NEW")
     given = parser.parse_args()
     comparison, bad = Comparison(given.relative), 0
     files = sorted(file.relative_to(given.old) for file in given.old.rglob("*.json"))
+    if given.same:
+        files = [file for file in files if (given.new / file).exists()]
     for file in files:
         if not (given.new / file).exists():
             found = [f"{file}: not recorded"]
