@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State, layer_units
+from curvlab.curvatures.blocks import PreconditionerBlock, Use, tied_matrices
+from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.damp import exact, factored
 from curvlab.operators.eigenbasis import eigenbases
@@ -25,47 +28,65 @@ DampingRule = Literal["factored", "exact", "equal"]
 class KfacCurvature(Curvature):
     """Factors A = 1/N Σ āāᵀ and G = 1/(NT) Σ ggᵀ of every layer that is a dense map.
 
+    A weight with several uses (an embedding table that is the output layer as well) has one pair of factors for the
+    sum of the uses' Kronecker products, see `joined`.
+
     Args:
         rule: how damping enters.
         kfac_approx: "expand" or "reduce".
-        source: "pseudo", or "data" for the empirical Fisher (KFAC-EF).
+        fisher_type: targets of the output gradients; "empirical" is KFAC-EF.
+        mc_samples: sampled targets per example.
     """
 
-    def __init__(self, rule: DampingRule = "factored", kfac_approx: str = "expand", source: Source = "pseudo") -> None:
-        self.rule, self.kfac_approx, self.source = rule, kfac_approx, source
+    def __init__(
+        self,
+        rule: DampingRule = "factored",
+        kfac_approx: str = "expand",
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
+    ) -> None:
+        self.rule, self.kfac_approx = rule, kfac_approx
+        self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
-        """One per dense layer; a table shared by two kinds of layers is one unit of the first that has it."""
-        taken: set[str] = set()
-        units = []
-        for unit in layer_units(found):
-            if taken.isdisjoint(unit.parameters.values()):
-                taken.update(unit.parameters.values())
-                units.append(unit)
-        return units
+    def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+        """One per dense layer, or per group of layers that share their weight."""
+        return [one for one in tied_matrices(found) if max(one.shape[1:]) > 1]
 
-    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
-        """Σ āāᵀ (upper triangle) and Σ ggᵀ."""
-        if self.kfac_approx == "reduce":
-            features = sample.features.mean(2)
-            if sample.layer.biased:
-                features = F.pad(features, (0, 1), value=1.0)
-            return {"input": upper_gram(features), "gradient": upper_gram(sample.output_gradients.sum(2))}
-        moments = sample.feature_moments()
-        second = moments.second
-        if sample.layer.biased:
-            second = append_one(second, moments.total)
-            second[:, -1, -1] = moments.rows
-        return {"input": second, "gradient": sample.output_gradient_moment}
+    def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
+        """Σ āāᵀ (upper triangle) of every use."""
+        return {
+            f"input{number or ''}": self._input_sum(samples[use.block.name])
+            for number, use in enumerate(block.uses)
+            if use.block.name in samples
+        }
 
-    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
+        """Σ ggᵀ (upper triangle) of every use."""
+        return {
+            f"gradient{number or ''}": self._gradient_sum(samples[use.block.name])
+            for number, use in enumerate(block.uses)
+            if use.block.name in samples
+        }
+
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """A over examples, G over rows ("reduce": over examples)."""
-        a = sums["input"].div_(batch.examples)
-        rows = batch.examples if self.kfac_approx == "reduce" else batch.rows
-        return {"input": a if a.ndim == 2 else mirrored(a), "gradient": mirrored(sums["gradient"].div_(rows))}
+        factors = []
+        for number, use in enumerate(block.uses):
+            key = number or ""
+            if f"gradient{key}" in sums and f"input{key}" in sums:
+                rows = count.examples if self.kfac_approx == "reduce" else count.rows[use.block.name]
+                a = sums[f"input{key}"].div_(count.examples)
+                g = mirrored(sums[f"gradient{key}"].div_(max(1, rows)))
+                factors.append((use, a if a.ndim == 2 else mirrored(a), g))
+        if len(block.uses) == 1:
+            return {"input": factors[0][1], "gradient": factors[0][2]} if factors else {}
+        return joined(block, factors) if factors else {}
 
     def operators(
-        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self,
+        blocks: Sequence[PreconditionerBlock],
+        states: Sequence[State],
+        settings: Sequence[Mapping[str, Any]],
     ) -> list[Operator | None]:
         """(G ⊗ A + λI)⁻¹, or its factored stand-in."""
         plain = [kronecker(state) for state in states]
@@ -74,6 +95,58 @@ class KfacCurvature(Curvature):
         pi: Literal["trace"] | float = "trace" if self.rule == "factored" else 1.0
         damped = [factored(group["damping"], pi)(operator) for operator, group in zip(plain, settings, strict=True)]
         return powers(damped, [-1.0] * len(damped))
+
+    def _input_sum(self, sample: Sample) -> Tensor:
+        if self.kfac_approx == "reduce":
+            features = sample.mean_features()
+            return upper_gram(F.pad(features, (0, 1), value=1.0) if sample.layer.biased else features)
+        moments = sample.feature_moments()
+        second = moments.second
+        if sample.layer.biased:
+            second = append_one(second, moments.total)
+            second[:, -1, -1] = moments.rows
+        return second
+
+    def _gradient_sum(self, sample: Sample) -> Tensor:
+        return upper_gram(sample.output_gradients.sum(2)) if self.kfac_approx == "reduce" else sample.gradient_moment
+
+
+def joined(block: PreconditionerBlock, factors: Sequence[tuple[Use, Tensor, Tensor]]) -> State:
+    """G ⊗ A ≈ Σ_u G_u ⊗ A_u with G = Σ_u t_u G_u / tr G_u, A = Σ_u (t_u / t) A_u / tr A_u, t_u = tr G_u tr A_u.
+
+    t = Σ t_u is the trace of the sum, which is kept, as are both of its partial traces: no other Kronecker product of
+    positive matrices does that. Cross terms between the uses are left out, as K-FAC leaves out those between positions.
+
+    Args:
+        block: whose matrix W̄ the factors are put in the coordinates of.
+        factors: (use, A_u, G_u): a transposed use multiplies with Wᵀ, so that its A is an outputs' factor of W.
+    """
+    outputs, inputs = block.shape[1], block.shape[2]
+    pairs = []
+    for use, a, g in factors:
+        a = torch.diag_embed(a) if a.ndim == 2 else a
+        left, right = (a, g) if use.transposed else (g, a)
+        pairs.append((_padded(left, outputs), _padded(right, inputs)))
+    traces = [[_trace(left), _trace(right)] for left, right in pairs]
+    shares = torch.stack([left * right for left, right in traces])
+    total = shares.sum(0).clamp(min=torch.finfo(shares.dtype).tiny)
+    gradient = torch.stack([share * _unit(g, t) for share, (g, _), (t, _) in zip(shares, pairs, traces, strict=True)])
+    a = torch.stack([share / total * _unit(a, t) for share, (_, a), (_, t) in zip(shares, pairs, traces, strict=True)])
+    return {"input": a.sum(0), "gradient": gradient.sum(0)}
+
+
+def _padded(factor: Tensor, size: int) -> Tensor:
+    """Zeros for the bias that this use does not have."""
+    missing = size - factor.shape[-1]
+    return F.pad(factor, (0, missing, 0, missing)) if missing else factor
+
+
+def _trace(factor: Tensor) -> Tensor:
+    return factor.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+
+
+def _unit(factor: Tensor, trace: Tensor) -> Tensor:
+    return torch.where(trace > 0, factor / trace, torch.zeros_like(factor))
 
 
 def kronecker(state: State) -> Operator:

@@ -1,0 +1,62 @@
+"""BatchRecord: what one batch shows of a model, as its forward and backward passes ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from curvlab.capture.sample import Sample
+from curvlab.likelihoods import Likelihood
+
+Samples = Mapping[str, Sample]
+"""Block name -> its inputs, and in a backward pass its output gradients."""
+
+
+class Observer(Protocol):
+    """Who takes statistics of a batch while it is recorded, or afterwards from its record."""
+
+    def inputs(self, samples: Samples) -> None:
+        """Called once for every block that has run."""
+
+    def output_gradients(self, samples: Samples, passed: int) -> None:
+        """Called once for every block that backward pass number `passed` has reached; the inputs are there too.
+
+        Blocks that share parameters come together, so that gradients of one parameter can be added up.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRecord:
+    """One batch.
+
+    Attributes:
+        examples: N.
+        loss: of the closure, without its graph; None where inputs were run without a closure.
+        gradients: of that loss, by parameter name.
+        likelihood: of the outputs, with the axis of the classes and the positions that count in this batch; None where
+            no likelihood was given.
+        scale: c such that the closure's loss is c times the mean over examples of ℓ_n; 1 where it is not known.
+        inputs: block name -> sample without output gradients.
+        passes: the samples of every backward pass, where they were kept.
+    """
+
+    examples: int
+    loss: Tensor | None = None
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    likelihood: Likelihood | None = None
+    scale: Tensor | float = 1.0
+    inputs: dict[str, Sample] = field(default_factory=dict)
+    passes: tuple[dict[str, Sample], ...] = ()
+
+    def replay(self, observer: Observer) -> None:
+        """Show the kept record to one more observer.
+
+        Samples cache what is made from them, and observers may overwrite that: each gets samples of its own, of the
+        same tensors.
+        """
+        observer.inputs({name: sample.copy() for name, sample in self.inputs.items()})
+        for passed, samples in enumerate(self.passes):
+            observer.output_gradients({name: sample.copy() for name, sample in samples.items()}, passed)
