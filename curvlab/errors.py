@@ -25,6 +25,10 @@ class CurvlabError(Exception):
         return text if not self.do else f"{text}; {self.do}"
 
 
+class RecordingFault(Exception):  # noqa: N818 - a fault of curvlab's, not an answer to a user
+    """A fault of curvlab itself while a model was being recorded: never to be told as the model's or the data's."""
+
+
 class CheckpointError(CurvlabError):
     """A file or folder that is not a model curvlab can read, or is not safe to read."""
 

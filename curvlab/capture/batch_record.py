@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ Samples = Mapping[str, Sample]
 """Block name -> its inputs, and in a backward pass its output gradients."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who takes statistics of a batch while it is recorded, or afterwards from its record."""
 

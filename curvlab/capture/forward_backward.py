@@ -6,9 +6,8 @@ the classes, several targets per example or a parameter with several uses is han
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from curvlab.capture.gradients import gradients_of
 from curvlab.capture.output import output_tensor
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey, components, first_examples, survey, use_key
-from curvlab.capture.tape import Inputs, Tape
+from curvlab.capture.tape import Inputs, Tape, eager
 from curvlab.errors import CurvlabError
 from curvlab.layers.layer import Layer, Unrolled
 from curvlab.likelihoods import Categorical, Likelihood
@@ -29,6 +28,7 @@ from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.fisher import Fisher
 from curvlab.likelihoods.loss_gradient import class_axis_of, counted, loss_scale
 from curvlab.likelihoods.masked import Masked, position_mask, with_mask
+
 
 class ForwardBackward:
     """Records batches of one model.
@@ -76,8 +76,10 @@ class ForwardBackward:
         self._observer: Observer | None = None
         self._calls: dict[str, list[Call]] = {}
         self._mask: Tensor | None = None
+        self._kept = 0
         self._waiting: dict[tuple[str, ...], int] = {}
-        self._collecting, self._factor, self._passed = False, 1.0, 0
+        self._collecting, self._passed = False, 0
+        self._factor: Tensor | float = 1.0
         if found is not None:
             self._open(found)
 
@@ -109,7 +111,7 @@ class ForwardBackward:
                 multiple of the likelihood's where that matters.
         """
         self._begin(observer)
-        with self._recording(), _eager():
+        with self._recording(), eager():
             loss = checked_loss(self.name, closure())
         tape = self._checked()
         inputs = self._flush_inputs()
@@ -128,10 +130,11 @@ class ForwardBackward:
             self._factor = tape.examples / scale if fisher is not None else tape.examples
             self._close_pass(passes, keep)
         if pseudo and fisher is not None and likelihood is not None and z is not None:
-            for cotangent, last in _marked(fisher.cotangents(likelihood, z, None)):
-                self._open_pass(True)
-                tape.pull(z, cotangent.to(z.dtype), retain_graph=not last)
-                self._close_pass(passes, keep)
+            with self._full_precision():
+                for cotangent, last in _marked(fisher.cotangents(likelihood, z, None)):
+                    self._open_pass(True)
+                    tape.pull(z, cotangent.to(z.dtype), retain_graph=not last)
+                    self._close_pass(passes, keep)
         examples = tape.examples
         self._end()
         held = inputs if keep or not self.stream else {}
@@ -143,10 +146,7 @@ class ForwardBackward:
         Raises:
             CurvlabError: whatever the model raised about this batch, or targets that do not fit its output.
         """
-        if self._tape is None:
-            self._open(survey(self.model, first_examples(inputs, 2)))
-        tape = self._tape
-        assert tape is not None
+        tape = self._tape or self._open(survey(self.model, first_examples(inputs, 2)))
         self._begin(observer)
         backward = self.wants_gradients and fisher.backward
         with _frozen(self.model), torch.set_grad_enabled(backward):
@@ -211,14 +211,15 @@ class ForwardBackward:
         name = self._block(use, call)
         if name is None or self._tape is None:
             return
-        if self._mask is None:
-            self._mask = position_mask(self._tape.kwargs)
-        call.mask = _mask_of(call, self._mask)
+        if self._mask is None and (mask := position_mask(self._tape.kwargs)) is not None:
+            self._mask, self._kept = mask, int(mask.sum())
+        if (mask := _mask_of(call, self._mask)) is not None:
+            call.mask, call.kept = mask, self._kept
         self._calls.setdefault(name, []).append(call)
         # A block that runs many times (a recurrent cell) is worth waiting for: one product instead of one per call.
-        if self.stream and self._observer is not None and self.found is not None:
-            if self.found.blocks[name].calls == 1:
-                self._show_inputs({name: self._sample([call])})
+        once = self.found is not None and self.found.blocks[name].calls == 1
+        if self.stream and self._observer is not None and once:
+            self._show_inputs({name: self._sample([call])})
 
     def _block(self, use: str, call: Call) -> str | None:
         return None if self.found is None else self.found.block_of.get(use_key(use, call.layer))
@@ -331,8 +332,11 @@ class ForwardBackward:
             yield
         finally:
             handle.remove()
-            if self._tape is not None:
-                self._tape.pause()
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._tape is not None:
+            self._tape.pause()
 
     def _first_look(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         """At the first call find the model's blocks by a small forward of its own, then record the call."""
@@ -345,17 +349,16 @@ class ForwardBackward:
             found = survey(self.model, first_examples(inputs, 2))
         finally:
             self._surveying = False
-        self._open(found)
-        assert self._tape is not None
-        self._tape.join(args, kwargs)
+        self._open(found).join(args, kwargs)
 
-    def _open(self, found: Survey) -> None:
+    def _open(self, found: Survey) -> Tape:
         self.found = found
         self._group = {name: tuple(group) for group in components(found.blocks) for name in group}
         on_gradient = self._on_output_gradient if self.wants_gradients else None
         modules, functional = _shown_by(found, found.blocks if self.wanted is None else self.wanted(found))
         refuse = self.refused.setdefault
         self._tape = Tape(self.model, modules, self._on_call, on_gradient, refuse, found.axes, functional)
+        return self._tape
 
 
 def _shown_by(found: Survey, blocks: Collection[str]) -> tuple[dict[str, Layer | Unrolled], bool]:
@@ -385,14 +388,6 @@ def _marked(cotangents: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
         following = next(cotangents, None)
         yield current, following is None
         current = following
-
-
-def _eager() -> AbstractContextManager[Any]:
-    """Compiled code runs uncompiled inside: what was compiled before hooks were there does not call them."""
-    if "torch._dynamo" not in sys.modules:  # importing it takes seconds, and then nothing is compiled
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 @contextmanager

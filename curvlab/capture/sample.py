@@ -19,7 +19,7 @@ class Call:
     """One application of a layer: its prepared input x, and later the gradient g of the summed loss at its output.
 
     `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call;
-    `mask` `(n, t)` is true at the positions that count, None where all do;
+    `mask` `(n, t)` is true at the `kept` positions that count, None where all do;
     `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody
     needs it any more.
     """
@@ -31,6 +31,14 @@ class Call:
     version: int = 0
     g: Tensor | None = None
     mask: Tensor | None = None
+    kept: int | None = None
+
+    @property
+    def counted(self) -> int:
+        """Rows that count."""
+        if self.mask is None:
+            return self.rows
+        return int(self.mask.sum()) if self.kept is None else self.kept
 
     def check(self) -> None:
         """Raise if the model has changed x in place since: what it saw is lost."""
@@ -93,7 +101,7 @@ class Sample:
     @property
     def rows(self) -> int:
         """Rows that count: N·T, less those that are masked."""
-        return self.examples * self.positions if self.mask is None else int(self.mask.sum())
+        return sum(c.counted for c in self.calls)
 
     def counted(self, rows: Float[Tensor, "g n s d"]) -> Float[Tensor, "g r d"]:
         """Features or output gradients of the positions that count, one after another."""
@@ -121,6 +129,19 @@ class Sample:
         calls = [(c.layer, c.g) for c in self.calls if c.g is not None]
         moments = [layer.output_gradient_moment(g, self.dtype) for layer, g in _joined(calls)]
         return moments[0] if len(moments) == 1 else torch.stack(moments).sum(0)
+
+    def copy(self) -> Sample:
+        """The same calls, without what has been made from them."""
+        return Sample(self.calls, self.examples, self.dtype)
+
+    def unpadded_calls(self) -> list[Call]:
+        """The calls, their inputs without positions that do not count: rows `(r, ...)` in place of `(n, t, ...)`.
+
+        Enough for sums over rows; which example a row belongs to is lost.
+        """
+        return [
+            c if c.mask is None or c.x is None else Call(c.layer, c.x[c.mask], rows=c.counted) for c in self.calls
+        ]
 
     def half(self, first: int) -> Sample:
         """Every second example, starting with `first`: the split for standard errors."""
@@ -202,4 +223,5 @@ def _half(call: Call, first: int, examples: int) -> Call:
 
     rows = call.rows // examples * len(range(first, examples, 2))
     mask = None if call.mask is None else call.mask[first::2]
-    return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g), mask=mask)
+    kept = None if mask is None else int(mask.sum())
+    return Call(call.layer, pick(call.x), call.axis, rows, g=pick(call.g), mask=mask, kept=kept)

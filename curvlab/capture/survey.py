@@ -98,7 +98,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         refused.setdefault(name, why)
     if layers:
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
-        block_of = {use: name for use, name in block_of.items() if name in blocks}
+    block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
     return Survey(modules, blocks, refused, block_of, axes)
 

@@ -7,8 +7,9 @@ gradient is computed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.functional import FunctionalUses, Use
 from curvlab.capture.sample import Call, example_axis
-from curvlab.errors import CurvlabError, UnsupportedLayer
+from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -62,6 +63,7 @@ class Tape:
         self.examples = self.runs = 0
         self.anchor: Tensor | None = None
         self.output: Any = None
+        self.kwargs: Mapping[str, Any] = {}
         self.functional_layers: dict[Any, Layer] = {}
         names = {id(p): name for name, p in model.named_parameters()}
         self._watcher: FunctionalUses | None = None
@@ -80,7 +82,7 @@ class Tape:
         Raises:
             CurvlabError: whatever the model raised about this batch, as one sentence.
         """
-        with explained(f"a batch of {_shapes(inputs)}"), self.recording():
+        with explained(f"a batch of {_shapes(inputs)}"), self.recording(), eager():
             return call_model(self.model, inputs)
 
     @contextmanager
@@ -112,6 +114,7 @@ class Tape:
         """Stop recording and let go of the last graph."""
         self.pause()
         self.output = self.anchor = None
+        self.kwargs = {}
 
     def _hook(self) -> None:
         self.pause()
@@ -124,7 +127,7 @@ class Tape:
     def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._armed or self._running:
             return
-        self.examples = batch_size(args or kwargs)
+        self.examples, self.kwargs = batch_size(args or kwargs), kwargs
         self.runs += 1
         self._running = True
         if self.on_output_gradient is not None:
@@ -145,7 +148,7 @@ class Tape:
         self._running, self.output = False, output
 
     def pull(self, output: Tensor, cotangent: Tensor, retain_graph: bool = False) -> None:
-        """One backward pass from `cotangent` at the output; `on_output_gradient` gets each map's gradient at once."""
+        """One backward pass from `cotangent` at the output; `on_output_gradient` gets every map's gradient."""
         if self.anchor is not None and output.requires_grad:
             torch.autograd.grad(output, self.anchor, cotangent, retain_graph=retain_graph, allow_unused=True)
 
@@ -208,7 +211,12 @@ class Tape:
             except UnsupportedLayer as reason:
                 self.on_refusal(name, str(reason))
                 return output
-            return self._tap(name, call, output)
+            try:
+                return self._tap(name, call, output)
+            except (CurvlabError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise RecordingFault(f"{type(error).__name__}: {error}, while recording {name!r}") from error
 
     def _call(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
         if not isinstance(output, Tensor):
@@ -217,7 +225,13 @@ class Tape:
             if any(p.numel() == 0 for p in layer.parameters.values()):
                 raise UnsupportedLayer(f"{layer.kind} has a parameter without entries", "there is nothing to analyse")
             self._sound.add(layer)
-        x = layer.prepare(*args, **kwargs).detach()
+        try:
+            x = layer.prepare(*args, **kwargs).detach()
+        except (CurvlabError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            why = f"its adapter cannot read what the module was called with: {type(error).__name__}: {error}"
+            raise UnsupportedLayer(f"{layer.kind} could not be recorded", why) from error
         shape, usual = x.shape[:1] if examples_first else x.shape, self.axes.get(name, 0)
         axis = example_axis(shape, self.examples, layer.kind, usual)
         return Call(layer, x, axis, output.numel() // (layer.groups * layer.out_features), x._version)
@@ -270,6 +284,14 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
+def eager() -> AbstractContextManager[Any]:
+    """Compiled code runs uncompiled inside: what was compiled before hooks were there does not call them."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes seconds, and nothing has been compiled without it
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def explained(data: str) -> Iterator[None]:
     """What the model raises inside becomes one sentence about `data`: the model is not ours, its answer is the reason.
@@ -278,7 +300,7 @@ def explained(data: str) -> Iterator[None]:
     """
     try:
         yield
-    except (CurvlabError, MemoryError, torch.OutOfMemoryError):
+    except (CurvlabError, RecordingFault, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if "can't allocate memory" in str(error):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvlab.comparison.blocks import Layers
 from curvlab.comparison.fisher_average import products
-from curvlab.curvatures.curvature import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.operators.operator import Operator
 
 Named = Mapping[str, Tensor]

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curvlab.capture.closures import Closure
 from curvlab.comparison.damping_sweep import sweep
 from curvlab.comparison.panel import Panel, finite
 from curvlab.comparison.reference import AveragedGradient
 from curvlab.comparison.trajectory import Measured, Report
 from curvlab.errors import DataError, MemoryBudgetError, NumericalError
-from curvlab.optim.closures import Closure
 
 
 def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measured:
@@ -28,10 +28,10 @@ def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measu
     panel.fisher.expect(panel.subject.passes)
     for steps, closure in enumerate(panel.subject.warm(), start=1):
         report("statistics", steps - 1, panel.subject.passes)
-        seen = panel.look(closure)
-        gradient.add(seen.gradients, seen.examples)
+        record = panel.run(closure)
+        gradient.add(record.gradients, record.examples)
         _learn(panel, closure)
-        panel.fisher.add(seen, panel.sight.found, mean=True)
+        panel.fisher.add(record, panel.shared.found, mean=True)
     if not steps:
         raise DataError("the data holds no batch")
     for follower in panel.everyone():

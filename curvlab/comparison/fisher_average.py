@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.survey import Survey
+from curvlab.curvatures.batch_sums import BatchSums
 from curvlab.curvatures.block_fisher import BlockFisherCurvature, fisher
-from curvlab.curvatures.curvature import Batch, PreconditionerBlock, State
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import State
 from curvlab.errors import MemoryBudgetError
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import product
 from curvlab.optim.block_fisher import BlockFisher
-from curvlab.optim.watch import Seen
 from curvlab.shapes import Float
 
 DECAY = 0.9
@@ -35,8 +37,8 @@ class FisherAverage:
     def __init__(self, model: nn.Module, running: BlockFisher | None, max_memory: int = 2 * 2**30) -> None:
         self.model, self.running = model, running
         self.missing: str | None = None
-        self._curvature = BlockFisherCurvature("pseudo", max_memory)
-        self._units: list[PreconditionerBlock] = []
+        self._curvature = BlockFisherCurvature(max_memory=max_memory)
+        self._blocks: list[PreconditionerBlock] = []
         self._states: dict[str, State] = {}
         self._examples = 0
 
@@ -46,31 +48,29 @@ class FisherAverage:
             if isinstance(curvature, BlockFisherCurvature):
                 curvature.batches = batches
 
-    def add(self, seen: Seen, found: Survey | None, mean: bool = False) -> None:
+    def add(self, record: BatchRecord, found: Survey | None, mean: bool = False) -> None:
         """A batch joins the averages, x ← βx + (1 − β)x_new; with `mean`, a running mean over examples."""
         if self.running is not None or self.missing is not None:
             return
-        if not self._units:
+        if not self._blocks:
             trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            self._units = self._curvature.units(found, trainable)
-        self._examples += seen.examples
-        weight = 1 - seen.examples / self._examples if mean else DECAY
+            self._blocks = self._curvature.blocks(found, trainable)
+        self._examples += record.examples
+        weight = 1 - record.examples / self._examples if mean else DECAY
+        sums = BatchSums(self._curvature, self._blocks, self._states)
         try:
-            for unit in self._units:
-                if unit.name in seen.samples:
-                    sample, state = seen.samples[unit.name], self._states.get(unit.name, {})
-                    sums = self._curvature.measure(unit, sample, state)
-                    batch = Batch(seen.examples, seen.examples * sample.positions)
-                    fresh = self._curvature.average(unit, sums, batch)
-                    self._states[unit.name] = self._curvature.merge(state, fresh, weight)
+            with torch.no_grad():
+                record.replay(sums)
+                for name, fresh in sums.averaged(record.examples).items():
+                    self._states[name] = self._curvature.merge(self._states.get(name, {}), fresh, weight)
         except MemoryBudgetError as error:
             self.missing, self._states = str(error), {}
 
     def blocks(self) -> dict[str, tuple[PreconditionerBlock, Operator]]:
-        """Layer -> its unit and F_l."""
-        units = self._units if self.running is None else self.running.units
+        """Layer -> its block and F_l."""
+        blocks = self._blocks if self.running is None else self.running.blocks
         states: Mapping[str, State] = self._states if self.running is None else self.running.averages
-        return {unit.name: (unit, fisher(states[unit.name])) for unit in units if states.get(unit.name)}
+        return {one.name: (one, fisher(states[one.name])) for one in blocks if states.get(one.name)}
 
 
 def products(

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from curvlab.comparison.sight import Sight
+from curvlab.capture.closures import Closure
+from curvlab.capture.forward_backward import ForwardBackward
+from curvlab.comparison.shared_batch import SharedBatch, SharedRecorder
 from curvlab.errors import NumericalError
 from curvlab.optim.adam import Adam
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.last_good import LastGood
 from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.rmsprop import RMSprop
-from curvlab.optim.watch import Watch
 
 CONVERGED = 300
 """CG iterations of LNB in a sweep; far more than its neurons need."""
@@ -27,16 +27,16 @@ class Follower:
 
     Args:
         optimizer: of the one model that all have.
-        sight: what shows it the batches.
+        shared: the batch that all optimizers are shown.
     """
 
-    def __init__(self, optimizer: Optimizer, sight: Sight) -> None:
-        self.optimizer, self.sight = optimizer, sight
+    def __init__(self, optimizer: Optimizer, shared: SharedBatch) -> None:
+        self.optimizer, self.shared = optimizer, shared
         self._kept: list[Closure] = []
         """Batches for a warm start that only the optimizer itself can make."""
-        own: Watch | None = getattr(optimizer, "watch", None)
+        own: ForwardBackward | None = getattr(optimizer, "recorder", None)
         if own is not None:
-            optimizer.watch = sight.watch_of(optimizer, own.output_gradients)  # type: ignore[attr-defined]
+            optimizer.recorder = SharedRecorder(shared, optimizer.name, own.wants_gradients)  # type: ignore[attr-defined]
 
     failed: str | None = None
     """Why it has no directions any more."""
@@ -54,7 +54,7 @@ class Follower:
         """Look at the batch; what needs gradients alone finds them in the parameters' `grad`."""
         if self.optimizer.needs_closure:
             # Where statistics are not due, or are of its own making, the optimizer runs the batch itself.
-            with self.sight.again():
+            with self.shared.again():
                 self.optimizer.accumulate(closure)
 
     def propose(self) -> Named:
@@ -67,7 +67,7 @@ class Follower:
         """What it does once the weights have moved: K-BFGS looks at the batch a second time."""
         learn: Callable[[], None] | None = getattr(self.optimizer, "learn", None)
         if learn is not None:
-            with self.sight.again():
+            with self.shared.again():
                 learn()
 
     def learn(self, closure: Closure) -> None:
@@ -84,7 +84,7 @@ class Follower:
         if not self.optimizer.warms:
             return
         if isinstance(self.optimizer, Preconditioned) or not self.optimizer.needs_closure:
-            self.optimizer.warm(closure if self.optimizer.needs_closure else self.sight.linear)
+            self.optimizer.warm(closure if self.optimizer.needs_closure else self.shared.linear)
         else:
             self._kept.append(closure)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from curvlab.capture.batch_record import BatchRecord
+from curvlab.capture.closures import Closure
 from curvlab.comparison.agreement import Agreement, agreements
 from curvlab.comparison.blocks import Layers, layers_of
 from curvlab.comparison.contestants import Contestant
@@ -14,13 +16,11 @@ from curvlab.comparison.exact_baseline import ExactBaseline
 from curvlab.comparison.fisher_average import FisherAverage
 from curvlab.comparison.follower import Follower
 from curvlab.comparison.reference import EXACT, ExactReference, OptimizerReference, Reference
-from curvlab.comparison.sight import Sight
+from curvlab.comparison.shared_batch import SharedBatch
 from curvlab.comparison.subject import Subject
 from curvlab.optim import create
 from curvlab.optim.block_fisher import BlockFisher
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named
-from curvlab.optim.watch import Seen
 
 
 class Panel:
@@ -47,7 +47,7 @@ class Panel:
         globs: Sequence[str] = (),
     ) -> None:
         self.subject, self.model, self.globs = subject, subject.model, globs
-        self.sight = Sight(self.model, subject.likelihood, seed)
+        self.shared = SharedBatch(self.model, subject.likelihood, seed)
         self.alike = [
             one.label for one in contestants if (one.optimizer, one.settings) == (baseline.optimizer, baseline.settings)
         ]
@@ -57,13 +57,13 @@ class Panel:
         self.fisher = FisherAverage(self.model, running if isinstance(running, BlockFisher) else None)
         self.layers: Layers = {}
 
-    def look(self, closure: Closure) -> Seen:
-        """Run a batch once; gradients are then in the parameters' `grad`, and in the returned Seen."""
-        seen = self.sight.look(closure)
+    def run(self, closure: Closure) -> BatchRecord:
+        """Run a batch once; gradients are then in the parameters' `grad`, and in the record."""
+        record = self.shared.run(closure)
         for name, p in self.model.named_parameters():
-            p.grad = seen.gradients.get(name)
-        self.layers = self.layers or layers_of(self.model, self.sight.found, self.globs)
-        return seen
+            p.grad = record.gradients.get(name)
+        self.layers = self.layers or layers_of(self.model, self.shared.found, self.globs)
+        return record
 
     def everyone(self) -> list[Follower]:
         """All optimizers, the baseline's first."""
@@ -76,8 +76,8 @@ class Panel:
         return agreements({**directions, **alike}, baseline, gradient, self.layers, self.fisher.blocks())
 
     def _follower(self, one: Contestant) -> Follower:
-        optimizer = create(one.optimizer, self.model, likelihood=self.subject.likelihood.name, **one.settings)
-        return Follower(optimizer, self.sight)
+        optimizer = create(one.optimizer, self.model, likelihood=self.subject.likelihood, **one.settings)
+        return Follower(optimizer, self.shared)
 
     def _reference(self, baseline: Contestant) -> Reference:
         if baseline.optimizer not in EXACT:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from curvlab.analyses.job import Model, as_checkpoint
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.source import moved, open_source
+from curvlab.capture.closures import Closure
 from curvlab.capture.output import output_tensor
 from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.data.registry import names
@@ -25,7 +26,6 @@ from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.masked import IGNORED, position_mask
-from curvlab.optim.closures import Closure
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
 from curvlab.problems.split import fingerprint

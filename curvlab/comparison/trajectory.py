@@ -51,15 +51,15 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
     for step in range(1, steps + 1):
         report("directions", step - 1, steps)
         closure = next(batches)
-        seen = panel.look(closure)
-        gradient.add(seen.gradients, seen.examples)
+        record = panel.run(closure)
+        gradient.add(record.gradients, record.examples)
         for follower in panel.everyone():
             if follower.failed is None:
                 follower.take(closure)
         averaged = gradient.value()
         proposals = {label: follower.attempt(follower.propose) for label, follower in panel.followers.items()}
         baseline = panel.reference.propose(averaged)
-        panel.fisher.add(seen, panel.sight.found)
+        panel.fisher.add(record, panel.shared.found)
         if not finite(baseline):
             raise NumericalError(
                 f"the baseline's direction is not finite at step {step}",
@@ -89,7 +89,7 @@ def _warm_start(panel: Panel, report: Report) -> None:
     with preserve(panel.model):
         for place, closure in enumerate(panel.subject.warm()):
             report("warm start", place, panel.subject.passes)
-            panel.fisher.add(panel.look(closure), panel.sight.found, mean=True)
+            panel.fisher.add(panel.run(closure), panel.shared.found, mean=True)
             for follower in panel.everyone():
                 follower.warm(closure)
     for follower in panel.everyone():

@@ -6,19 +6,21 @@ weights, F = Σ_s w_s/N_s rows_sᵀ rows_s, inverted by Sherman, Morrison and Wo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvlab.capture.sample import Sample, per_example_gradients
+from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
+from curvlab.curvatures.blocks import PreconditionerBlock, tied_matrices
+from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kfac import invert
+from curvlab.curvatures.per_example import block_gradients
 from curvlab.errors import MemoryBudgetError
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.cholesky_inverse import cholesky_inverse_operator
@@ -39,57 +41,60 @@ WEIGHTS, ROWS = "weights", "rows {}"
 class BlockFisherCurvature(Curvature):
     """Exact blocks, dense while all of them fit the memory budget; beyond it those that gain most from it are rows.
 
-    The route of a unit is chosen when the first batch shows how many rows there will be; a saved state keeps its own.
+    The route of a block is chosen when the first batch shows how many rows there will be; a saved state keeps its own.
 
     Args:
-        source: "pseudo" or "data".
+        fisher_type: targets of the output gradients.
+        mc_samples: sampled targets per example.
         max_memory: bytes that all blocks may take; the error says how many they would.
         batches: how many batches are in the average at a time, see `batches_kept`.
     """
 
-    def __init__(self, source: Source = "pseudo", max_memory: int = 2 * 2**30, batches: int = 1) -> None:
-        self.source, self.max_memory, self.batches = source, max_memory, batches
+    def __init__(
+        self, fisher_type: str = "mc", mc_samples: int = 1, max_memory: int = 2 * 2**30, batches: int = 1
+    ) -> None:
+        self.fisher_type, self.mc_samples = fisher_type, mc_samples
+        self.max_memory, self.batches = max_memory, batches
         self._costs: dict[str, Cost] = {}
         self._by_rows: dict[str, bool] = {}
         self._kept: dict[str, int] = {}
-        self._parts = count()
+        self._parts = itertools.count()
 
     def recipe(self) -> dict[str, str | float]:
         """The memory allowed changes how averages are kept, not what they are of."""
-        return {"source": self.source}
+        return {"fisher_type": self.fisher_type, "mc_samples": self.mc_samples}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
-        """One per block that shares no parameter with another and is not frozen."""
-        units = []
-        for block in found.blocks.values() if found is not None else ():
-            if not block.tied and all(name in parameters for name in block.parameters.values()):
-                layer = block.layer
-                shape = (layer.groups, layer.out_features, layer.in_features + layer.biased)
-                units.append(PreconditionerBlock(block.name, block, None, dict(block.parameters), shape))
-                number = next(iter(layer.parameters.values())).element_size()
-                self._costs[block.name] = Cost(block.size, number)
-        return units
+    def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+        """One per layer that is not frozen; layers that share parameters have one for all uses of them."""
+        made = [one for one in tied_matrices(found) if all(name in parameters for name in one.parameters.values())]
+        for one in made:
+            block = one.uses[0].block
+            number = next(iter(block.layer.parameters.values())).element_size()
+            self._costs[one.name] = Cost(block.size, number)
+        return made
 
-    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """Σ vec vecᵀ, or the rows: every micro-batch under a name of its own, since sums of one name are added up.
 
         Raises:
             MemoryBudgetError: the blocks fit on neither route, or more batches are kept than was planned for.
         """
-        rows = per_example_gradients(sample.layer, sample.features, sample.output_gradients).flatten(1)
-        if not self._route(unit.name, state, len(rows)):
+        gradients = block_gradients(block, samples)
+        assert gradients is not None
+        rows = gradients.flatten(1)
+        if not self._route(block.name, averages, len(rows) * self.mc_samples):
             return {"fisher": upper_gram(rows)}
-        self._kept[unit.name] = len(rows) + sum(len(held) for held in _rows(state))
+        self._kept[block.name] = len(rows) * self.mc_samples + sum(len(held) for held in _rows(averages))
         self._check(self._by_rows, len(rows))
         return {ROWS.format(next(self._parts)): rows}
 
-    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """F; or the rows, and the share of the batch that each of its parts is."""
         if "fisher" in sums:
-            return {"fisher": mirrored(sums["fisher"].div_(batch.examples))}
+            return {"fisher": mirrored(sums["fisher"].div_(count.examples))}
         seen = sum(map(len, sums.values()))
-        if seen < batch.examples:  # a micro-batch that never reached this block: zeros in the mean
-            sums = {key: rows * (seen / batch.examples) ** 0.5 for key, rows in sums.items()}
+        if seen != count.examples:  # several passes; or a micro-batch that never reached the block: zeros in the mean
+            sums = {key: rows * (seen / count.examples) ** 0.5 for key, rows in sums.items()}
         return {WEIGHTS: torch.stack([rows.new_full((), len(rows) / seen) for rows in sums.values()]), **sums}
 
     def merge(self, state: State, fresh: State, weight: float) -> State:
@@ -102,14 +107,14 @@ class BlockFisherCurvature(Curvature):
         return _numbered(weights, [*_rows(state), *_rows(fresh)])
 
     def operators(
-        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(F + λI)⁻¹; batches that hardly count any more leave the states."""
         drop_oldest([state for state in states if WEIGHTS in state])
         return [_inverse(state, group["damping"]) for state, group in zip(states, settings, strict=True)]
 
     def _route(self, name: str, state: State, examples: int) -> bool:
-        """Whether a unit is kept as rows."""
+        """Whether a block is kept as rows."""
         if state:
             self._by_rows[name] = WEIGHTS in state
         elif name not in self._by_rows:
@@ -119,7 +124,7 @@ class BlockFisherCurvature(Curvature):
         return self._by_rows[name]
 
     def _plan(self, examples: int) -> dict[str, bool]:
-        """All dense; while that is too much, the unit with most to gain goes over to rows."""
+        """All dense; while that is too much, the block with most to gain goes over to rows."""
         costs, rows = self._costs, examples * self.batches
         gains = {name: cost.dense - cost.rows(rows) for name, cost in costs.items()}
         planned, excess = dict.fromkeys(costs, False), sum(cost.dense for cost in costs.values()) - self.max_memory

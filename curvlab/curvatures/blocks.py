@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.survey import LayerBlock, Survey, components
+from curvlab.errors import CurvlabError
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,14 @@ def matrix_block(block: LayerBlock, *others: Use) -> PreconditionerBlock:
 
 def layer_matrices(found: Survey | None) -> list[PreconditionerBlock]:
     """W̄ = [W b] of every layer that is a dense map (more than one output or input), each use by itself."""
-    blocks = found.blocks.values() if found is not None else ()
-    return [matrix_block(block) for block in blocks if block.layer.out_features > 1 or block.layer.in_features > 1]
+    made = [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
+    return [one for one in made if is_dense(one)]
+
+
+def is_dense(one: PreconditionerBlock) -> bool:
+    """Whether a layer's matrix has more than one output or input; the scales of norms have not."""
+    layer = one.uses[0].block.layer
+    return layer.out_features > 1 or layer.in_features > 1
 
 
 def tied_matrices(found: Survey | None) -> list[PreconditionerBlock]:
@@ -134,3 +142,19 @@ def _use(block: LayerBlock, other: LayerBlock) -> Use | None:
     if shape == (mine.in_features, mine.out_features) and mine.groups == 1 and mine.by_rows != theirs.by_rows:
         return Use(other, transposed=True)
     return None
+
+
+def refuse_unmeasured(name: str, blocks: Iterable[PreconditionerBlock], record: BatchRecord) -> None:
+    """A block with a gradient that was not seen running would follow the plain gradient under the method's name.
+
+    Raises:
+        CurvlabError: there is one; `name` is the method's.
+    """
+    for one in blocks:
+        ran = any(use.block.name in record.inputs for use in one.uses)
+        if not ran and any(parameter in record.gradients for parameter in one.parameters.values()):
+            raise CurvlabError(
+                f"{name}: the layer '{one.name}' has a gradient, but was not seen running in this batch",
+                "its curvature cannot be measured where another function runs in the module's place",
+                "call the model that the optimizer was given",
+            )

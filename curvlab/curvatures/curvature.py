@@ -76,10 +76,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def operators(
-        self,
-        blocks: Sequence[PreconditionerBlock],
-        states: Sequence[State],
-        settings: Sequence[Mapping[str, Any]],
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """The inverted, damped operators of all blocks at once, so that equal sizes share a batched call.
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from curvlab.capture.sample import Sample
-from curvlab.curvatures.curvature import Batch, PreconditionerBlock, State
+from curvlab.capture.batch_record import Samples
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import Count, State
 from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
+from curvlab.curvatures.per_example import block_gradients
 from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
@@ -25,24 +27,28 @@ class EkfacCurvature(KfacCurvature):
     in the basis. A new basis R takes over what the old one, Q, knew: diag(Rᵀ Q diag(S) Qᵀ R) = (R_GᵀQ_G)² S (Q_AᵀR_A)².
     """
 
-    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """K-FAC's sums, and Σ (Q_Gᵀ DW_n Q_A)² in the current basis."""
-        sums = super().measure(unit, sample, state)
-        if "basis_input" in state:
-            sums["scales"] = rotated_squares(sample, state["basis_gradient"], state["basis_input"])
+        sums = super().output_gradients(block, samples, passed, averages)
+        if "basis_input" in averages:
+            bases = averages["basis_gradient"], averages["basis_input"]
+            if len(block.uses) == 1:
+                sums["scales"] = rotated_squares(samples[block.uses[0].block.name], *bases)
+            elif (gradients := block_gradients(block, samples)) is not None:
+                sums["scales"] = (bases[0].mT @ gradients @ bases[1]).square_().sum(0)
         return sums
 
-    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """K-FAC's averages, and S over examples."""
-        averages = super().average(unit, sums, batch)
+        averages = super().average(block, sums, count)
         if "scales" in sums:
-            averages["scales"] = sums["scales"] / batch.examples
+            averages["scales"] = sums["scales"] / count.examples
         return averages
 
     def operators(
-        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
-        """A new basis for every unit with S in it, then (diag(S) + λ)⁻¹."""
+        """A new basis for every block with S in it, then (diag(S) + λ)⁻¹."""
         operators: list[Operator | None] = []
         for state, found in zip(states, eigenbases([kronecker(state) for state in states]), strict=True):
             if found is None or any(base is None for base in found.bases):

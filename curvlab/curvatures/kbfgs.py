@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.lnb import neurons
 from curvlab.curvatures.moment_product import moment_product
 from curvlab.curvatures.pair_damping import PairDamping
@@ -66,13 +66,12 @@ class Recipe:
         return (damping * balance) ** 0.5, (damping / balance) ** 0.5
 
 
-def quasi_newton_units(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+def quasi_newton_blocks(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """Dense maps whose parameters are all trainable and in no other block.
 
     Not embeddings: A of a vocabulary is diagonal, its BFGS inverse would not be.
     """
-    units = neurons(found, trainable)
-    return [unit for unit in units if unit.block is not None and not isinstance(unit.block.layer, EmbeddingLayer)]
+    return [one for one in neurons(found, trainable) if not isinstance(one.uses[0].block.layer, EmbeddingLayer)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +156,8 @@ def shown(sample: Sample, inputs: bool = False, second: bool = False, output_gra
         second: whether to form Σ āāᵀ.
         output_gradients: whether the sample has any.
     """
-    rows = sum(call.rows for call in sample.calls)
-    kept = tuple(call for call in sample.calls if call.x is not None)
+    rows = sample.rows
+    kept = tuple(call for call in sample.unpadded_calls() if call.x is not None)
     totals = [feature_total(call.layer, call.x.to(sample.dtype)) for call in kept if call.x is not None]
     features = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
     if sample.layer.biased:

@@ -12,7 +12,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, Use, tied_matrices
+from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, tied_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.damp import exact, factored
@@ -50,7 +50,7 @@ class KfacCurvature(Curvature):
 
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per dense layer, or per group of layers that share their weight."""
-        return [one for one in tied_matrices(found) if max(one.shape[1:]) > 1]
+        return [one for one in tied_matrices(found) if is_dense(one)]
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Σ āāᵀ (upper triangle) of every use."""
@@ -83,10 +83,7 @@ class KfacCurvature(Curvature):
         return joined(block, factors) if factors else {}
 
     def operators(
-        self,
-        blocks: Sequence[PreconditionerBlock],
-        states: Sequence[State],
-        settings: Sequence[Mapping[str, Any]],
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(G ⊗ A + λI)⁻¹, or its factored stand-in."""
         plain = [kronecker(state) for state in states]
@@ -108,7 +105,11 @@ class KfacCurvature(Curvature):
         return second
 
     def _gradient_sum(self, sample: Sample) -> Tensor:
-        return upper_gram(sample.output_gradients.sum(2)) if self.kfac_approx == "reduce" else sample.gradient_moment
+        return (
+            upper_gram(sample.output_gradients.sum(2))
+            if self.kfac_approx == "reduce"
+            else sample.output_gradient_moment
+        )
 
 
 def joined(block: PreconditionerBlock, factors: Sequence[tuple[Use, Tensor, Tensor]]) -> State:

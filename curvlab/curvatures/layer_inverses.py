@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.curvature import PreconditionerBlock, State
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import State
 from curvlab.curvatures.kbfgs import Recipe, Shown, difference
 from curvlab.curvatures.kbfgs_inverses import output_inverse, replace_input, started, update_input, update_output
 from curvlab.linalg.bfgs import times

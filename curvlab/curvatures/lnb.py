@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import PreconditionerBlock, layer_units
+from curvlab.curvatures.blocks import PreconditionerBlock, layer_matrices
 from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.convolution import ConvolutionLayer
 from curvlab.layers.embedding import EmbeddingLayer
@@ -31,8 +31,8 @@ def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Preco
 
     The rest has the identity metric: position embeddings, class tokens (lnb 3.3), norm scales, what is tied.
     """
-    units = [unit for unit in layer_units(found) if unit.block is not None and not unit.block.tied]
-    return [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
+    blocks = [one for one in layer_matrices(found) if not one.uses[0].block.tied]
+    return [one for one in blocks if all(name in trainable for name in one.parameters.values())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,8 @@ def seen(sample: Sample, products: int | None) -> Seen:
         sample: features of one batch.
         products: how many times a matrix W̄ will be multiplied with the metric; None if it has to be formed.
     """
+    if sample.mask is not None:
+        sample = Sample(sample.unpadded_calls(), sample.examples, sample.dtype)
     layer, rows = sample.layer, sum(call.rows for call in sample.calls)
     if isinstance(layer, EmbeddingLayer):
         return Seen(_sums(sample), None)

@@ -14,7 +14,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.curvature import PreconditionerBlock, State
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import State
 from curvlab.curvatures.lnb import Seen
 from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.layer import Moments

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.tensor_normal import contractions
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
@@ -17,13 +17,13 @@ from curvlab.operators.power import powers
 
 
 class ShampooCurvature(Curvature):
-    """Contractions of the batch gradient itself: no output gradients, so that every parameter is a unit.
+    """Contractions of the batch gradient itself: no output gradients, so that every parameter has a block.
 
     Args:
-        largest_mode: a tensor with a longer mode is none: its factor would be that square.
+        largest_mode: a tensor with a longer mode has none: its factor would be that square.
     """
 
-    source: Source = "gradient"
+    of_gradient: ClassVar[bool] = True
 
     def __init__(self, largest_mode: int = 8192) -> None:
         self.largest_mode = largest_mode
@@ -32,30 +32,26 @@ class ShampooCurvature(Curvature):
         """Which tensors have factors is not part of what the factors are."""
         return {}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+    def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per parameter: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
-        units = []
+        made = []
         for name, p in parameters.items():
             shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], p[0, 0].numel())
             if max(shape, default=1) <= self.largest_mode:
-                units.append(PreconditionerBlock(name, None, "weight", {"weight": name}, shape or (1,)))
-        return units
+                made.append(PreconditionerBlock(name, (), {"weight": name}, shape or (1,)))
+        return made
 
-    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
-        """Nothing: the gradient is all there is."""
-        return {}
-
-    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """mat_i(ḡ) mat_i(ḡ)ᵀ."""
         return contractions(sums["gradient"])
 
     def operators(
-        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """The inverse roots; by coupled Newton or `eigh`, whichever is cheaper on the device."""
         damped, exponents = [], []
-        for unit, state, group in zip(units, states, settings, strict=True):
-            factors = tuple(Dense(state[str(mode)]) for mode in range(len(unit.shape)))
+        for block, state, group in zip(blocks, states, settings, strict=True):
+            factors = tuple(Dense(state[str(mode)]) for mode in range(len(block.shape)))
             damped.append(per_factor(group["damping"])(Kronecker(factors)))
-            exponents.append(-1 / (2 * len(unit.shape)))
+            exponents.append(-1 / (2 * len(block.shape)))
         return powers(damped, exponents)

@@ -6,16 +6,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, Source, State
+from curvlab.curvatures.blocks import PreconditionerBlock, parameter_tensors
+from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import gram, mirrored
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
-from curvlab.statistics.tensor_normal import TensorNormal, TensorStatistic, gradient_sum, tensor_normal_factors
+from curvlab.statistics.tensor_normal import (
+    TensorStatistic,
+    contraction_sums,
+    gradient_sum,
+    tensor_normal_factors,
+)
 
 
 class TensorNormalCurvature(Curvature):
@@ -23,57 +31,65 @@ class TensorNormalCurvature(Curvature):
 
     Args:
         statistic: "batch" contracts the mean pseudo-gradient of the batch (ren Alg. 15), "per-example" each example's.
-        source: "pseudo", or "data" for TNT-EF.
-        largest_mode: a tensor with a longer mode is no unit: its factor would be that square.
+        fisher_type: targets of the output gradients; "empirical" is TNT-EF.
+        mc_samples: sampled targets per example.
+        largest_mode: a tensor with a longer mode has no block: its factor would be that square.
     """
 
     def __init__(
-        self, statistic: TensorStatistic = "batch", source: Source = "pseudo", largest_mode: int = 8192
+        self,
+        statistic: TensorStatistic = "batch",
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
+        largest_mode: int = 8192,
     ) -> None:
-        self.statistic, self.source, self.largest_mode = statistic, source, largest_mode
+        self.statistic, self.largest_mode = statistic, largest_mode
+        self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
     def recipe(self) -> dict[str, str | float]:
         """Which tensors have factors is not part of what the factors are."""
-        return {"statistic": self.statistic, "source": self.source}
+        return {"statistic": self.statistic, "fisher_type": self.fisher_type, "mc_samples": self.mc_samples}
 
-    def units(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
-        """One per parameter tensor that one layer owns."""
-        return [unit for unit in tensor_units(found, parameters) if max(unit.shape) <= self.largest_mode]
+    def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+        """One per parameter tensor of a layer; the gradients of its uses add up."""
+        return [one for one in parameter_tensors(found, parameters) if max(one.shape) <= self.largest_mode]
 
-    def measure(self, unit: PreconditionerBlock, sample: Sample, state: State) -> State:
-        """Σ of the gradient (batch), or of the contractions (per-example)."""
-        assert unit.role is not None
-        if self.statistic == "batch":
-            return {"gradient": gradient_sum(sample, unit.role).reshape(unit.shape)}
-        running = TensorNormal(unit.shape, "per-example")
-        running.update([(sample, unit.role)], exact=False)
-        return {str(mode): one.total for mode, one in enumerate(running.sums) if one.total is not None}
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
+        """Σ of the gradient (batch), or of the contractions (per-example, or a column of an exact expectation)."""
+        parts = [(samples[use.block.name], use.role or "") for use in block.uses if use.block.name in samples]
+        if self._of_the_mean:
+            # Every pass has its own mean: contractions of a sum over passes would hold cross terms.
+            return {f"gradient {passed}": _gradient(parts, block.shape)}
+        return {str(mode): total for mode, total in enumerate(contraction_sums(parts, block.shape))}
 
-    def average(self, unit: PreconditionerBlock, sums: State, batch: Batch) -> State:
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G⁽ⁱ⁾ of the batch."""
-        if self.statistic == "batch":
-            return contractions(sums["gradient"].div_(batch.examples))
-        return {mode: mirrored(total / batch.examples) for mode, total in sums.items()}
+        if self._of_the_mean:
+            passes = [contractions(gradient.div_(count.examples)) for gradient in sums.values()]
+            return {mode: torch.stack([one[mode] for one in passes]).sum(0) for mode in passes[0]} if passes else {}
+        # E[D̄ D̄ᵀ] over independent targets is 1/N² Σ_n E[D_n D_nᵀ].
+        size = count.examples**2 if self.statistic == "batch" else count.examples
+        return {mode: mirrored(total / size) for mode, total in sums.items()}
+
+    @property
+    def _of_the_mean(self) -> bool:
+        return self.statistic == "batch" and self.fisher_type != "type-2"
 
     def operators(
-        self, units: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
+        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(Ũ_1 + εI)⁻¹ ⊗ … ⊗ (Ũ_k + εI)⁻¹."""
         damped = []
-        for unit, state, group in zip(units, states, settings, strict=True):
-            factors = tensor_normal_factors([state[str(mode)] for mode in range(len(unit.shape))], unit.shape)
+        for block, state, group in zip(blocks, states, settings, strict=True):
+            factors = tensor_normal_factors([state[str(mode)] for mode in range(len(block.shape))], block.shape)
             damped.append(per_factor(group["damping"])(Kronecker(tuple(Dense(u) for u in factors))))
         return powers(damped, [-1.0] * len(damped))
 
 
-def tensor_units(found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
-    """One unit per trainable parameter that exactly one block owns, with that block's modes."""
-    owners: dict[str, list[PreconditionerBlock]] = {}
-    for block in found.blocks.values() if found is not None else ():
-        for role, parameter in block.parameters.items():
-            unit = PreconditionerBlock(parameter, block, role, {role: parameter}, block.layer.modes(role))
-            owners.setdefault(parameter, []).append(unit)
-    return [owners[name][0] for name in parameters if len(owners.get(name, ())) == 1]
+def _gradient(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> Tensor:
+    """Σ_n D_n over all uses of a parameter."""
+    sums = [gradient_sum(sample, role).reshape(shape) for sample, role in parts]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
 def contractions(gradient: Tensor) -> State:

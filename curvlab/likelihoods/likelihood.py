@@ -51,17 +51,6 @@ class Likelihood(ABC):
     def hessian_product(self, z: Tensor, v: Tensor) -> Tensor:
         """H_n v_n for every example, H_n = ∂²ℓ_n/∂z_n²: the shape of z."""
 
-    def drawn_residual(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """∂ℓ_n/∂z_n at y_n ~ p(· | z_n): the cotangent of a training step, drawn on z's device.
-
-        Uniforms are in z's type, float32 at least; those of `cotangents(…, "mc", …)` are float64 on any device, so that
-        a profile is the same everywhere.
-        """
-        self.check(z)
-        dtype = torch.promote_types(z.dtype, torch.float32)
-        uniforms = torch.rand(self.draws(z), generator=generator, dtype=dtype, device=z.device)
-        return self.residual(z, self.sample(z, uniforms))
-
     def check(self, z: Tensor) -> None:
         """Raise CurvlabError if z cannot be this likelihood's output."""
         if not z.is_floating_point():
@@ -71,12 +60,18 @@ class Likelihood(ABC):
         """Raise CurvlabError if y, of this likelihood's kind and shape, cannot be; other targets are not looked at."""
 
     def cotangents(
-        self, z: Tensor, y: Tensor | None, fisher_type: str, mc_samples: int, generator: torch.Generator | None
+        self,
+        z: Tensor,
+        y: Tensor | None,
+        fisher_type: str,
+        mc_samples: int,
+        generator: torch.Generator | None,
+        dtype: torch.dtype = torch.float64,
     ) -> Iterator[Tensor]:
         """The cotangents of one batch; their pulled-back outer products sum to the Fisher's (in expectation for "mc").
 
         Targets are checked whether they are used or not: wrong ones mean wrong data, or another network's.
-        `generator` draws for "mc", on its own device.
+        `generator` draws uniforms of type `dtype` for "mc", on its own device.
         """
         z = z.detach()
         self.check(z)
@@ -89,10 +84,11 @@ class Likelihood(ABC):
             # One row of uniforms per example and sample, in the order of the examples: the same numbers however the
             # data is split.
             device = generator.device if generator is not None else None
-            u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=torch.float64, device=device)
+            u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=dtype, device=device)
             u = u.to(z.device)
             for k in range(mc_samples):
-                yield self.residual(z, self.sample(z, u[:, k])) / mc_samples**0.5
+                residual = self.residual(z, self.sample(z, u[:, k]))
+                yield residual / mc_samples**0.5 if mc_samples > 1 else residual
         elif fisher_type == "empirical":
             if y is None:
                 raise CurvlabError("fisher_type='empirical' needs targets", "", "give y, or use 'mc' or 'type-2'")

@@ -70,14 +70,16 @@ def loss_scale(likelihood: Likelihood, z: Tensor, gradient: Tensor, loss: Tensor
         residual = z.sigmoid() - (gradient < 0).to(wide)
     else:
         return z.new_ones(())
-    positions = z.new_full((), float(residual.numel() // residual.shape[inner.class_axis])) if isinstance(
-        inner, Categorical
-    ) else z.new_full((), float(residual.numel()))
+    positions = (
+        z.new_full((), float(residual.numel() // residual.shape[inner.class_axis]))
+        if isinstance(inner, Categorical)
+        else z.new_full((), float(residual.numel()))
+    )
     if isinstance(likelihood, Masked):
         residual = residual * likelihood.beside(z)
         positions = likelihood.mask.sum().to(wide)
     c = n * (gradient * residual).sum() / residual.square().sum()
     misfit = (gradient - c / n * residual).norm() / gradient.norm()
     usual = torch.stack([z.new_ones(()), n / positions, z.new_full((), float(n))])
-    nearest = usual[(usual.log() - c.log()).abs().nan_to_num(torch.inf).argmin()]
-    return torch.where(misfit < MISFIT, c, nearest)
+    distance = (usual.log() - c.log()).abs().nan_to_num(torch.inf)
+    return torch.where(misfit < MISFIT, c, usual.gather(0, distance.argmin(keepdim=True))[0])

@@ -46,7 +46,7 @@ class Masked(Likelihood):
 
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
         """m ⊙ (residual of `inner`)."""
-        return self.inner.residual(z, self._filled(y)) * self._beside(z)
+        return self.inner.residual(z, self._filled(y)) * self.beside(z)
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """As of `inner`; what is drawn where nothing counts is not looked at."""
@@ -58,16 +58,16 @@ class Masked(Likelihood):
 
     def hessian_root(self, z: Tensor) -> Iterator[Tensor]:
         """m ⊙ S_k: positions do not mix in a likelihood's Hessian."""
-        mask = self._beside(z)
+        mask = self.beside(z)
         yield from (column * mask for column in self.inner.hessian_root(z))
 
     def hessian_product(self, z: Tensor, v: Tensor) -> Tensor:
         """m ⊙ H(m ⊙ v)."""
-        mask = self._beside(z)
+        mask = self.beside(z)
         return self.inner.hessian_product(z, v * mask) * mask
 
-    def _beside(self, z: Tensor) -> Tensor:
-        """The mask in the shape of z, an axis of length 1 for what belongs to one position."""
+    def beside(self, z: Tensor) -> Tensor:
+        """The mask as numbers in the shape of z, an axis of length 1 for what belongs to one position."""
         axis = self.inner.class_axis if isinstance(self.inner, Categorical) else -1
         return self.mask.unsqueeze(axis if axis != -1 else self.mask.ndim).to(z.dtype)
 

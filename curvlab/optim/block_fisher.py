@@ -19,10 +19,12 @@ class BlockFisher(Preconditioned):
 
     Args:
         model: the network. A block of d parameters takes d² numbers, or d for every example in its average.
-        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
+        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed for the empirical Fisher.
         lr: α.
         damping: λ.
-        empirical: the data's targets instead of drawn ones.
+        fisher_type: targets of the output gradients: "mc" draws them from the model, "empirical" takes the data's (no
+            second backward pass), "type-2" the exact expectation by one pass per column of the loss Hessian's root.
+        mc_samples: drawn targets per example.
         max_memory: bytes for all blocks. While they fit they are dense; then those that are smaller so are kept as the
             gradients of the examples in the average, with the same directions; then MemoryBudgetError with both sizes.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
@@ -38,12 +40,13 @@ class BlockFisher(Preconditioned):
         *,
         lr: float = 0.03,
         damping: float = 1e-2,
-        empirical: bool = False,
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
         max_memory: int = 2 * 2**30,
         **shared: Unpack[Shared],
     ) -> None:
         check(self.name, {"max_memory": max_memory}, {"max_memory": POSITIVE})
-        curvature = BlockFisherCurvature("data" if empirical else "pseudo", max_memory)
+        curvature = BlockFisherCurvature(fisher_type, mc_samples, max_memory)
         super().__init__(model, curvature, likelihood, lr, damping, **shared)
         between = -(-self.schedule["inverse_interval"] // self.schedule["statistics_interval"])
         curvature.batches = batches_kept(self.schedule["decay"], between)

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.closures import Closure, checked_loss, closure_of
+from curvlab.capture.gradients import gradients_of
 from curvlab.capture.preserve import preserve
 from curvlab.capture.tape import batch_size
-from curvlab.curvatures.curvature import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.errors import CurvlabError
-from curvlab.optim.closures import Closure, checked_loss, closure_of
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
 from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.parameter_groups import parameter_groups
@@ -46,7 +47,7 @@ class Optimizer(torch.optim.Optimizer):
         steps: number of calls of `step`.
         skipped: number of batches that moved nothing because their gradient was not finite, those of a warm start
             included.
-        averages: statistics by unit, where a method has them.
+        averages: statistics by block, where a method has them.
     """
 
     name: ClassVar[str]
@@ -175,20 +176,11 @@ class Optimizer(torch.optim.Optimizer):
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """Loss, number of examples (1 if the closure never runs the model) and gradients of the loss."""
         loss = checked_loss(self.name, closure())
-        return loss.detach(), max(1, self._batch), self.gradients_of(loss)
+        return loss.detach(), max(1, self._batch), gradients_of(self.name, loss, self.trainable())[0]
 
-    def gradients_of(self, loss: Tensor, retain_graph: bool = False) -> Named:
-        """∂loss/∂W of every trainable parameter that the loss depends on."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        try:
-            gradients = torch.autograd.grad(loss, trainable, retain_graph=retain_graph, allow_unused=True)
-        except RuntimeError as error:
-            if "backward through the graph a second time" not in str(error):
-                raise
-            raise CurvlabError(
-                f"{self.name}: the closure has called backward", "the optimizer does that", "return the loss only"
-            ) from error
-        return {self.names[id(p)]: g for p, g in zip(trainable, gradients, strict=True) if g is not None}
+    def trainable(self) -> Named:
+        """The parameters that are not frozen, by name."""
+        return {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
 
     def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
         """One pass that measures what the method averages; weights, buffers and random state stay as they were.
@@ -280,9 +272,9 @@ class Optimizer(torch.optim.Optimizer):
         with contextlib.suppress(CurvlabError):  # a model without tensors to count is one example
             self._batch += batch_size(args or kwargs)
 
-    def group_of(self, unit: PreconditionerBlock) -> Mapping[str, Any]:
-        """The parameter group of the unit's first parameter."""
-        first = next(iter(unit.parameters.values()))
+    def group_of(self, block: PreconditionerBlock) -> Mapping[str, Any]:
+        """The parameter group of the block's first parameter."""
+        first = next(iter(block.parameters.values()))
         return next(g for g in self.param_groups for p in g["params"] if self.names[id(p)] == first)
 
     def __deepcopy__(self, memo: Any) -> Any:

@@ -17,10 +17,12 @@ class EKFAC(Preconditioned):
 
     Args:
         model: the network.
-        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
+        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed for the empirical Fisher.
         lr: α.
         damping: λ.
-        empirical: the data's targets instead of drawn ones.
+        fisher_type: targets of the output gradients: "mc" draws them from the model, "empirical" takes the data's (no
+            second backward pass), "type-2" the exact expectation by one pass per column of the loss Hessian's root.
+        mc_samples: drawn targets per example.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
 
@@ -33,12 +35,13 @@ class EKFAC(Preconditioned):
         *,
         lr: float = 0.03,
         damping: float = 1e-2,
-        empirical: bool = False,
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(
             model,
-            EkfacCurvature("exact", "expand", "data" if empirical else "pseudo"),
+            EkfacCurvature("exact", "expand", fisher_type, mc_samples),
             likelihood,
             lr,
             damping,

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.batch_record import BatchRecord
+from curvlab.capture.closures import Closure
 from curvlab.capture.model_call import ModelCall
-from curvlab.curvatures.curvature import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named
 from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
 from curvlab.optim.norm_constraint import norm_constraint as shrinkage
@@ -36,12 +37,15 @@ class KFAC(Preconditioned):
 
     Args:
         model: the network.
-        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
+        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed for the empirical Fisher.
         lr: α.
         damping: λ.
         rule: how λ enters: "factored" with π (eq. 24), "exact" in the eigenbasis (eq. 23), "equal" (π = 1, ren Alg. 7).
         kfac_approx: "expand" or "reduce" over positions.
-        empirical: the data's targets instead of drawn ones (KFAC-EF): no second backward.
+        fisher_type: targets of the output gradients: "mc" draws them from the model, "empirical" (KFAC-EF) takes the
+            data's (no second backward pass), "type-2" the exact expectation by one pass per column of the loss
+            Hessian's root.
+        mc_samples: drawn targets per example.
         norm_constraint: c; the direction is shrunk to α²pᵀ(F̂ + λI)p ≤ c (Ba, Grosse & Martens 2017).
         step_size: "fixed", or "mvp": δ = −αp + μδ₀ with both numbers from a 2×2 system (grosse eq. 27); `momentum` is
             not used then, and lr only by its ratios between groups.
@@ -69,17 +73,25 @@ class KFAC(Preconditioned):
         damping: float = 1e-2,
         rule: DampingRule = "factored",
         kfac_approx: str = "expand",
-        empirical: bool = False,
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
         norm_constraint: float | None = None,
         step_size: StepSize = "fixed",
         adapt_damping: bool = False,
         damping_interval: int = 5,
         **shared: Unpack[Shared],
     ) -> None:
-        own = {"rule": rule, "kfac_approx": kfac_approx, "step_size": step_size, "damping_interval": damping_interval}
+        own = {
+            "rule": rule,
+            "kfac_approx": kfac_approx,
+            "step_size": step_size,
+            "damping_interval": damping_interval,
+            "fisher_type": fisher_type,
+            "mc_samples": mc_samples,
+        }
         check(self.name, own if norm_constraint is None else {**own, "norm_constraint": norm_constraint}, self.bounds)
-        source: Literal["data", "pseudo"] = "data" if empirical else "pseudo"
-        super().__init__(model, KfacCurvature(rule, kfac_approx, source), likelihood, lr, damping, **shared)
+        curvature = KfacCurvature(rule, kfac_approx, fisher_type, mc_samples)
+        super().__init__(model, curvature, likelihood, lr, damping, **shared)
         chosen = step_size == "mvp"
         if chosen and norm_constraint is not None:
             raise CurvlabError(
@@ -95,7 +107,9 @@ class KFAC(Preconditioned):
                     "kfac: step_size='mvp' and adapt_damping need the loss's Hessian", do="give likelihood="
                 )
             interval = damping_interval if adapt_damping else None
-            self.quadratics = QuadraticSteps(self, self.likelihood, chosen, interval)
+            self.quadratics = QuadraticSteps(self, chosen, interval)
+            self.scaled = True
+        self._noted: BatchRecord | None = None
         self._calls: list[ModelCall] = []
         self._gradients: Named = {}
 
@@ -105,9 +119,17 @@ class KFAC(Preconditioned):
         loss, examples, gradients = super().evaluate(closure)
         if self.quadratics is not None and self._calls and not self._warming:
             # The survey's small forward comes first: the last call is the closure's own.
-            self.quadratics.parts.append(Part(self._calls[-1], closure, examples, loss))
-        self._calls = []
+            noted = self._noted
+            assert noted is not None
+            assert noted.likelihood is not None
+            part = Part(self._calls[-1], closure, examples, loss, noted.likelihood, noted.scale)
+            self.quadratics.parts.append(part)
+        self._calls, self._noted = [], None
         return loss, examples, gradients
+
+    def noted_loss(self, record: BatchRecord) -> None:
+        """Keeps the likelihood and the scale of the batch for the quadratic model."""
+        self._noted = record
 
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
         """See `Optimizer.step`."""
@@ -124,9 +146,9 @@ class KFAC(Preconditioned):
             return self.direction(gradients)
         averaged = self.heavy_ball(gradients)
         directions = self.direction(averaged)
-        if self.norm_constraint is None or not self.units:
+        if self.norm_constraint is None or not self.blocks:
             return directions
-        inside = {name for unit in self.units for name in unit.parameters.values()}
+        inside = {name for one in self.blocks for name in one.parameters.values()}
         rates = {n: group["lr"] for group, names, _ in self.by_group(directions) for n in names if n in inside}
         shrunk = shrinkage(squared_length(directions, averaged, rates), self.norm_constraint)
         return dict(zip(directions, torch._foreach_mul(list(directions.values()), shrunk), strict=True))
@@ -138,9 +160,9 @@ class KFAC(Preconditioned):
         else:
             self.quadratics.step(directions, self._gradients)
 
-    def group_of(self, unit: PreconditionerBlock) -> Mapping[str, Any]:
-        """The unit's group, with λ as it has been adapted."""
-        group = super().group_of(unit)
+    def group_of(self, block: PreconditionerBlock) -> Mapping[str, Any]:
+        """The block's group, with λ as it has been adapted."""
+        group = super().group_of(block)
         if self.quadratics is None or self.quadratics.rule is None:
             return group
         return {**group, "damping": self.quadratics.relief * group["damping"]}

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.closures import Closure
+from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.curvature import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
 from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, INTERVAL, RATE, Bound, check
-from curvlab.optim.watch import Watch
 from curvlab.statistics.debiased import share_of_new
 
 
@@ -42,7 +42,7 @@ class LNB(Optimizer):
             ridge.
 
     Attributes:
-        units: the neurons; known after the first step.
+        blocks: the neurons; known after the first step.
         averages: neuron -> μ ("mean", of a neuron with a bias) and χ ("square").
         measured: neuron -> number of batches in them.
     """
@@ -83,8 +83,10 @@ class LNB(Optimizer):
         }
         check(self.name, {**self.schedule, "momentum": momentum, "decay": decay}, self.bounds)
         super().__init__(model, {"lr": lr, "ridge": ridge, "weight_decay": weight_decay}, groups)
-        self.watch = Watch(model, self.name, False, lambda found: {unit.name for unit in _neurons(model, found)})
-        self.units: list[PreconditionerBlock] = []
+        self.recorder = ForwardBackward(
+            model, self.name, output_gradients=False, wanted=lambda found: {one.name for one in _neurons(model, found)}
+        )
+        self.blocks: list[PreconditionerBlock] = []
         self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
         # Half precision has no Cholesky factors.
@@ -100,12 +102,14 @@ class LNB(Optimizer):
             self._seen = {}  # of the step before: `direction` had it until now
             for stack in self._stacks:
                 stack.look(self._seen)
-        shown = self.watch.run(closure, self.gradients_of, None)
-        if not self.units:
-            self.units = _neurons(self.model, self.watch.found)
+        record = self.recorder.closure(closure, self.trainable())
+        if not self.blocks:
+            self.blocks = _neurons(self.model, self.recorder.found)
+        refuse_unmeasured(self.name, self.blocks, record)
         with torch.no_grad(), self.full_precision():
-            self._gather({u.name: shown.samples[u.name] for u in self.units if u.name in shown.samples})
-        return shown.loss, shown.examples, shown.gradients
+            self._gather({one.name: record.inputs[one.name] for one in self.blocks if one.name in record.inputs})
+        assert record.loss is not None
+        return record.loss, record.examples, record.gradients
 
     def _gather(self, samples: Mapping[str, Sample]) -> None:
         """What a batch shows, beside what the step's other batches have shown; neurons that see the same share it."""
@@ -178,7 +182,7 @@ class LNB(Optimizer):
     def _solve(self, gradients: Named) -> tuple[Named, Tensor]:
         """θ̂, and Σ θ̂·g over all parameters."""
         last = {self.names[id(p)]: state["solution"] for p, state in self.state.items() if "solution" in state}
-        whole = [unit.parameters.values() for unit in self.units if gradients.keys() >= set(unit.parameters.values())]
+        whole = [unit.parameters.values() for unit in self.blocks if gradients.keys() >= set(unit.parameters.values())]
         known = {name: gradients[name] for names in whole for name in names}
         stacks = [stack for stack in self._stacked() if not stack.names.isdisjoint(known)]
         equations = [self._equation(stack, known, last) for stack in stacks]
@@ -222,7 +226,7 @@ class LNB(Optimizer):
         """Neurons that share a matrix M, and the kind of their equation: those of one kind can be in one stack."""
         ridges = {self.names[id(p)]: group["ridge"] for group in self.param_groups for p in group["params"]}
         slots: dict[Hashable, tuple[Hashable, list[PreconditionerBlock]]] = {}
-        for unit in self.units:
+        for unit in self.blocks:
             shown, old = self._seen.get(unit.name), self.averages.get(unit.name)
             if shown is None and old is None:
                 continue
@@ -246,7 +250,7 @@ class LNB(Optimizer):
 
     def coverage(self) -> dict[str, str]:
         """Parameter name -> its metric; known after the first step."""
-        inside = {name for unit in self.units for name in unit.parameters.values()}
+        inside = {name for unit in self.blocks for name in unit.parameters.values()}
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "identity metric: no neuron of its own" for name in names}
 

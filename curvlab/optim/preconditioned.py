@@ -10,20 +10,24 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvlab.curvatures.curvature import Batch, Curvature, PreconditionerBlock, State
+from curvlab.capture.batch_record import BatchRecord, Samples
+from curvlab.capture.closures import Closure
+from curvlab.capture.forward_backward import ForwardBackward
+from curvlab.curvatures.batch_sums import BatchSums
+from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
+from curvlab.curvatures.curvature import Curvature, State
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood, likelihood
+from curvlab.likelihoods.fisher import Fisher
 from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import Bound, check
 from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed
-from curvlab.optim.watch import Seen, Watch
 
 
 class Preconditioned(Optimizer):
@@ -35,17 +39,19 @@ class Preconditioned(Optimizer):
         target: likelihood of the model's output; needed where pseudo-targets are drawn.
         lr: α.
         damping: λ or ε, as the recipe means it.
-        shared: see `Shared`; a unit takes the settings of its first parameter's group.
+        shared: see `Shared`; a block takes the settings of its first parameter's group.
 
     Attributes:
-        units: what operators act on; known after the first step.
-        averages: unit name -> its averaged statistics.
-        operators: unit name -> the inverse in use, the step it is of, and how often in a row a newer one failed.
-        unmeasured: unit name -> number of batches whose statistics were not finite and were left out.
+        blocks: what operators act on; known after the first step.
+        averages: block name -> its averaged statistics.
+        operators: block name -> the inverse in use, the step it is of, and how often in a row a newer one failed.
+        unmeasured: block name -> number of batches whose statistics were not finite and were left out.
     """
 
     bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
     warms: ClassVar[bool] = True
+    scaled: bool = False
+    """Whether the scale of the closure's loss is wanted, see `BatchRecord.scale`."""
     eager: ClassVar[bool] = True
     """Whether operators are renewed on each of the first T2 steps."""
 
@@ -61,21 +67,21 @@ class Preconditioned(Optimizer):
         given = completed(self.name, shared)
         defaults = {"lr": lr, "damping": damping, "momentum": given["momentum"], "weight_decay": given["weight_decay"]}
         self.schedule = {name: given[name] for name in SCHEDULE}
-        check(self.name, {**defaults, **self.schedule}, self.bounds)
+        targets = {"fisher_type": curvature.fisher_type, "mc_samples": curvature.mc_samples}
+        check(self.name, {**defaults, **self.schedule, **targets}, self.bounds)
         super().__init__(model, defaults, given.get("groups"))
-        if curvature.source == "pseudo" and target is None:
+        if not curvature.of_gradient and curvature.fisher_type != "empirical" and target is None:
             raise CurvlabError(f"{self.name} draws pseudo-targets", "it must know from what", "give likelihood=")
         self.curvature = curvature
         self.likelihood = None if target is None else likelihood(target)
-        self.watch = Watch(model, self.name)
-        self.units: list[PreconditionerBlock] = []
+        self.recorder = ForwardBackward(model, self.name)
+        self.blocks: list[PreconditionerBlock] = []
         self.operators: LastGood[Operator] = LastGood()
         self.unmeasured: dict[str, int] = {}
         self.measured = self.refreshed = 0
         self._warmed = 0
         """Examples that the running means of a warm start are of."""
-        self._sums: dict[str, State] = {}
-        self._rows: dict[str, int] = {}
+        self._sums = BatchSums(curvature, [])
         self._warming = False
         self._generator: torch.Generator | None = None
         self._trainable: frozenset[str] = frozenset()
@@ -85,7 +91,7 @@ class Preconditioned(Optimizer):
     @property
     def needs_closure(self) -> bool:  # type: ignore[override]
         """Whether the model must be watched while it runs."""
-        return self.curvature.source != "gradient"
+        return not self.curvature.of_gradient
 
     @property
     def failures(self) -> dict[str, int]:
@@ -97,53 +103,60 @@ class Preconditioned(Optimizer):
     def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
         """Loss, examples and gradients of a batch; its statistics join the step's sums when they are due."""
         if not self.needs_closure:
-            self._find_units()
+            self._find_blocks()
             return super().evaluate(closure)
         due = self._warming or self.steps % self.schedule["statistics_interval"] == 0 or not self.averages
-        if not due and not self._changed():
+        if not due and not self._changed() and not self.scaled:
             return super().evaluate(closure)
-        pseudo = due and self.curvature.source == "pseudo"
-        seen = self.watch.run(closure, self.gradients_of, self._pseudo_residual if pseudo else None)
-        self._find_units()
+        fisher = self._fisher() if due else Fisher(self.likelihood if self.scaled else None, "forward-only")
+        observer = self if due else None
+        record = self.recorder.closure(closure, self.trainable(), fisher, observer, scaled=self.scaled)
+        self._find_blocks()
         if due:
-            with torch.no_grad(), self.full_precision():
-                self._measure(seen)
-        return seen.loss, seen.examples, seen.gradients
+            refuse_unmeasured(self.name, self.blocks, record)
+        self.noted_loss(record)
+        assert record.loss is not None
+        return record.loss, record.examples, record.gradients
 
-    def _changed(self) -> bool:
-        """Whether units are to be found: after construction or a load, or since parameters were frozen or freed."""
-        return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
+    def noted_loss(self, record: BatchRecord) -> None:
+        """Hook for methods that use the batch's likelihood and the scale of its loss."""
 
-    def _find_units(self) -> None:
-        if not self._changed():
-            return
-        trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
-        units = self.curvature.units(self.watch.found, trainable)
-        self.units = [unit for unit in units if all(name in trainable for name in unit.parameters.values())]
-        self._trainable = frozenset(trainable)
+    def inputs(self, samples: Samples) -> None:
+        """As an observer of the batch: sums of the inputs."""
+        self._find_blocks()
+        self._sums.inputs(samples)
 
-    def _pseudo_residual(self, output: Tensor) -> Tensor:
-        """∂ℓ/∂z at targets drawn from the model's own distribution."""
-        assert self.likelihood is not None
+    def output_gradients(self, samples: Samples, passed: int) -> None:
+        """As an observer of the batch: sums of the output gradients."""
+        self._sums.output_gradients(samples, passed)
+
+    def _fisher(self) -> Fisher:
+        """Targets of the curvature's type, drawn on the model's device.
+
+        The generator is seeded by the step (in a warm start by the batch), so that a resumed run draws what an
+        uninterrupted one would; micro-batches of one step go on with it.
+        """
+        p = self.parameters()[0]
         if self._generator is None:
-            self._generator = torch.Generator(output.device)
-        if not self._sums:
-            # By the step (in a warm start by the batch), so that a resumed run draws what an uninterrupted one would.
+            self._generator = torch.Generator(p.device)
+        if not self._sums.sums:
             where = f"{self.schedule['seed']} {'warm' if self._warming else self.steps} {self.measured * self._warming}"
             self._generator.manual_seed(int.from_bytes(hashlib.sha256(where.encode()).digest()[:7]))
-        with self.full_precision():
-            return self.likelihood.drawn_residual(output.detach(), self._generator)
+        kind, samples = self.curvature.fisher_type, self.curvature.mc_samples
+        return Fisher(self.likelihood, kind, samples, self._generator, self._dtype)
 
-    def _measure(self, seen: Seen) -> None:
-        for unit in self.units:
-            # One sample per block, so that its units share what is made from it.
-            sample = None if unit.block is None else seen.samples.get(unit.block.name)
-            if sample is None:
-                continue
-            held = self._sums.setdefault(unit.name, {})
-            for key, value in self.curvature.measure(unit, sample, self.averages.get(unit.name, {})).items():
-                held[key] = held[key].add_(value) if key in held else value
-            self._rows[unit.name] = self._rows.get(unit.name, 0) + seen.examples * sample.positions
+    def _changed(self) -> bool:
+        """Whether blocks are to be found: after construction or a load, or since parameters were frozen or freed."""
+        return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
+
+    def _find_blocks(self) -> None:
+        if not self._changed():
+            return
+        trainable = self.trainable()
+        blocks = self.curvature.blocks(self.recorder.found, trainable)
+        self.blocks = [one for one in blocks if all(name in trainable for name in one.parameters.values())]
+        self._trainable = frozenset(trainable)
+        self._sums = BatchSums(self.curvature, self.blocks, self.averages)
 
     # Averages and operators.
 
@@ -151,7 +164,7 @@ class Preconditioned(Optimizer):
         """Blend the step's statistics into the averages; renew the operators when they are due."""
         if not self.needs_closure and self.steps % self.schedule["statistics_interval"] == 0:
             self._contract(gradients)
-        if not self._sums and self.operators.blocks:
+        if not self._sums.sums and self.operators.blocks:
             return
         self._absorb(examples)
         interval = self.schedule["inverse_interval"]
@@ -159,28 +172,24 @@ class Preconditioned(Optimizer):
         if early or self.steps - self.refreshed >= interval or not self.operators.blocks:
             self.refresh()
         else:
-            for unit in self.units:
-                renewed = self.curvature.renew(self.averages.get(unit.name, {}), self.group_of(unit))
-                if renewed is not None and unit.name in self.operators.blocks:
-                    kept = self.operators.blocks[unit.name]
-                    self.operators.blocks[unit.name] = Kept(renewed, kept.step, kept.failures)
+            for one in self.blocks:
+                renewed = self.curvature.renew(self.averages.get(one.name, {}), self.group_of(one))
+                if renewed is not None and one.name in self.operators.blocks:
+                    kept = self.operators.blocks[one.name]
+                    self.operators.blocks[one.name] = Kept(renewed, kept.step, kept.failures)
 
     def forget(self) -> None:
         """The statistics of a batch whose gradient is not finite are not finite either."""
-        self._sums, self._rows = {}, {}
+        self._sums = BatchSums(self.curvature, self.blocks, self.averages)
 
     def _contract(self, gradients: Named) -> None:
-        self._find_units()  # also where gradients came by backward()
-        for unit in self.units:
-            if all(name in gradients for name in unit.parameters.values()):
-                self._sums[unit.name] = {"gradient": unit.assemble(gradients).to(self._dtype)}
+        self._find_blocks()  # also where gradients came by backward()
+        for one in self.blocks:
+            if all(name in gradients for name in one.parameters.values()):
+                self._sums.sums[one.name] = {"gradient": one.assemble(gradients).to(self._dtype)}
 
     def _absorb(self, examples: int) -> None:
-        fresh: dict[str, State] = {}
-        for unit in self.units:
-            if unit.name in self._sums:
-                batch = Batch(max(1, examples), max(1, self._rows.get(unit.name, 1)))
-                fresh[unit.name] = self.curvature.average(unit, self._sums[unit.name], batch)
+        fresh = self._sums.averaged(examples)
         self.forget()
         if not fresh:
             return
@@ -204,17 +213,17 @@ class Preconditioned(Optimizer):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Renew the operators of all units; a failed one keeps the last good, the fourth failure in a row is an error.
+        """Renew the operators of all blocks; a failed one keeps the last good, the fourth failure in a row is an error.
 
         Raises:
-            NumericalError: names the unit, the step and the condition of its factors.
+            NumericalError: names the block, the step and the condition of its factors.
         """
-        known = [unit for unit in self.units if unit.name in self.averages]
-        states, settings = [self.averages[unit.name] for unit in known], [self.group_of(unit) for unit in known]
+        known = [one for one in self.blocks if one.name in self.averages]
+        states, settings = [self.averages[one.name] for one in known], [self.group_of(one) for one in known]
         made = self.curvature.operators(known, states, settings)
         self.refreshed = self.steps
-        for unit, state, operator in zip(known, states, made, strict=True):
-            self.operators.update(unit.name, self.steps, operator, lambda state=state: _worst(state))  # type: ignore[misc]
+        for one, state, operator in zip(known, states, made, strict=True):
+            self.operators.update(one.name, self.steps, operator, lambda state=state: _worst(state))  # type: ignore[misc]
 
     def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
         """See `Optimizer.warm_start`: statistics averaged over one pass, and the operators made of them."""
@@ -242,18 +251,18 @@ class Preconditioned(Optimizer):
     # Directions.
 
     def update(self, gradients: Named) -> Named:
-        """p = P m; parameters of no unit follow m."""
+        """p = P m; parameters of no block follow m."""
         return self.direction(self.heavy_ball(gradients))
 
     @torch.no_grad()
     def direction(self, gradients: Named) -> Named:
-        """P g for every unit whose operator is there, g for all else.
+        """P g for every block whose operator is there, g for all else.
 
         Raises:
             CurvlabError: a state was loaded, and the model, whose layers the operators belong to, has not run since.
         """
         if not self.needs_closure:
-            self._find_units()
+            self._find_blocks()
         elif self.operators.blocks and not self._trainable:
             raise CurvlabError(
                 f"{self.name} has loaded a state and not seen the model run since",
@@ -261,30 +270,41 @@ class Preconditioned(Optimizer):
                 "take a step",
             )
         directions = dict(gradients)
-        for unit in self.units:
-            kept = self.operators.blocks.get(unit.name)
-            if kept is None or kept.value is None or any(name not in gradients for name in unit.parameters.values()):
+        for one in self.blocks:
+            kept = self.operators.blocks.get(one.name)
+            if kept is None or kept.value is None or any(name not in gradients for name in one.parameters.values()):
                 continue
-            preconditioned = product(kept.value, unit.assemble(gradients).to(self._dtype))
-            for name, part in unit.take_apart(preconditioned, gradients).items():
+            preconditioned = product(kept.value, one.assemble(gradients).to(self._dtype))
+            for name, part in one.take_apart(preconditioned, gradients).items():
                 directions[name] = part.to(gradients[name].dtype)
         return directions
 
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the heavy ball; known after the first step."""
-        inside = {name for unit in self.units for name in unit.parameters.values()} if self.units else self._covered
-        names = (self.names[id(p)] for p in self.parameters())
-        return {name: self.name if name in inside else "heavy ball: in no block of this method" for name in names}
+        inside = {name for one in self.blocks for name in one.parameters.values()} if self.blocks else self._covered
+        unreached = {
+            name
+            for one in self.blocks
+            if self.averages and one.name not in self.averages
+            for name in one.parameters.values()
+        }
+        treated = {}
+        for name in (self.names[id(p)] for p in self.parameters()):
+            if name in unreached:
+                treated[name] = "heavy ball: no statistics of its block, which the model's first output does not reach"
+            else:
+                treated[name] = self.name if name in inside else "heavy ball: in no block of this method"
+        return treated
 
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """With the averages, the operators in use, their age and their failures, by unit name."""
+        """With the averages, the operators in use, their age and their failures, by block name."""
         return {
             **super().state_dict(),
             "schedule": dict(self.schedule),
             "recipe": self.curvature.recipe(),
-            "covered": sorted(name for unit in self.units for name in unit.parameters.values()),
+            "covered": sorted(name for one in self.blocks for name in one.parameters.values()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "operators": packed(self.operators),
             "unmeasured": dict(self.unmeasured),
@@ -311,7 +331,7 @@ class Preconditioned(Optimizer):
         self.operators = unpacked(state_dict["operators"], like)
         self.schedule, self.unmeasured = dict(state_dict["schedule"]), dict(state_dict["unmeasured"])
         self.measured, self.refreshed = state_dict["measured"], state_dict["refreshed"]
-        self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
+        self.blocks, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
 
 
 def _worst(state: State) -> str:

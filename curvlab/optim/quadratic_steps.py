@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvlab.capture.closures import Closure
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.levenberg_marquardt import LevenbergMarquardt, reduction_ratio
 from curvlab.optim.quadratic_model import Quadratic, gauss_newton_products, quadratic
@@ -19,12 +19,23 @@ from curvlab.optim.quadratic_model import Quadratic, gauss_newton_products, quad
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One (micro-)batch of a step: how the model was called, the closure that called it, N, and its loss."""
+    """One (micro-)batch of a step.
+
+    Attributes:
+        call: how the model was called.
+        closure: what called it.
+        examples: N.
+        loss: of the closure.
+        likelihood: of the outputs, with the class axis and the mask of this batch.
+        scale: c; the loss is c times the likelihood's, and so is its Gauss-Newton matrix.
+    """
 
     call: ModelCall
     closure: Closure
     examples: int
     loss: Tensor
+    likelihood: Likelihood
+    scale: Tensor | float
 
 
 class QuadraticSteps:
@@ -35,7 +46,6 @@ class QuadraticSteps:
 
     Args:
         optimizer: whose model, groups and names.
-        likelihood: of the model's output.
         chosen: whether the coefficients are chosen; else the step is the optimizer's own and only judged.
         interval: steps between two judgements of λ; None for a λ that stays.
 
@@ -45,8 +55,8 @@ class QuadraticSteps:
         parts: the batches of the step that is being made.
     """
 
-    def __init__(self, optimizer: Optimizer, likelihood: Likelihood, chosen: bool, interval: int | None) -> None:
-        self.optimizer, self.likelihood, self.chosen, self.interval = optimizer, likelihood, chosen, interval
+    def __init__(self, optimizer: Optimizer, chosen: bool, interval: int | None) -> None:
+        self.optimizer, self.chosen, self.interval = optimizer, chosen, interval
         self.rule = None if interval is None else LevenbergMarquardt.kfac(interval)
         p = optimizer.parameters()[0]
         self.relief = torch.ones((), dtype=p.dtype, device=p.device)
@@ -97,7 +107,8 @@ class QuadraticSteps:
             second = torch.zeros_like(first)
             if basis[1]:
                 _, second = jacobian_product(self.optimizer.model, part.call, basis[1])
-            curvature.append(gauss_newton_products(self.likelihood, z, [first, second]) * (part.examples / total))
+            products = gauss_newton_products(part.likelihood, z, [first, second])
+            curvature.append(products * (part.scale * (part.examples / total)))
         return quadratic(gradients, basis, torch.stack(curvature).sum(0), damping)
 
     def _judge(self, change: Tensor, parameters: Named, old: Named, delta: Named) -> None:

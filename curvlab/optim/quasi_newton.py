@@ -10,19 +10,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from curvlab.curvatures.curvature import PreconditionerBlock
-from curvlab.curvatures.kbfgs import Recipe, Shown, quasi_newton_units, shown
+from curvlab.capture.closures import Closure
+from curvlab.capture.forward_backward import ForwardBackward
+from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
+from curvlab.curvatures.kbfgs import Recipe, Shown, quasi_newton_blocks, shown
 from curvlab.curvatures.kbfgs_inverses import tallies
 from curvlab.curvatures.layer_inverses import Before, LayerInverses
 from curvlab.errors import CurvlabError
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named, Optimizer, finite
 from curvlab.optim.hyperparameters import Bound, check
 from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.quasi_newton_settings import BOUNDS
 from curvlab.optim.saved_state import moved
 from curvlab.optim.second_sample import Part, Sampler
-from curvlab.optim.watch import Watch
 
 
 class KroneckerQuasiNewton(Optimizer):
@@ -36,7 +36,7 @@ class KroneckerQuasiNewton(Optimizer):
         recipe: what else `Recipe` takes.
 
     Attributes:
-        units: the layers with inverses; known after the first step.
+        blocks: the layers with inverses; known after the first step.
         averages: layer -> A, where it is averaged.
         inverses: H_A and H_G of all of them.
     """
@@ -56,11 +56,11 @@ class KroneckerQuasiNewton(Optimizer):
         check(self.name, {**defaults, **limited, **self.schedule}, self.bounds)
         super().__init__(model, defaults, settings.get("groups"))
         self.recipe = Recipe(**recipe)
-        self.units: list[PreconditionerBlock] = []
+        self.blocks: list[PreconditionerBlock] = []
         self.inverses = LayerInverses(self.recipe)
         self.averages = self.inverses.averages
-        self.sampler = Sampler(Watch(model, self.name))
-        self._looking: Watch | None = None
+        self.sampler = Sampler(ForwardBackward(model, self.name))
+        self._looking: ForwardBackward | None = None
         """Sees inputs alone, during a warm start."""
         self._trainable: frozenset[str] = frozenset()
         self._covered: set[str] = set()
@@ -80,15 +80,18 @@ class KroneckerQuasiNewton(Optimizer):
         due = self.steps % self.schedule["interval"] == 0
         if not due and not self._changed():
             return super().evaluate(closure)
-        seen = self.sampler.first(closure, self.gradients_of, keep=due)
-        self._find_units(self.sampler.watch)
+        record = self.sampler.first(closure, self.trainable(), keep=due)
+        self._find_blocks(self.sampler.recorder)
+        refuse_unmeasured(self.name, self.blocks, record)
+        samples = record.passes[0] if due else {}
         with torch.no_grad(), self.full_precision():
-            for unit in self.units if due else ():
-                if unit.name in seen.samples:
-                    fresh = shown(seen.samples[unit.name], **self.inverses.shows(unit))
+            for unit in self.blocks if due else ():
+                if unit.name in samples:
+                    fresh = shown(samples[unit.name], **self.inverses.shows(unit))
                     old = self._shown.get(unit.name)
                     self._shown[unit.name] = fresh if old is None else old.joined(fresh)
-        return seen.loss, seen.examples, seen.gradients
+        assert record.loss is not None
+        return record.loss, record.examples, record.gradients
 
     def noted(self, args: Any, kwargs: Any) -> None:
         """As in `Optimizer`; the second sample must have the same inputs."""
@@ -99,17 +102,17 @@ class KroneckerQuasiNewton(Optimizer):
         """Whether layers are to be found: after construction or a load, or since parameters were frozen or freed."""
         return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
 
-    def _find_units(self, watch: Watch) -> None:
+    def _find_blocks(self, recorder: ForwardBackward) -> None:
         if self._changed():
             trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
-            self.units = quasi_newton_units(watch.found, trainable)
+            self.blocks = quasi_newton_blocks(recorder.found, trainable)
             self._trainable = frozenset(trainable)
 
     def prepare(self, gradients: Named, examples: int) -> None:
         """h̄, ḡ and A's action on s_A, with weights and inverses as they are; inverses start where there are none."""
         self._examples_now = examples
         showing, self._shown = self._shown, {}
-        units = [unit for unit in self.units if unit.name in showing]
+        units = [unit for unit in self.blocks if unit.name in showing]
         weights = self._weights() if units else {}
         self._pending = self.sampler.take(), self.inverses.before(units, showing, weights, self._damping)
 
@@ -167,7 +170,7 @@ class KroneckerQuasiNewton(Optimizer):
                 "take a step",
             )
         found: Named = {}
-        for unit in self.units:
+        for unit in self.blocks:
             if unit.name in self.inverses.states and all(name in gradients for name in unit.parameters.values()):
                 matrix = unit.assemble(gradients).to(self._dtype)
                 found.update(unit.take_apart(self.inverses.product(unit, matrix), gradients))
@@ -189,18 +192,19 @@ class KroneckerQuasiNewton(Optimizer):
         after: dict[str, Shown] = {}
         doubling = self.schedule["double_gradient"]
         for part in parts:
-            seen = self.sampler.again(part, self.gradients_of if doubling else None)
+            record = self.sampler.again(part, self.trainable() if doubling else {})
+            samples = record.passes[0]
             with self.full_precision():
-                for name in before.keys() & seen.samples.keys():
-                    fresh = shown(seen.samples[name])
+                for name in before.keys() & samples.keys():
+                    fresh = shown(samples[name])
                     after[name] = after[name].joined(fresh) if name in after else fresh
             if doubling:
                 old, before_it = self._second
-                total = before_it + seen.examples
-                self._second = joint_gradient(old, seen.gradients, seen.examples / total), total
+                total = before_it + record.examples
+                self._second = joint_gradient(old, record.gradients, record.examples / total), total
         weights = self._weights()
         with self.full_precision():
-            for unit in self.units:
+            for unit in self.blocks:
                 if unit.name in after:
                     self.inverses.learn(unit, before[unit.name], after[unit.name], weights)
 
@@ -208,25 +212,26 @@ class KroneckerQuasiNewton(Optimizer):
 
     def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
         """See `Optimizer.warm_start`: A by forward passes alone, and H_A = (A + λ_A I)⁻¹."""
-        self._looking = Watch(self.model, self.name, output_gradients=False)
+        self._looking = ForwardBackward(self.model, self.name, output_gradients=False)
         try:
             seconds = super().warm_start(batches, loss)
         finally:
             self._looking = None
         start = time.perf_counter()
         with torch.no_grad(), self.full_precision():
-            self.inverses.warmed(self.units, self._damping)
+            self.inverses.warmed(self.blocks, self._damping)
         return seconds + time.perf_counter() - start
 
-    def _looked(self, closure: Closure, watch: Watch) -> tuple[Tensor, int, Named]:
+    def _looked(self, closure: Closure, recorder: ForwardBackward) -> tuple[Tensor, int, Named]:
         """A batch of a warm start: inputs alone, no backward."""
-        seen = watch.run(closure, lambda *_: {}, None)
-        self._find_units(watch)
+        record = recorder.closure(closure, {})
+        self._find_blocks(recorder)
         with torch.no_grad(), self.full_precision():
-            for unit in self.units:
-                if unit.name in seen.samples:
-                    self._shown[unit.name] = shown(seen.samples[unit.name], second=True, output_gradients=False)
-        return seen.loss, seen.examples, seen.gradients
+            for unit in self.blocks:
+                if unit.name in record.inputs:
+                    self._shown[unit.name] = shown(record.inputs[unit.name], second=True, output_gradients=False)
+        assert record.loss is not None
+        return record.loss, record.examples, record.gradients
 
     def absorb(self, gradients: Named, examples: int) -> None:
         """One batch of a warm start joins the mean."""
@@ -244,7 +249,7 @@ class KroneckerQuasiNewton(Optimizer):
 
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the gradient; known after the first step."""
-        inside = {name for unit in self.units for name in unit.parameters.values()} if self.units else self._covered
+        inside = {name for unit in self.blocks for name in unit.parameters.values()} if self.blocks else self._covered
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "heavy ball at lr/damping: in no block" for name in names}
 
@@ -254,7 +259,7 @@ class KroneckerQuasiNewton(Optimizer):
             **super().state_dict(),
             "recipe": asdict(self.recipe),
             "schedule": dict(self.schedule),
-            "covered": sorted(name for unit in self.units for name in unit.parameters.values()),
+            "covered": sorted(name for unit in self.blocks for name in unit.parameters.values()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "inverses": {name: dict(state) for name, state in self.inverses.states.items()},
             "second": {"gradient": dict(self._second[0]), "examples": self._second[1]},
@@ -279,4 +284,4 @@ class KroneckerQuasiNewton(Optimizer):
         second = state_dict["second"]
         self._second = {n: moved(g, byname[n]) for n, g in second["gradient"].items()}, second["examples"]
         self.schedule = dict(state_dict["schedule"])
-        self.units, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
+        self.blocks, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])

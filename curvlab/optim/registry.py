@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from curvlab.errors import CurvlabError
+from curvlab.likelihoods import Likelihood
 from curvlab.optim.adam import Adam
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.core import Optimizer
@@ -52,7 +53,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def create(name: str, model: nn.Module, *, likelihood: str | None = None, **settings: Any) -> Optimizer:
+def create(name: str, model: nn.Module, *, likelihood: str | Likelihood | None = None, **settings: Any) -> Optimizer:
     """The optimizer of a name with settings by name.
 
     Args:

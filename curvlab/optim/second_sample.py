@@ -7,18 +7,19 @@ were, so that a step touches them once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvlab.capture.batch_record import BatchRecord
+from curvlab.capture.closures import Closure
+from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.model_call import ModelCall
 from curvlab.errors import CurvlabError
-from curvlab.optim.closures import Closure
 from curvlab.optim.core import Named
-from curvlab.optim.watch import Seen, Watch
 
 Inputs = tuple[tuple[Tensor, int], ...]
 """Tensors a model was called with, and their versions then."""
@@ -45,14 +46,14 @@ class Sampler:
     """Runs a step's closures, and the same closures again after the step.
 
     Args:
-        watch: the optimizer's.
+        recorder: of the optimizer's model.
 
     Attributes:
         parts: batches seen since the last `take`.
     """
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, recorder: ForwardBackward) -> None:
+        self.recorder = recorder
         self.parts: list[Part] = []
         self._inputs: Inputs = ()
 
@@ -60,40 +61,40 @@ class Sampler:
         """Hook at every call of the model; the survey's small forward comes before the closure's own."""
         self._inputs = tuple((x, x._version) for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
 
-    def first(self, closure: Closure, gradients_of: Callable[[Tensor, bool], Named], keep: bool) -> Seen:
-        """The closure as `Watch.run` runs it; `keep` if there will be a second time."""
-        before = ModelCall.of(self.watch.model, (), {})
-        seen = self.watch.run(closure, gradients_of, None)
+    def first(self, closure: Closure, parameters: Named, keep: bool) -> BatchRecord:
+        """The closure's batch, with the gradients of its loss; `keep` if there will be a second time."""
+        before = ModelCall.of(self.recorder.model, (), {})
+        record = self.recorder.closure(closure, parameters, keep=keep)
         if keep:
-            self.parts.append(Part(before, closure, self._inputs, seen.examples))
-        return seen
+            self.parts.append(Part(before, closure, self._inputs, record.examples))
+        return record
 
     def take(self) -> list[Part]:
         """The parts, which are the caller's from now on."""
         parts, self.parts = self.parts, []
         return parts
 
-    def again(self, part: Part, gradients_of: Callable[[Tensor, bool], Named] | None) -> Seen:
-        """What the part's batch shows now; without `gradients_of` no gradient of a weight is computed.
+    def again(self, part: Part, parameters: Named) -> BatchRecord:
+        """What the part's batch shows now; without `parameters` no gradient of a weight is computed.
 
         Raises:
             CurvlabError: the closure has given the model another batch this time.
         """
-        model = self.watch.model
+        model = self.recorder.model
         handle = model.register_forward_pre_hook(lambda _, *call: self.note(*call), with_kwargs=True)
         try:
             with part.before.again(model), torch.enable_grad():
-                seen = self.watch.run(part.closure, gradients_of or self.watch.output_gradients_of, None)
+                record = self.recorder.closure(part.closure, parameters, keep=True)
         finally:
             handle.remove()
         if len(self._inputs) != len(part.inputs) or not all(map(_same, part.inputs, self._inputs)):
             raise CurvlabError(
-                f"{self.watch.name}: the closure gave the model other inputs when it was run again",
+                f"{self.recorder.name}: the closure gave the model other inputs when it was run again",
                 "the second sample of a step must be of the same batch",
                 "take the batch before the closure, not in it",
             )
         self._inputs = ()
-        return seen
+        return record
 
 
 def _same(first: tuple[Tensor, int], second: tuple[Tensor, int]) -> bool:

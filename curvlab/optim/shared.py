@@ -57,6 +57,8 @@ BOUNDS: dict[str, Bound] = {
     "statistics_interval": INTERVAL,
     "inverse_interval": INTERVAL,
     "seed": Bound(whole=True),
+    "fisher_type": Bound(choices=("mc", "type-2", "empirical")),
+    "mc_samples": INTERVAL,
 }
 
 

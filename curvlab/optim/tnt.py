@@ -18,12 +18,14 @@ class TNT(Preconditioned):
 
     Args:
         model: the network.
-        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed when `empirical`.
+        likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed for the empirical Fisher.
         lr: α.
         damping: ε, added to every factor.
         statistic: "batch" contracts the mean pseudo-gradient of each batch (Alg. 15), "per-example" every example's
             own.
-        empirical: the data's targets (TNT-EF): no second backward.
+        fisher_type: targets of the output gradients: "mc" draws them from the model, "empirical" takes the data's (no
+            second backward pass), "type-2" the exact expectation by one pass per column of the loss Hessian's root.
+        mc_samples: drawn targets per example.
         largest_mode: a tensor with a longer mode (an embedding's words) has no factors and follows the heavy ball.
         shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
     """
@@ -38,13 +40,14 @@ class TNT(Preconditioned):
         lr: float = 1e-4,
         damping: float = 0.1,
         statistic: TensorStatistic = "batch",
-        empirical: bool = False,
+        fisher_type: str = "mc",
+        mc_samples: int = 1,
         largest_mode: int = 8192,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(
             model,
-            TensorNormalCurvature(statistic, "data" if empirical else "pseudo", largest_mode),
+            TensorNormalCurvature(statistic, fisher_type, mc_samples, largest_mode),
             likelihood,
             lr,
             damping,

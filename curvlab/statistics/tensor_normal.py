@@ -25,11 +25,47 @@ TensorStatistic = Literal["batch", "per-example"]
 _CHUNK = 2**26  # entries of per-example gradients formed at a time
 
 
+def contraction_sums(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> list[Float[Tensor, "d d"]]:
+    """Σ_n mat_i(D_n) mat_i(D_n)ᵀ of one parameter in one backward pass, of which the upper triangles count.
+
+    Args:
+        parts: (sample, role) of every use of the parameter; their gradients add up.
+        shape: the tensor's modes d_1 … d_k; a convolution weight has three (ren 4.7.2).
+    """
+    sample, role = parts[0]
+    if len(parts) == 1 and role == "weight" and _by_positions(sample, shape):
+        return _position_contractions(sample)
+    if len(parts) == 1 and role == "bias" and sample.positions == 1 and sample.layer.groups == 1:
+        return [sample.output_gradient_moment[0].clone()]  # already there for K-FAC, whose sum it is
+    step = max(1, _CHUNK // max(1, sum(p.numel() for p in sample.layer.parameters.values())))
+    sums: list[Tensor] = []
+    for start in range(0, sample.examples, step):
+        gradients = _gradients(parts, shape, slice(start, start + step))
+        # Rows: every entry of the other modes (and every example); columns: this mode.
+        more = [upper_gram(gradients.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(shape)]
+        sums = [total + one for total, one in zip(sums, more, strict=True)] if sums else more
+    return sums
+
+
+def _gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], examples: slice) -> Float[Tensor, "n ..."]:
+    total: Tensor | None = None
+    for sample, role in parts:
+        if role == "bias":
+            part = sample.output_gradients[:, examples].sum(2).transpose(0, 1)
+        else:
+            d = per_example_gradients(sample.layer, sample.features[:, examples], sample.output_gradients[:, examples])
+            part = sample.layer.split(d)[role]
+        part = part.reshape(part.shape[0], *shape)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
 class TensorNormal:
     """Running contractions of one parameter tensor.
 
     Args:
-        shape: the tensor's modes d_1 … d_k; a convolution weight has three (ren 4.7.2).
+        shape: the tensor's modes.
         statistic: "batch" or "per-example".
     """
 
@@ -48,20 +84,13 @@ class TensorNormal:
         if self.statistic == "batch" and not exact:
             total = sum(gradient_sum(sample, role).reshape(1, *self.shape) for sample, role in parts)
             assert isinstance(total, Tensor)
-            self._contract(total / parts[0][0].examples, 1.0)
-            return
-        scale = 1.0 if self.statistic == "per-example" else parts[0][0].examples ** -2
-        sample, role = parts[0]
-        if len(parts) == 1 and role == "weight" and _by_positions(sample, self.shape):
-            for running, factor in zip(self.sums, _position_contractions(sample), strict=True):
-                running.add(factor if scale == 1.0 else factor * scale)
-            return
-        if len(parts) == 1 and role == "bias" and sample.positions == 1 and sample.layer.groups == 1 and scale == 1.0:
-            self.sums[0].add(sample.output_gradient_moment[0])  # already there for K-FAC
-            return
-        step = max(1, _CHUNK // max(1, sum(p.numel() for p in sample.layer.parameters.values())))
-        for start in range(0, sample.examples, step):
-            self._contract(self._gradients(parts, slice(start, start + step)), scale)
+            mean = total / parts[0][0].examples
+            new = [upper_gram(mean.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(self.shape)]
+        else:
+            scale = 1.0 if self.statistic == "per-example" else parts[0][0].examples ** -2
+            new = [one * scale for one in contraction_sums(parts, self.shape)]
+        for running, factor in zip(self.sums, new, strict=True):
+            running.add(factor)
 
     def merge(self, other: TensorNormal) -> TensorNormal:
         """The contractions of both parts of the data."""
@@ -73,27 +102,6 @@ class TensorNormal:
         """Ũ_i of eq. 4.10 from the contractions of N `examples` in so many `batches`."""
         count = batches if self.statistic == "batch" else examples
         return tensor_normal_factors([mirrored(running.mean(count)) for running in self.sums], self.shape)
-
-    def _contract(self, gradients: Float[Tensor, "n ..."], scale: float) -> None:
-        for mode, running in enumerate(self.sums):
-            # Rows: every entry of the other modes (and every example); columns: this mode.
-            rows = gradients.movedim(mode + 1, -1).reshape(-1, self.shape[mode])
-            running.add(upper_gram(rows) * scale if scale != 1.0 else upper_gram(rows))
-
-    def _gradients(self, parts: Sequence[tuple[Sample, str]], examples: slice) -> Float[Tensor, "n ..."]:
-        total: Tensor | None = None
-        for sample, role in parts:
-            if role == "bias":
-                part = sample.output_gradients[:, examples].sum(2).transpose(0, 1)
-            else:
-                d = per_example_gradients(
-                    sample.layer, sample.features[:, examples], sample.output_gradients[:, examples]
-                )
-                part = sample.layer.split(d)[role]
-            part = part.reshape(part.shape[0], *self.shape)
-            total = part if total is None else total + part
-        assert total is not None
-        return total
 
 
 def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from curvlab.capture import preserve as home
 from curvlab.capture.model_call import ModelCall
 from curvlab.capture.preserve import generator_states, preserve
 from curvlab.capture.survey import survey
-from curvlab.comparison.sight import Sight
+from curvlab.comparison.shared_batch import SharedBatch
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import likelihood
 
@@ -56,13 +56,13 @@ def _moments(model: nn.Module, x: Tensor) -> None:
     curvlab.curvature.feature_moments(model, x)
 
 
-def _sight(model: nn.Module, x: Tensor) -> None:
-    sight = Sight(model, likelihood("gaussian"), 0)
-    with sight.again():
+def _shared(model: nn.Module, x: Tensor) -> None:
+    shared = SharedBatch(model, likelihood("gaussian"), 0)
+    with shared.again():
         model(x)
 
 
-LOOKS = {"survey": _survey, "preserve": _preserve, "call": _again, "moments": _moments, "sight": _sight}
+LOOKS = {"survey": _survey, "preserve": _preserve, "call": _again, "moments": _moments, "shared": _shared}
 
 
 def state(model: Failing) -> dict[str, Tensor]:

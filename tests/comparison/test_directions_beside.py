@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from curvlab.optim.watch import Seen
 from torch import Tensor, nn
 
 from curvlab.comparison.agreement import agreements
@@ -18,7 +19,6 @@ from curvlab.comparison.trajectory import along_trajectory
 from curvlab.errors import CurvlabError, NumericalError
 from curvlab.likelihoods import likelihood
 from curvlab.optim import KFAC, create
-from curvlab.optim.watch import Seen
 from tests import oracles
 
 QUICK = {"steps": 4, "dtype": "float64", "batch_size": 10}

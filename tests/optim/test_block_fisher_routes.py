@@ -69,7 +69,7 @@ def test_both_routes_take_the_same_steps(settings: dict[str, object]) -> None:
 
 def test_rows_are_the_dense_solve_of_the_average() -> None:
     """F = Σ w_s/N_s Σ_n vec vecᵀ by autograd, one example at a time, unequal batches, one of them in two parts."""
-    model, optimizer = make(lr=0.0, empirical=True, max_memory=BUDGET)
+    model, optimizer = make(lr=0.0, fisher_type="empirical", max_memory=BUDGET)
     parts = [(x[:n], y[:n]) for (x, y), n in zip(batches(3), (4, 6, 5), strict=True)]
     step(model, optimizer, *parts[0])
     step(model, optimizer, *parts[1])

@@ -44,7 +44,7 @@ def joined(tensors: dict[str, Tensor], layer: str) -> Tensor:
 def test_kfac_is_the_dense_solve(rule: str, approx: str) -> None:
     model, x, y = problem()
     lam = 0.01
-    optimizer = KFAC(model, lr=0.0, damping=lam, rule=rule, kfac_approx=approx, empirical=True)
+    optimizer = KFAC(model, lr=0.0, damping=lam, rule=rule, kfac_approx=approx, fisher_type="empirical")
     direction = measured(optimizer, model, x, y)
     factors = curvature.kfac_factors(model, x, y, likelihood="categorical", fisher_type="empirical", kfac_approx=approx)
     gradients = gradients_of(model, x, y)
@@ -62,7 +62,7 @@ def test_kfac_is_the_dense_solve(rule: str, approx: str) -> None:
 
 def test_kfac_with_much_damping_follows_the_gradient() -> None:
     model, x, y = problem()
-    direction = measured(KFAC(model, lr=0.0, damping=1e10, rule="exact", empirical=True), model, x, y)
+    direction = measured(KFAC(model, lr=0.0, damping=1e10, rule="exact", fisher_type="empirical"), model, x, y)
     for name, g in gradients_of(model, x, y).items():
         torch.testing.assert_close(direction[name] * 1e10, g, rtol=1e-7, atol=1e-12)
 
@@ -70,9 +70,9 @@ def test_kfac_with_much_damping_follows_the_gradient() -> None:
 def test_ekfac_starts_as_exact_kfac_and_then_uses_the_rotated_second_moments() -> None:
     model, x, y = problem()
     lam = 0.01
-    optimizer = EKFAC(model, lr=0.0, damping=lam, empirical=True, inverse_interval=100, decay=0.9)
+    optimizer = EKFAC(model, lr=0.0, damping=lam, fisher_type="empirical", inverse_interval=100, decay=0.9)
     first = measured(optimizer, model, x, y)
-    exact = measured(KFAC(model, lr=0.0, damping=lam, rule="exact", empirical=True), model, x, y)
+    exact = measured(KFAC(model, lr=0.0, damping=lam, rule="exact", fisher_type="empirical"), model, x, y)
     for name, d in exact.items():
         torch.testing.assert_close(first[name], d, **TIGHT)
     second = measured(optimizer, model, x, y)
@@ -94,7 +94,7 @@ def gradients_per_example(model: nn.Module, x: Tensor, y: Tensor) -> list[dict[s
 def test_tnt_is_the_dense_solve(statistic: str) -> None:
     model, x, y = problem()
     eps = 0.05
-    direction = measured(TNT(model, lr=0.0, damping=eps, statistic=statistic, empirical=True), model, x, y)
+    direction = measured(TNT(model, lr=0.0, damping=eps, statistic=statistic, fisher_type="empirical"), model, x, y)
     factors = curvature.tensor_normal_factors(
         model, x, y, likelihood="categorical", fisher_type="empirical", statistic=statistic
     )
@@ -124,7 +124,7 @@ def test_shampoo_is_the_dense_root() -> None:
 
 def test_block_fisher_is_the_dense_solve() -> None:
     model, x, y = problem()
-    direction = measured(BlockFisher(model, lr=0.0, damping=0.01, empirical=True), model, x, y)
+    direction = measured(BlockFisher(model, lr=0.0, damping=0.01, fisher_type="empirical"), model, x, y)
     blocks = curvature.block_fisher(model, x, y, likelihood="categorical", fisher_type="empirical")
     for name, block in blocks.items():
         wanted = torch.linalg.solve(
@@ -135,7 +135,7 @@ def test_block_fisher_is_the_dense_solve() -> None:
 
 def test_averages_are_exponential_and_warm_starts_are_means() -> None:
     model, x, y = problem()
-    optimizer = KFAC(model, lr=0.0, damping=0.01, empirical=True, decay=0.75)
+    optimizer = KFAC(model, lr=0.0, damping=0.01, fisher_type="empirical", decay=0.75)
     halves = [(x[:4], y[:4]), (x[4:], y[4:])]
     a = [
         curvature.kfac_factors(model, *half, likelihood="categorical", fisher_type="empirical")["0"].input_factor
@@ -144,7 +144,7 @@ def test_averages_are_exponential_and_warm_starts_are_means() -> None:
     for xs, ys in halves:
         optimizer.step(lambda xs=xs, ys=ys: F.cross_entropy(model(xs), ys))
     torch.testing.assert_close(optimizer.averages["0"]["input"][0], 0.75 * a[0] + 0.25 * a[1])
-    warm = KFAC(model, lr=0.0, damping=0.01, empirical=True)
+    warm = KFAC(model, lr=0.0, damping=0.01, fisher_type="empirical")
     seconds = warm.warm_start([lambda xs=xs, ys=ys: F.cross_entropy(model(xs), ys) for xs, ys in halves])
     assert seconds > 0
     parts = [len(ys) / len(y) for _, ys in halves]  # over examples: the halves are not equally long

@@ -73,7 +73,7 @@ def test_the_schedule_is_the_saved_ones_and_another_recipe_is_refused() -> None:
     other.load_state_dict(optimizer.state_dict())
     assert other.schedule == optimizer.schedule
     with pytest.raises(CurvlabError, match="source 'pseudo': this one has 'data'"):
-        KFAC(model, empirical=True).load_state_dict(optimizer.state_dict())
+        KFAC(model, fisher_type="empirical").load_state_dict(optimizer.state_dict())
     tnt = TNT(model, "categorical")
     run(tnt, model, 1)
     with pytest.raises(CurvlabError, match="statistic 'batch': this one has 'per-example'"):
