@@ -28,7 +28,7 @@ class BatchSums:
         blocks: Sequence[PreconditionerBlock],
         averages: Mapping[str, State] | None = None,
     ) -> None:
-        self.curvature, self.blocks, self.averages = curvature, blocks, averages or {}
+        self.curvature, self.blocks, self.averages = curvature, blocks, {} if averages is None else averages
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
 

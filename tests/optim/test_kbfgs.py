@@ -217,14 +217,14 @@ def test_the_inverses_satisfy_their_secant_conditions(name: str) -> None:
         before = {key: state["input"].clone() for key, state in optimizer.inverses.states.items()}
         optimizer.step(lambda: F.cross_entropy(model(x), y))
     assert before
-    for unit in optimizer.units:
+    for unit in optimizer.blocks:
         state = optimizer.inverses.states[unit.name]
         # A matrix with one column and one input: H_G v H_A for v ∈ R^o is v's image where H_A is taken away.
         column = state["changes"][:, -1, :, None].expand(-1, -1, state["input"].shape[1])
         image = optimizer.inverses.product(unit, column) @ torch.linalg.inv(state["input"])
         torch.testing.assert_close(image[..., 0], state["steps"][:, -1], rtol=1e-7, atol=1e-9)
     _, shown = seen(model, x, y)
-    first = next(iter(optimizer.units)).name  # its inputs are the data's own, before and after
+    first = next(iter(optimizer.blocks)).name  # its inputs are the data's own, before and after
     a = shown[first][0]
     moment, mean = torch.einsum("nti,ntj->ij", a, a) / len(a), a.mean((0, 1))
     positions = 1 if name.endswith("20") else a.shape[1]
@@ -340,7 +340,7 @@ def test_table_vocabularies_and_tied_layers_have_no_inverses() -> None:
     model, x, y = Tied(), torch.randint(0, 7, (9, 5)), torch.randint(0, 7, (9,))
     optimizer = KBFGS(model, lr=0.05, damping=0.5)
     losses = [optimizer.step(lambda: F.cross_entropy(model(x), y)) for _ in range(30)]
-    assert [unit.name for unit in optimizer.units] == ["hidden"]
+    assert [unit.name for unit in optimizer.blocks] == ["hidden"]
     assert "lr/damping" in optimizer.coverage()["embedding.weight"]
     assert losses[-1] is not None
     assert losses[-1] < 0.8 * losses[0]  # type: ignore[operator]

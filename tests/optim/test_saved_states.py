@@ -203,10 +203,10 @@ def test_layers_that_are_frozen_and_freed_leave_and_join() -> None:
     model[0].requires_grad_(False)
     optimizer = KFAC(model, "categorical")
     run(optimizer, model, 2)
-    assert {unit.name for unit in optimizer.units} == {"2"}
+    assert {unit.name for unit in optimizer.blocks} == {"2"}
     model[0].requires_grad_(True)
     run(optimizer, model, 2)
-    assert {unit.name for unit in optimizer.units} == {"0", "2"}
+    assert {unit.name for unit in optimizer.blocks} == {"0", "2"}
     assert optimizer.coverage()["0.weight"] == "kfac"
 
 
