@@ -139,9 +139,7 @@ class Sample:
 
         Enough for sums over rows; which example a row belongs to is lost.
         """
-        return [
-            c if c.mask is None or c.x is None else Call(c.layer, c.x[c.mask], rows=c.counted) for c in self.calls
-        ]
+        return [c if c.mask is None or c.x is None else Call(c.layer, c.x[c.mask], rows=c.counted) for c in self.calls]
 
     def half(self, first: int) -> Sample:
         """Every second example, starting with `first`: the split for standard errors."""

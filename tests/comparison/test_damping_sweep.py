@@ -25,7 +25,7 @@ def panel_after_steps(steps: int) -> tuple[Panel, dict[str, torch.Tensor]]:
     batches = subject.closures()
     for _ in range(steps):
         closure = next(batches)
-        seen = panel.look(closure)
+        seen = panel.run(closure)
         for follower in panel.everyone():
             follower.take(closure)
             follower.propose()
@@ -76,7 +76,7 @@ def test_lnb_is_solved_to_the_end_wherever_its_run_has_been() -> None:
         batches = subject.closures()
         for _ in range(3):
             closure = next(batches)
-            seen = panel.look(closure)
+            seen = panel.run(closure)
             for follower in panel.everyone():
                 follower.take(closure)
                 follower.propose()

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from curvlab.optim.watch import Seen
 from torch import Tensor, nn
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.comparison.agreement import agreements
 from curvlab.comparison.compare import compare
 from curvlab.comparison.contestants import Contestant
@@ -22,7 +22,7 @@ from curvlab.optim import KFAC, create
 from tests import oracles
 
 QUICK = {"steps": 4, "dtype": "float64", "batch_size": 10}
-EMPIRICAL = {"empirical": True}
+EMPIRICAL = {"fisher_type": "empirical"}
 
 
 def quick(optimizers: list[str], **options: object) -> Comparison:
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_document_and_another_does_not() -> None:
 def test_the_trajectory_is_that_of_the_baseline_alone() -> None:
     sampling = Sampling(seed=3, dtype="float64", batch_size=10)
     subject = of_problem("wine-mlp", sampling)
-    settings = {"lr": 0.05, "damping": 0.1, "empirical": True, "inverse_interval": 1}
+    settings = {"lr": 0.05, "damping": 0.1, "fisher_type": "empirical", "inverse_interval": 1}
     panel = Panel(subject, [Contestant("kfac", "kfac")], Contestant("b", "block-fisher", settings), 3)
     along_trajectory(panel, 6, (), silent, warm=False)
     alone = of_problem("wine-mlp", sampling)
@@ -88,7 +88,7 @@ def test_what_a_follower_proposes_is_what_it_would_step_along(name: str) -> None
     batches, own_batches = subject.closures(), alone.closures()
     for _ in range(3):
         closure, own_closure = next(batches), next(own_batches)
-        panel.look(closure)
+        panel.run(closure)
         for follower in panel.everyone():
             follower.take(closure)
         proposed = panel.followers["x"].propose()
@@ -128,9 +128,9 @@ def test_cosines_and_decrease_are_those_of_dense_matrices() -> None:
     subject = Subject(
         "mine", model, likelihood("categorical"), lambda: iter(()), lambda: iter(()), (), {}, {}, "", x, 1, True
     )
-    panel = Panel(subject, [], Contestant("b", "block-fisher", {"empirical": True}), 0)
+    panel = Panel(subject, [], Contestant("b", "block-fisher", {"fisher_type": "empirical"}), 0)
     closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
-    seen = panel.look(closure)
+    seen = panel.run(closure)
     panel.everyone()[0].take(closure)
     panel.everyone()[0].propose()
     drawn = [{n: torch.randn_like(p) for n, p in model.named_parameters()} for _ in range(3)]
@@ -174,7 +174,7 @@ def test_dropout_and_batch_norm_go_on_as_if_nobody_had_looked_twice() -> None:
     torch.manual_seed(1)
     x, y = torch.randn(12, 5), torch.randint(0, 3, (12,))
 
-    def run(contestants: list[Contestant]) -> tuple[dict[str, Tensor], list[Seen]]:
+    def run(contestants: list[Contestant]) -> tuple[dict[str, Tensor], list[BatchRecord]]:
         torch.manual_seed(2)
         model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
         subject = Subject(
@@ -184,7 +184,7 @@ def test_dropout_and_batch_norm_go_on_as_if_nobody_had_looked_twice() -> None:
         seen = []
         for _ in range(3):
             closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
-            seen.append(panel.look(closure))
+            seen.append(panel.run(closure))
             for follower in panel.everyone():
                 follower.take(closure)
                 follower.propose()
@@ -244,7 +244,7 @@ def test_a_warm_start_is_one_pass_for_those_that_have_one() -> None:
     """As `warm_start` of the optimizer itself, of the data's own targets; weights and buffers stay."""
     sampling = Sampling(dtype="float64", batch_size=10)
     subject, alone = (of_problem("wine-mlp", sampling) for _ in range(2))
-    settings = {"empirical": True, "damping": 0.1, "inverse_interval": 1}
+    settings = {"fisher_type": "empirical", "damping": 0.1, "inverse_interval": 1}
     panel = Panel(subject, [Contestant("x", "kfac", settings)], Contestant("b", "sgd", {"lr": 0.0}), 0)
     along_trajectory(panel, 1, (), silent, warm=True)
     optimizer = create("kfac", alone.model, likelihood="categorical", lr=0.0, **settings)

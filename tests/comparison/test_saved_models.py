@@ -31,7 +31,7 @@ def cosine(p: dict[str, Tensor], q: dict[str, Tensor], layer: str) -> float:
 def test_they_are_those_of_statistics_over_the_whole_data() -> None:
     model, (x, y) = network(), data()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    settings = {name: {"empirical": True, "damping": 0.1} for name in ("kfac", "block-fisher")}
+    settings = {name: {"fisher_type": "empirical", "damping": 0.1} for name in ("kfac", "block-fisher")}
     found = curvlab.compare(model, ["kfac", "sgd"], data=(x, y), batch_size=10, dtype="float64", settings=settings)
     assert found.steps == 3
     for name, value in model.state_dict().items():
@@ -56,7 +56,7 @@ def test_they_are_those_of_statistics_over_the_whole_data() -> None:
 
 def test_the_batches_do_not_matter_to_means() -> None:
     x, y = data()
-    settings = {name: {"empirical": True} for name in ("kfac", "block-fisher")}
+    settings = {name: {"fisher_type": "empirical"} for name in ("kfac", "block-fisher")}
     names = ["kfac", "sgd", "lnb"]
     whole = curvlab.compare(network(), names, data=(x, y), batch_size=30, dtype="float64", settings=settings)
     for size in (7, 10, 29):  # also where a last batch is short

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.curvatures.block_fisher import DROPPED, BlockFisherCurvature, batches_kept
-from curvlab.curvatures.curvature import Batch, PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import Count
 from curvlab.errors import CurvlabError, MemoryBudgetError
 from curvlab.operators.product import product
 from curvlab.optim import BlockFisher
@@ -50,7 +51,14 @@ def some_gradient(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"averaging": "growing", "decay": 0.6}, {"inverse_interval": 3}, {"empirical": True}]
+    "settings",
+    [
+        {},
+        {"averaging": "growing", "decay": 0.6},
+        {"inverse_interval": 3},
+        {"fisher_type": "empirical"},
+        {"mc_samples": 2, "decay": 0.1},
+    ],
 )
 def test_both_routes_take_the_same_steps(settings: dict[str, object]) -> None:
     (one, dense), (other, rows) = make(**settings), make(**settings, max_memory=BUDGET)
@@ -123,10 +131,10 @@ def test_how_many_batches_stay(decay: float) -> None:
 def test_parts_of_a_batch_that_never_reach_a_block_count_as_zeros() -> None:
     """6 of 8 examples came through here, in two parts: F = 1/8 Σ of them, whatever their shares."""
     first, second = torch.randn(4, 3), torch.randn(2, 3)
-    unit = PreconditionerBlock("block", None, None, {}, (3,))
+    block = PreconditionerBlock("block", (), {}, (3,))
     curvature = BlockFisherCurvature()
-    state = curvature.merge({}, curvature.average(unit, {"rows 0": first, "rows 1": second}, Batch(8, 8)), 0.0)
-    (operator,) = curvature.operators([unit], [state], [{"damping": 1.0}])
+    state = curvature.merge({}, curvature.average(block, {"rows 0": first, "rows 1": second}, Count(8)), 0.0)
+    (operator,) = curvature.operators([block], [state], [{"damping": 1.0}])
     assert operator is not None
     rows = torch.cat([first, second])
     wanted = torch.linalg.solve(rows.mT @ rows / 8 + torch.eye(3), torch.eye(3))

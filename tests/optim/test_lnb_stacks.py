@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.capture.survey import survey
-from curvlab.curvatures.curvature import PreconditionerBlock, layer_units
+from curvlab.curvatures.blocks import PreconditionerBlock, layer_matrices
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.optim import LNB
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def units(model: nn.Module, *shape: int) -> list[PreconditionerBlock]:
-    return layer_units(survey(model, torch.randn(2, *shape)))
+    return layer_matrices(survey(model, torch.randn(2, *shape)))
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

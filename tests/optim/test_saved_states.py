@@ -72,7 +72,7 @@ def test_the_schedule_is_the_saved_ones_and_another_recipe_is_refused() -> None:
     other = KFAC(model, "categorical")
     other.load_state_dict(optimizer.state_dict())
     assert other.schedule == optimizer.schedule
-    with pytest.raises(CurvlabError, match="source 'pseudo': this one has 'data'"):
+    with pytest.raises(CurvlabError, match="fisher_type 'mc': this one has 'empirical'"):
         KFAC(model, fisher_type="empirical").load_state_dict(optimizer.state_dict())
     tnt = TNT(model, "categorical")
     run(tnt, model, 1)

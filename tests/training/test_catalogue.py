@@ -36,7 +36,7 @@ def test_which_warm_start_and_keep_factors():
 
 def test_one_mistake_does_not_hide_the_next():
     found = wrong_settings(
-        "kfac", {"damping": 0, "lr": "x", "rule": "best", "empirical": "yes", "nope": 1, "decay": 0.5}
+        "kfac", {"damping": 0, "lr": "x", "rule": "best", "adapt_damping": "yes", "nope": 1, "decay": 0.5}
     )
     assert len(found) == 5
     for part, sentence in zip(

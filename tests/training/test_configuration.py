@@ -47,9 +47,9 @@ def test_steps_displace_the_epochs_of_the_file_and_an_architecture_its_problem(c
 
 def test_the_optimizers_own_table(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text('[optimizer]\nname = "tnt"\nlr = 0.2\nempirical = true\n')
+    path.write_text('[optimizer]\nname = "tnt"\nlr = 0.2\nfisher_type = "empirical"\n')
     found = fresh(configured({}, [], path))
-    assert (found.optimizer, found.settings) == ("tnt", {"lr": 0.2, "empirical": True})
+    assert (found.optimizer, found.settings) == ("tnt", {"lr": 0.2, "fisher_type": "empirical"})
     assert found.problem == "digits-mlp"
     assert found.folder == "runs/digits-mlp-tnt"
 
