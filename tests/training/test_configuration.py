@@ -56,7 +56,7 @@ def test_the_optimizers_own_table(tmp_path):
 
 def test_everything_wrong_is_said_at_once(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text('epoch = 3\nsteps = "many"\nseed = true\n[set]\ndamping = -1\nlearning_rate = 1\nempirical = 1\n')
+    path.write_text('epoch = 3\nsteps = "many"\nseed = true\n[set]\ndamping = -1\nlearning_rate = 1\nadapt_damping = 1\n')
     options = {
         "optimizer": "kfac",
         "problem": "wine-mpl",
@@ -71,7 +71,7 @@ def test_everything_wrong_is_said_at_once(tmp_path):
     text = str(error.value)
     for part in (
         *("option 'epoch', did you mean 'epochs'", "steps is 'many'", "seed is True", "damping is -1"),
-        *("no setting 'learning_rate'", "empirical is 1, not true or false", "--set 'lr'", "rule is 'best'"),
+        *("no setting 'learning_rate'", "adapt_damping is 1, not true or false", "--set 'lr'", "rule is 'best'"),
         *("did you mean 'wine-mlp'", "dtype is 'half'", "device is 'tpu'", "schedule is 'slow'"),
         *("the target 'accuracy>'", "batch_size is 0"),
     ):
