@@ -31,7 +31,7 @@ from curvlab.capture.tape import Inputs, batch_size
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
-from curvlab.likelihoods.class_axis import with_class_axis
+from curvlab.likelihoods.of_batch import of_batch
 from curvlab.shapes import Float
 from curvlab.statistics.collect import collect
 from curvlab.statistics.plan import Collected, Plan
@@ -204,7 +204,7 @@ def ggn_product(
     Args:
         model: the network; in train mode batch norm normalises by the batch, and its buffers are left as they were.
         x: one batch of inputs.
-        y: only its shape is looked at, for the axis of the classes: these Hessians do not depend on the target.
+        y: tells the axis of the classes and which labels (-100) do not count: the Hessians do not depend on targets.
         vector: {parameter name: tensor}; parameters left out count as zero and are left out of the result.
         likelihood: whose Hessian H_n of ℓ_n at the output.
 
@@ -227,7 +227,7 @@ def ggn_product(
     args, kwargs = ((x,), {}) if isinstance(x, Tensor) else (x, {}) if isinstance(x, tuple) else ((), dict(x))
     call = ModelCall.of(model, args, kwargs)
     z, tangent = jacobian_product(model, call, vector)
-    chosen = with_class_axis(likelihood_named(likelihood), z, y)
+    chosen = of_batch(likelihood_named(likelihood), z, y, kwargs)
     chosen.check(z)
     primal = {name: parameters[name].detach().requires_grad_() for name in vector}
     curved = chosen.hessian_product(z, tangent) / z.shape[0]

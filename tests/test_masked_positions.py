@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import curvlab
-from curvlab.curvature import feature_moments, kfac_factors, tensor_normal_factors
+from curvlab.curvature import feature_moments, ggn_product, kfac_factors, tensor_normal_factors
 from curvlab.data.load import load as load_data
 from curvlab.data.tokens import IGNORED, Tokens, keyword_inputs
 from curvlab.errors import CurvlabError, DataError
@@ -228,3 +228,22 @@ def test_a_profile_says_how_many_positions_count(tmp_path: Any) -> None:
     assert head is not None
     assert head.count == total
     assert analysis.coverage.analyzed == analysis.coverage.parameters
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_gauss_newton_products_leave_padding_out(padded: Any, with_labels: bool) -> None:
+    """Padding by attention_mask, and by labels of -100: the product is that of the examples cut to their lengths."""
+    model, inputs, labels = padded
+    vector = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    if with_labels:
+        found = ggn_product(model, inputs, labels, vector, likelihood="categorical")
+        parts = without_padding(inputs, labels)
+    else:
+        found = ggn_product(model, inputs, None, vector, likelihood="categorical")
+        parts = [(one, None) for one, _ in without_padding(inputs, torch.zeros_like(labels))]
+    wanted = {name: torch.zeros_like(v) for name, v in vector.items()}
+    for one, y in parts:
+        for name, product in ggn_product(model, one, y, vector, likelihood="categorical").items():
+            wanted[name] += product * (len(next(iter(one.values()))) / len(labels))
+    for name in vector:
+        torch.testing.assert_close(found[name], wanted[name])

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from curvlab.checkpoints.quoting import quoted
-from curvlab.errors import DataError
+from curvlab.errors import CurvlabError, DataError
 from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
+from curvlab.likelihoods.of_batch import of_batch
 from curvlab.onnx_graph.network import OnnxNetwork
 
 ROUNDING = 1e-5
@@ -35,8 +36,14 @@ def choose_likelihood(
     name, note = loss, None
     if loss == "auto":
         name, note = (recorded, None) if recorded else _guess(z, y)
-    chosen = with_class_axis(likelihood(name), z, y, inputs)
-    if isinstance(chosen, Categorical) and chosen.class_axis == 1 and z.ndim > 2 and y is None:
+    chosen = likelihood(name)
+    try:
+        chosen = with_class_axis(chosen, z, y, inputs)
+    except CurvlabError:  # both axes fit
+        assert y is not None
+        chosen, classes = _by_the_loss(z, y)
+        note = f"{note}; {classes}" if note else classes
+    if isinstance(chosen, Categorical) and not chosen.found and z.ndim > 2:
         shape = ", ".join(map(str, z.shape[1:]))
         note = f"classes: axis 1 of the output (examples, {shape}) is assumed without targets"
     activation = applied_activation(chosen, z)
@@ -48,6 +55,18 @@ def choose_likelihood(
         )
         note = f"{note}; {doubt}" if note else doubt
     return chosen, note
+
+
+def _by_the_loss(z: Tensor, y: Tensor) -> tuple[Likelihood, str]:
+    """Where as many positions as classes leave it open: the axis with the lower loss on these examples."""
+    losses = {axis: float(of_batch(Categorical(axis), z, y[: len(z)]).loss(z, y[: len(z)])) for axis in (1, -1)}
+    axis = min(losses, key=losses.__getitem__)
+    where, other = ("axis 1", "the last") if axis == 1 else ("the last axis", "axis 1")
+    lower, higher = losses[axis], losses[-axis]
+    note = (
+        f"classes: {where} of the output, where the loss of the first examples is {lower:.3g} ({other}: {higher:.3g})"
+    )
+    return Categorical(axis), note
 
 
 def applied_activation(chosen: Likelihood, z: Tensor) -> str | None:

@@ -6,7 +6,7 @@ the classes, several targets per example or a parameter with several uses is han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,10 +24,10 @@ from curvlab.capture.tape import Inputs, Tape, eager
 from curvlab.errors import CurvlabError
 from curvlab.layers.layer import Layer, Unrolled
 from curvlab.likelihoods import Categorical, Likelihood
-from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.fisher import Fisher
 from curvlab.likelihoods.loss_gradient import class_axis_of, counted, loss_scale
-from curvlab.likelihoods.masked import Masked, position_mask, with_mask
+from curvlab.likelihoods.masked import Masked, position_mask
+from curvlab.likelihoods.of_batch import of_batch
 
 
 class ForwardBackward:
@@ -140,28 +140,46 @@ class ForwardBackward:
         held = inputs if keep or not self.stream else {}
         return BatchRecord(examples, loss.detach(), gradients, likelihood, scale, held, tuple(passes))
 
-    def batch(self, inputs: Inputs, targets: Tensor | None, fisher: Fisher, observer: Observer) -> BatchRecord:
-        """A batch of inputs and targets at weights that stay: no gradient of a weight is computed.
+    def batch(
+        self,
+        inputs: Inputs,
+        targets: Tensor | None,
+        fisher: Fisher,
+        observer: Observer | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> BatchRecord:
+        """A batch of inputs and targets at weights that stay.
+
+        Args:
+            inputs: of the model.
+            targets: of the likelihood, or None.
+            fisher: which targets the output gradients are of.
+            observer: takes statistics.
+            parameters: to have the mean gradient of, by name, at the last pass's targets; no other gradient of a weight
+                is computed.
 
         Raises:
             CurvlabError: whatever the model raised about this batch, or targets that do not fit its output.
         """
         tape = self._tape or self._open(survey(self.model, first_examples(inputs, 2)))
         self._begin(observer)
-        backward = self.wants_gradients and fisher.backward
-        with _frozen(self.model), torch.set_grad_enabled(backward):
+        asked = dict(parameters or {})
+        gradients: dict[str, Tensor] = {}
+        backward = (self.wants_gradients or bool(asked)) and fisher.backward
+        with _frozen(self.model, asked.values()), torch.set_grad_enabled(backward):
             output = output_tensor(tape.run(inputs))
             self._flush_inputs()
             likelihood: Likelihood | None = None
             if backward and fisher.likelihood is not None:
                 likelihood = self._of_batch(fisher.likelihood, output, targets, tape)
                 for cotangent, last in _marked(fisher.cotangents(likelihood, output, targets)):
-                    self._open_pass(True)
-                    tape.pull(output, cotangent.to(output.dtype), retain_graph=not last)
+                    self._open_pass(self.wants_gradients)
+                    pulled = tape.pull(output, cotangent.to(output.dtype), asked.values(), retain_graph=not last)
                     self._close_pass([], keep=False)
+                    gradients = {n: g / tape.examples for n, g in zip(asked, pulled, strict=True) if g is not None}
         examples = tape.examples
         self._end()
-        return BatchRecord(examples, likelihood=likelihood)
+        return BatchRecord(examples, gradients=gradients, likelihood=likelihood)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -177,7 +195,7 @@ class ForwardBackward:
                 f"the model's output has shape {tuple(z.shape)} for a batch of {tape.examples} examples",
                 "its first axis must be the examples",
             )
-        return with_mask(with_class_axis(given, z, y, tape.kwargs), z, y, tape.kwargs)
+        return of_batch(given, z, y, tape.kwargs)
 
     def _of_loss(self, given: Likelihood | None, z: Tensor | None, at_output: Tensor | None) -> Likelihood | None:
         """The likelihood of a closure's batch, whose targets nobody sees, from ∂h/∂z."""
@@ -187,7 +205,7 @@ class ForwardBackward:
         if at_output is None or not isinstance(given, Categorical):
             return self._of_batch(given, z.detach(), None, tape)
         likelihood = given
-        if given.class_axis == 1 and z.ndim > 2:
+        if not given.found and z.ndim > 2:
             if self._class_axis is None:
                 self._class_axis = class_axis_of(at_output)
             likelihood = Categorical(class_axis=self._class_axis)
@@ -391,13 +409,14 @@ def _marked(cotangents: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside: autograd then stores no inputs for weight gradients nobody wants."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
+def _frozen(model: nn.Module, but: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Only the parameters in `but` ask for a gradient inside: autograd stores no inputs for the others' gradients."""
+    wanted = {id(p) for p in but}
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    for p, _ in before:
+        p.requires_grad_(id(p) in wanted)
     try:
         yield
     finally:
-        for p in parameters:
-            p.requires_grad_(True)
+        for p, asked in before:
+            p.requires_grad_(asked)

@@ -8,7 +8,7 @@ gradient is computed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
@@ -147,10 +147,20 @@ class Tape:
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         self._running, self.output = False, output
 
-    def pull(self, output: Tensor, cotangent: Tensor, retain_graph: bool = False) -> None:
-        """One backward pass from `cotangent` at the output; `on_output_gradient` gets every map's gradient."""
-        if self.anchor is not None and output.requires_grad:
-            torch.autograd.grad(output, self.anchor, cotangent, retain_graph=retain_graph, allow_unused=True)
+    def pull(
+        self, output: Tensor, cotangent: Tensor, parameters: Iterable[Tensor] = (), retain_graph: bool = False
+    ) -> list[Tensor | None]:
+        """One backward pass from `cotangent` at the output; `on_output_gradient` gets every map's gradient.
+
+        Returns:
+            The gradients of `parameters`; None for those that the output does not depend on.
+        """
+        wanted = list(parameters)
+        inputs = wanted if self.anchor is None else [*wanted, self.anchor]
+        if not inputs or not output.requires_grad:
+            return [None] * len(wanted)
+        found = torch.autograd.grad(output, inputs, cotangent, retain_graph=retain_graph, allow_unused=True)
+        return list(found[: len(wanted)])
 
     def close(self) -> None:
         """Take all hooks off, and let go of everything: what a cycle keeps alive waits for the garbage collector."""

@@ -83,7 +83,7 @@ class Panel:
         if baseline.optimizer not in EXACT:
             return OptimizerReference(self._follower(baseline))
         settings: Mapping[str, Any] = baseline.settings
-        exact = ExactBaseline(self.model, self.subject.likelihood, baseline.optimizer, settings["damping"])  # type: ignore[arg-type]
+        exact = ExactBaseline(self.model, baseline.optimizer, settings["damping"])  # type: ignore[arg-type]
         return ExactReference(exact, self.subject.whole, settings["lr"])
 
     def close(self) -> None:

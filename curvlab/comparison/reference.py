@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curvlab.comparison.exact_baseline import ExactBaseline
+from curvlab.comparison.exact_baseline import ExactBaseline, Part
 from curvlab.comparison.follower import Follower
-from curvlab.comparison.subject import Part
 from curvlab.optim.core import Named
 
 EXACT = ("ggn", "hessian")

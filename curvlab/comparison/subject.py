@@ -20,12 +20,12 @@ from curvlab.analyses.source import moved, open_source
 from curvlab.capture.closures import Closure
 from curvlab.capture.output import output_tensor
 from curvlab.capture.tape import Inputs, call_model, explained
+from curvlab.comparison.exact_baseline import Part
 from curvlab.data.registry import names
 from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
-from curvlab.likelihoods.class_axis import with_class_axis
-from curvlab.likelihoods.masked import IGNORED, position_mask
+from curvlab.likelihoods.of_batch import of_batch
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
 from curvlab.problems.split import fingerprint
@@ -34,9 +34,6 @@ from curvlab.training.task import on_device
 BATCH_SIZE = 256
 SAMPLES = 1024
 """Of the data beside a saved model, where nobody says how many: the exact Fisher then is of rank 1024 at most."""
-
-Part = Callable[[], tuple[Tensor, Tensor]]
-"""(mean loss, output) of a part of the data, with the graph."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Subject:
         closures: starts the batches, as closures that return the mean loss: endless for a problem, one pass over the
             data for a saved model.
         warm: starts one pass over the training set for a warm start; nothing for a saved model.
-        whole: all the data in parts, as functions that return (mean loss, output) in eval mode.
+        whole: all the data in parts, as functions that return (mean loss, output, likelihood) in eval mode.
         settings: optimizer -> what the problem recommends.
         info: what the data is, for the result.
         data_hash: sha256 of the examples, and of what decides their order.
@@ -119,11 +116,12 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
     def warm() -> Iterator[Closure]:
         return islice(closures(), len(train) // size)
 
-    def part(start: int) -> tuple[Tensor, Tensor]:
+    def part(start: int) -> tuple[Tensor, Tensor, Likelihood]:
         assert train.y is not None
         with evaluating(model):
             z = model(train.x[start : start + BATCH_SIZE])
-        return chosen.loss(z, train.y[start : start + BATCH_SIZE]), z
+        y = train.y[start : start + BATCH_SIZE]
+        return chosen.loss(z, y), z, of_batch(likelihood(chosen.likelihood), z, y)
 
     whole = tuple(partial(part, start) for start in range(0, len(train), BATCH_SIZE))
     info = {"source": train.source, "samples": len(train), "batch_size": size}
@@ -174,9 +172,6 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     with explained(str(source.info["source"])), torch.no_grad():
         first, _ = moved((source.first, None), device, dtype)
         z = output_tensor(call_model(model, first))
-    if position_mask(first) is not None or bool((source.targets == IGNORED).any()):
-        found = f"{source.info['source']} has positions that do not count (attention_mask, labels of {IGNORED})"
-        raise DataError(found, "directions are compared on whole examples only", "give examples without padding")
     chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets, first)
     taken_off = with_logits(model, chosen, z)
     if taken_off is not None:
@@ -192,12 +187,13 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
         own_inputs = False
     size = min(sampling.batch_size or BATCH_SIZE, source.samples or BATCH_SIZE)
 
-    def run(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor]:
+    def run(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor, Likelihood]:
         x, y = moved(batch, device, dtype)
         z = output_tensor(call_model(model, x))
         y = x if own_inputs and isinstance(x, Tensor) else y
         assert y is not None
-        return with_class_axis(chosen, z, y).loss(z, y.to(z.dtype) if y.is_floating_point() else y), z
+        counted = of_batch(chosen, z, y, x)
+        return counted.loss(z, y.to(z.dtype) if y.is_floating_point() else y), z, counted
 
     def closures() -> Iterator[Closure]:
         for batch in source.batches(size):

@@ -16,13 +16,16 @@ class Categorical(Likelihood):
     """Softmax cross entropy over class scores; more than one position per example is that many loss terms, summed.
 
     Args:
-        class_axis: axis of the classes in z: 1 as in torch's `cross_entropy` (default), or -1 for language models.
+        class_axis: axis of the classes in z: 1 as in torch's `cross_entropy`, -1 as language models have it. None
+            (default) leaves it to be found from outputs and targets (`curvlab.likelihoods.class_axis`), or from the
+            gradient of a loss; until it is, axis 1 stands.
     """
 
     name = "categorical"
 
-    def __init__(self, class_axis: int = 1) -> None:
-        self.class_axis = class_axis
+    def __init__(self, class_axis: int | None = None) -> None:
+        self.class_axis = 1 if class_axis is None else class_axis
+        self.found = class_axis is not None
 
     def check(self, z: Tensor) -> None:
         """z needs an axis of at least two classes."""

@@ -9,8 +9,16 @@ if TYPE_CHECKING:
 
 
 def accuracy(z: Tensor, y: Tensor) -> Tensor:
-    """1/n Σ_n [argmax_j z_nj = y_n]: z (n, classes, …), y (n, …) → a scalar in [0, 1], a mean over pixels as well."""
-    return (z.argmax(1) == y).to(z.dtype).mean()
+    """1/n Σ_n [argmax_j z_nj = y_n]: a scalar in [0, 1], a mean over positions as well.
+
+    z is (n, classes, …) or (n, …, classes) and y is (n, …); positions labelled -100 do not count.
+    """
+    from curvlab.likelihoods.class_axis import fitting_axes
+    from curvlab.likelihoods.masked import IGNORED
+
+    axes = fitting_axes(z, y)
+    right, counted = z.argmax(axes[-1] if axes else 1) == y, y != IGNORED
+    return (right & counted).sum().to(z.dtype) / counted.sum().clamp(min=1)
 
 
 def reconstruction_error(z: Tensor, y: Tensor) -> Tensor:

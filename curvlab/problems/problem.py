@@ -91,5 +91,6 @@ class Problem:
     def loss(self, z: Tensor, y: Tensor) -> Tensor:
         """1/n Σ_n ℓ(z_n, y_n), ℓ = −log p(y | z) of the likelihood, summed over the outputs of an example: a scalar."""
         from curvlab.likelihoods import likelihood
+        from curvlab.likelihoods.of_batch import of_batch
 
-        return likelihood(self.likelihood).loss(z, y)
+        return of_batch(likelihood(self.likelihood), z, y).loss(z, y)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curvlab.comparison.compare import compare
 from curvlab.comparison.exact_baseline import ExactBaseline, Matrix
 from curvlab.errors import CurvlabError
-from curvlab.likelihoods import likelihood
+from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.linalg.minres import minres
 from tests import oracles
 
@@ -53,11 +53,11 @@ def test_directions_solve_the_dense_system(matrix: Matrix) -> None:
     names = [name for name, _ in model.named_parameters()]
     gradient = {name: torch.randn_like(p) for name, p in model.named_parameters()}
 
-    def part(rows: slice) -> tuple[Tensor, Tensor]:
+    def part(rows: slice) -> tuple[Tensor, Tensor, Likelihood]:
         z = model(x[rows])
-        return nn.functional.cross_entropy(z, y[rows]), z
+        return nn.functional.cross_entropy(z, y[rows]), z, likelihood("categorical")
 
-    baseline = ExactBaseline(model, likelihood("categorical"), matrix, damping=0.05)
+    baseline = ExactBaseline(model, matrix, damping=0.05)
     found = baseline.solve(gradient, [lambda: part(slice(0, 7)), lambda: part(slice(7, 10))])
     if matrix == "ggn":
         dense = oracles.dense_block(list(oracles.fisher_columns(model, x, y, "categorical", "type-2")), names)
@@ -98,4 +98,4 @@ def test_they_are_baselines_of_a_comparison(matrix: str) -> None:
 
 def test_large_networks_are_refused() -> None:
     with pytest.raises(CurvlabError, match="the ggn baseline is for small networks, and this one has 102,010"):
-        ExactBaseline(nn.Linear(10200, 10), likelihood("categorical"), "ggn", 0.1)
+        ExactBaseline(nn.Linear(10200, 10), "ggn", 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,10 +87,21 @@ def test_a_file_that_names_its_data_needs_nothing_more() -> None:
     assert any("fop learns from its own steps" in note for note in found.notes)
 
 
-def test_positions_that_do_not_count_are_refused() -> None:
+@pytest.mark.parametrize("baseline", ["block-fisher", "ggn"])
+def test_examples_that_do_not_count_change_no_direction(baseline: str) -> None:
+    """Labels of -100: what is compared is what the other examples show."""
     x, y = data()
-    with pytest.raises(CurvlabError, match="positions that do not count"):
-        curvlab.compare(network(), ["kfac"], data=(x, torch.where(y == 0, -100, y)))
+    ignored = torch.where(torch.arange(len(y)) % 3 == 0, -100, y)
+    kept = ignored != -100
+    share = float(kept.double().mean())  # means over N: λ among the examples that count is λ · share among all
+    found = []
+    for shown, damping in (((x, ignored), 0.1 * share), ((x[kept], y[kept]), 0.1)):
+        settings: Any = {baseline: {"damping": damping}}
+        if baseline == "block-fisher":
+            settings[baseline]["fisher_type"] = "empirical"
+        one = curvlab.compare(network(), ["sgd"], data=shown, baseline=baseline, settings=settings, dtype="float64")
+        found.append(one["sgd"].mean)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

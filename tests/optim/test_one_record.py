@@ -72,7 +72,10 @@ def test_segmentation_keeps_torchs_order_of_axes() -> None:
     model = nn.Conv2d(2, 3, 1)
     x, y = torch.randn(4, 2, 3, 3), torch.randint(0, 3, (4, 3, 3))
     found = averages(KFAC(model, "categorical", **EXACT), lambda: F.cross_entropy(model(x), y, reduction="sum") / 4)
-    (wanted,) = curvature.kfac_factors(model, x, y, likelihood="categorical", fisher_type="type-2").values()
+    chosen = Categorical(class_axis=1)  # three classes on 3 × 3 pixels: the targets' shape tells nothing
+    (wanted,) = curvature.kfac_factors(model, x, y, likelihood=chosen, fisher_type="type-2").values()
+    with pytest.raises(CurvlabError, match="as many positions as classes"):
+        curvature.kfac_factors(model, x, y, likelihood="categorical")
     (state,) = found.values()
     torch.testing.assert_close(state["gradient"][0], wanted.gradient_factor)
 

@@ -56,7 +56,9 @@ def test_the_optimizers_own_table(tmp_path):
 
 def test_everything_wrong_is_said_at_once(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text('epoch = 3\nsteps = "many"\nseed = true\n[set]\ndamping = -1\nlearning_rate = 1\nadapt_damping = 1\n')
+    path.write_text(
+        'epoch = 3\nsteps = "many"\nseed = true\n[set]\ndamping = -1\nlearning_rate = 1\nadapt_damping = 1\n'
+    )
     options = {
         "optimizer": "kfac",
         "problem": "wine-mpl",
