@@ -69,7 +69,11 @@ def run() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         if out_of_memory(error):
-            _tell("the memory ran out; use fewer --samples, a smaller --batch-size or --max-memory", error)
+            _tell(
+                "the memory ran out; --max-memory refuses what is too large before it is begun, and data needs less "
+                "in fewer examples or a smaller --batch-size",
+                error,
+            )
             sys.exit(1)
         what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         _tell(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from curvlab.bounded_text import Bounds, check_toml, read_bounded
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CommandError
 from curvlab.training.assignment import assignment
@@ -15,6 +16,9 @@ from curvlab.training.schedule import parse_schedule
 from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, TrainingSettings, refusal, unknown, wrong
 
 Values = dict[str, Any]
+
+BOUNDS = Bounds()
+"""Of a configuration, which has a few dozen lines."""
 
 FREE = frozenset(
     {"epochs", "steps", "max_seconds", "max_memory", "target", "fail_if", "out", "threads", "device"}
@@ -139,12 +143,17 @@ def _with_default_problem(values: Mapping[str, Any]) -> Values:
 def _from_file(path: Path, found: list[str]) -> Values | None:
     """The known keys of a TOML file, None where it is none; what cannot be understood is added to `found`."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_bounded(path, BOUNDS.size).decode("utf-8")
+        check_toml(text, BOUNDS)
+        document = tomllib.loads(text)
     except OSError as error:
         found.append(f"--config '{path}' cannot be read: {error.strerror}")
         return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         found.append(f"--config '{path}' is not TOML: {error}")
+        return None
+    except ValueError as error:
+        found.append(f"--config '{path}' is not read: {error}")
         return None
     values: Values = {}
     table: Values = {}

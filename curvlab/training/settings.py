@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
@@ -19,6 +20,12 @@ _WORDS = ("problem", "architecture", "data", "loss", "optimizer", "device", "dty
 _COUNTS = ("epochs", "steps", "batch_size", "threads", "max_memory", "log_every", "save_every", "snapshots")
 _TRUTHS = ("warm_start", "save_factors")
 _SEED_LIMIT = 2**63
+MOST = 2**53
+"""Of all that is counted: no run comes near, and as a float it is still exact."""
+MOST_THREADS = 1024
+"""torch would start as many as it is told to, and end the process where the system has no more."""
+MANY = 30
+"""So many mistakes are told at once."""
 NO_OPTIMIZER = "no optimizer is given (--optimizer; `curvlab list optimizers` has them)"
 
 
@@ -115,7 +122,8 @@ def refusal(found: Sequence[str]) -> CommandError:
     """One error for all that is wrong."""
     if len(found) == 1:
         return CommandError(found[0])
-    listed = "; ".join(f"({place}) {sentence}" for place, sentence in enumerate(found, start=1))
+    listed = "; ".join(f"({place}) {sentence}" for place, sentence in enumerate(found[:MANY], start=1))
+    listed += f"; and {len(found) - MANY} more" if len(found) > MANY else ""
     return CommandError(f"{len(found)} things are wrong", listed)
 
 
@@ -133,7 +141,14 @@ def _wrong_type(name: str, value: Any) -> str | None:
     if name in _WORDS:
         return None if isinstance(value, str) and value else f"{name} is {value!r}, not a word"
     if name in _COUNTS:
-        return None if _is_whole(value) and value >= 1 else f"{name} is {value!r}, not a whole number above 0"
+        most = MOST_THREADS if name == "threads" else MOST
+        sound = _is_whole(value) and 1 <= value <= most
+        return (
+            None
+            if sound
+            else f"{name} is {value!r}, not a whole number above 0"
+            + (f", at most {most}" if _is_whole(value) and value > 0 else "")
+        )
     if name in _TRUTHS:
         return None if isinstance(value, bool) else f"{name} is {value!r}, not true or false"
     if name == "seed":
@@ -155,7 +170,8 @@ def _wrong_choices(sound: Mapping[str, Any]) -> Iterator[str]:
         if name in sound and sound[name] not in choices:
             yield f"{name} is {sound[name]!r}, not one of {', '.join(choices)}"
     family, _, index = sound.get("device", "auto").partition(":")
-    if family not in get_args(DeviceName) or (":" in sound.get("device", "") and not index.isdecimal()):
+    numbered = ":" in sound.get("device", "")
+    if family not in get_args(DeviceName) or (numbered and not re.fullmatch("[0-9]{1,3}", index)):
         yield f"device is {sound['device']!r}, not one of {', '.join(get_args(DeviceName))} (or cuda:1)"
     if "schedule" in sound:
         from curvlab.training.schedule import parse_schedule
