@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CurvlabError
+from curvlab.training.metrics_log import read_log
 
 if TYPE_CHECKING:
     from curvlab.training.result import TrainingResult
@@ -49,8 +49,7 @@ def plot_training(result: TrainingResult, folder: Path) -> tuple[Path, ...]:
 
 
 def _evaluations(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = [entry for entry in map(json.loads, lines) if entry["train"] is not None]
+    found = [entry for entry in read_log(path) if entry["train"] is not None]
     if not found:
         raise CurvlabError("there is nothing to plot", "the run ended before its first evaluation")
     # A loss that is not finite is null in the file: a gap in the line.

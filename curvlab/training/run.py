@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curvlab.checkpoints.quoting import reason
 from curvlab.device import pick_device
-from curvlab.errors import CheckpointError, CurvlabError, DataError
+from curvlab.errors import CheckpointError, DataError
 from curvlab.optim import create
 from curvlab.problems.batches import batches
 from curvlab.training.clocks import Clocks
@@ -21,12 +21,13 @@ from curvlab.training.evaluation import evaluate
 from curvlab.training.memory import peak_device_memory, peak_memory
 from curvlab.training.model_file import write_model
 from curvlab.training.run_folder import RunFolder
+from curvlab.training.saved_run import VERSION, run_misfit
 from curvlab.training.schedule import parse_schedule
-from curvlab.training.settings import NAMES, TrainingSettings
-from curvlab.training.state_file import read_state, write_state
+from curvlab.training.settings import TrainingSettings
+from curvlab.training.state_file import write_state
+from curvlab.training.state_schema import alike
 from curvlab.training.task import Task, on_device
 
-VERSION = "curvlab.state/1"
 EVALUATED_AT_ONCE = 4
 """Batches that an evaluation takes at once: no graph is kept, so that it needs no more memory than a step."""
 PATIENCE = 10
@@ -219,26 +220,27 @@ class Run:
         """Be as the saved run was, and forget the log's later lines; model.safetensors is of the saved step again.
 
         Raises:
-            CurvlabError: the state is of other data or another network.
+            CurvlabError: the state is of other data, another network or another optimizer; nothing is written then.
         """
         if state["fingerprint"] != self.task.fingerprint:
             found = f"the data is not what the run in '{self.folder.path}' was started with"
             raise DataError(found, "its fingerprint differs", "restore the data, or start again with --force")
         again = "start again with --force"
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
+        if not alike(state["model"], dict(self.model.state_dict())):
             found = f"the network is not the one of the run in '{self.folder.path}'"
-            raise CheckpointError(found, "its weights have other names or shapes", again) from error
+            raise CheckpointError(found, "its weights have other names, shapes or types", again)
+        if why := run_misfit(self, state):
+            raise CheckpointError(f"the state in '{self.folder.path}' does not fit this run", why, again)
+        self.model.load_state_dict(state["model"])
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             found = f"the state in '{self.folder.path}' does not fit this version of curvlab"
             raise CheckpointError(found, reason(error), again) from error
+        self.folder.cut_log(state["logged"])
         self.write_model()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.folder.cut_log(state["logged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         torch.set_rng_state(state["generators"]["cpu"])
@@ -278,20 +280,3 @@ class Run:
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def saved_state(folder: RunFolder) -> dict[str, Any]:
-    """The state in a folder, all of its parts there.
-
-    Raises:
-        CurvlabError: there is none, or it is not one of this version.
-    """
-    state = read_state(folder.state)
-    needed = {"settings", "used", "fingerprint", "logged", "model", "optimizer", "scheduler", "generators", "warm"}
-    needed |= {"step", "lr", "entry", "best", "skipped", "losses", "seconds"}
-    sound = state.get("version") == VERSION and needed <= set(state)
-    if not sound or not isinstance(state["settings"], dict) or set(state["settings"]) != set(NAMES):
-        raise CurvlabError(
-            f"'{folder.state}' is not a training state of this version of curvlab", "", "start again with --force"
-        )
-    return state

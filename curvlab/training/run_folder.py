@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curvlab.document.json import plain
-from curvlab.errors import CommandError, CurvlabError
+from curvlab.errors import CheckpointError, CommandError, CurvlabError
 from curvlab.training.plain_files import opened, plain_file, plain_folder
 
 
@@ -124,7 +124,7 @@ class RunFolder:
         """Forget the lines after the first `size` bytes: they are of steps that will be taken again.
 
         Raises:
-            CurvlabError: the log is shorter than that.
+            CurvlabError: the log is shorter than that, or has no line that ends there.
         """
         there = self.metrics.stat().st_size if plain_file(self.metrics) else 0
         if there < size:
@@ -132,4 +132,8 @@ class RunFolder:
             raise CurvlabError(found, "lines are missing", "restore it, or start again with --force")
         if there:
             with opened(self.metrics, os.O_RDWR) as file:
+                file.seek(max(0, size - 1))
+                if size and file.read(1) != b"\n":
+                    found = f"'{self.metrics}' has no end of a line at byte {size}, where the saved part ends"
+                    raise CheckpointError(found, "it was changed", "restore it, or start again with --force")
                 file.truncate(size)

@@ -13,9 +13,10 @@ import torch
 
 from curvlab.analyses.environment import environment
 from curvlab.checkpoints.digest import sha256
+from curvlab.checkpoints.quoting import quoted, reason
 from curvlab.checkpoints.whole_file import whole_file
 from curvlab.document.json import dumps
-from curvlab.errors import CommandError
+from curvlab.errors import CheckpointError, CommandError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.problem import Problem
 from curvlab.training.configuration import continued, folder, fresh
@@ -25,8 +26,9 @@ from curvlab.training.interruption import Interruption
 from curvlab.training.loop import Outcome, Report, Supervision, train_loop
 from curvlab.training.memory import state_bytes
 from curvlab.training.result import TrainingResult
-from curvlab.training.run import Run, saved_state
+from curvlab.training.run import Run
 from curvlab.training.run_folder import RunFolder
+from curvlab.training.saved_run import saved_state
 from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings, refusal
 from curvlab.training.summary_gate import summary_shape, verdicts
@@ -87,25 +89,36 @@ def train(
         chosen = task(settings)
         used = dict(state["used"]) if state else optimizer_settings(settings, chosen.problem)
         notes = list(_notes(settings, chosen, state))
-        for sentence in notes:
-            note(sentence)
         run = Run(settings, used, chosen, place)
         target = _target(run)
+        since = None if state is None else int(state["step"])
         if state:
             run.resume(state)
+            state = None  # its file is mapped into memory, and will be replaced
             place.summary.unlink(missing_ok=True)  # it is of the part before
         else:
             place.begin()
+        for sentence in notes:
+            note(sentence)
         report("reading the data", 1, 1)
         deadline = None if settings.max_seconds is None else began + settings.max_seconds
         with Interruption() as interruption:
             try:
                 outcome = train_loop(run, Supervision(target, deadline, interruption, report))
-            except Exception:
-                if state is None and run.step == 0:
+            except Exception as error:
+                if since is None and run.step == 0:
                     place.give_up()
+                if since is not None and run.step == since and _of_the_state(error):
+                    found = f"the state in {quoted(place.path)} does not fit the network or its optimizer"
+                    raise CheckpointError(found, reason(error), "start again with --force") from error
                 raise
             return _finished(run, outcome, target, tuple(notes), start)
+
+
+def _of_the_state(error: Exception) -> bool:
+    """Whether a first step after going on failed for what was saved: the network itself ran on two examples before."""
+    kinds = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+    return isinstance(error, kinds) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def optimizer_settings(settings: TrainingSettings, problem: Problem) -> dict[str, Any]:

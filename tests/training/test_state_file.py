@@ -78,3 +78,38 @@ def test_what_cannot_be_written_leaves_the_older_state(tmp_path, monkeypatch):
         write_state(path, {"x": 1})
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.5),
+        torch.zeros(0, 4),
+        torch.arange(12.0).reshape(3, 4).T,
+        torch.arange(24.0).reshape(2, 3, 4).permute(1, 2, 0),
+        torch.arange(12.0).reshape(3, 4)[:, :2],
+        torch.ones(1).expand(3, 2),
+        torch.tensor([True, False]),
+        torch.arange(3, dtype=torch.bfloat16),
+        torch.tensor([1 + 2j]).conj(),
+        torch.arange(5, dtype=torch.uint8),
+        torch.ones(3, 1).T,
+    ],
+    ids=["scalar", "empty", "by columns", "permuted", "part", "expanded", "bool", "bf16", "conj", "uint8", "thin"],
+)
+def test_tensors_come_back_with_their_numbers_and_their_order_in_memory(tmp_path, tensor):
+    write_state(tmp_path / "s", {"before": torch.ones(1, dtype=torch.uint8), "x": tensor})
+    found = read_state(tmp_path / "s")["x"]
+    assert torch.equal(found, tensor)
+    assert found.dtype == tensor.dtype
+    gaps = tensor.stride() in ((4, 1), (0, 0)) and not tensor.is_contiguous()
+    assert found.stride() == tensor.stride() or gaps or tensor.numel() == 0
+
+
+def test_plain_values_come_back_with_their_types(tmp_path):
+    values = {"a": (1, [2.5, None]), 3: {"b": True}, "inf": float("inf"), "text": "\x1b\u202e", "nested": [[], (), {}]}
+    write_state(tmp_path / "s", values)
+    assert read_state(tmp_path / "s") == values
+    with pytest.raises(TypeError, match="cannot hold a set"):
+        write_state(tmp_path / "s", {"x": {1}})
+    assert read_state(tmp_path / "s") == values
