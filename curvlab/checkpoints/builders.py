@@ -7,11 +7,13 @@ save(path, module)  # the module knows its builder; for one made otherwise, arch
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from curvlab.checkpoints.quoting import listed, quoted, reason
 from curvlab.errors import CheckpointError
+from curvlab.plugins import load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +74,7 @@ def recorded_builder(module: nn.Module) -> dict[str, Any] | None:
 def _found(name: str) -> bool:
     """Whether the builder is known, after a look at what is installed."""
     if name not in _BUILDERS:
-        from curvlab.problems.registry import load_problems
-
-        load_problems()
+        # Problems stand above this room: they are reached by name, as the modules of plugins are.
+        importlib.import_module("curvlab.problems.builtin")  # also there without installed metadata
+        load("curvlab.problems")
     return name in _BUILDERS
