@@ -9,6 +9,7 @@ and not compared.
 An eigenvalue that is much smaller than the largest is known only as well as rounding lets it: ‖E‖₂ ≤ c ε λ_max in any
 backward-stable solver, by Weyl's inequality |δλ| ≤ ‖E‖₂. With c ε = 1e-13 (sizes up to 450 here): |δ min| ≤ 1e-13 max,
 hence |δκ| ≤ 1e-13 κ². A standard error is the difference of two halves, so that it inherits their absolute error.
+What a library computes in float32 whatever it is told ("float32" in the recording's name) is compared to 1e-9 ε32/ε64.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 RELATIVE, BACKWARD = 1e-9, 1e-13
+FLOAT32 = 2.0**29
 PROVENANCE = frozenset(
     {"command", "environment", "curvlab", "versions", "path", "sha256", "seconds", "time_to_target", "train_seconds"}
     | {"peak_memory", "memory_before", "device_peak_memory", "state_bytes", "hashes", "source", "threads"}
@@ -32,7 +34,7 @@ class Comparison:
     """Disagreements of two values, found while walking them together."""
 
     def __init__(self, relative: float) -> None:
-        self.relative = relative
+        self.relative, self.backward = relative, BACKWARD * relative / RELATIVE
         self.numbers = self.added = 0
         self.worst = 0.0
 
@@ -74,15 +76,14 @@ class Comparison:
                 own += 2 * (self.relative * abs(value) + self._backward(parts, value, around[at]))
         return own
 
-    @staticmethod
-    def _backward(parts: list[str], value: float, beside: Any) -> float:
+    def _backward(self, parts: list[str], value: float, beside: Any) -> float:
         if any(part.startswith("condition_number") for part in parts):
-            return BACKWARD * value * value
+            return self.backward * value * value
         if "min" in parts or "quantiles" in parts:
             largest = (
                 beside.get("max", beside.get("eigenvalues", {}).get("max", 0.0)) if isinstance(beside, dict) else 0.0
             )
-            return BACKWARD * abs(largest or 0.0)
+            return self.backward * abs(largest or 0.0)
         return 0.0
 
 
@@ -109,7 +110,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20, help="disagreements that are printed for each recording")
     parser.add_argument("--same", action="store_true", help="leave out what was not recorded in NEW")
     given = parser.parse_args()
-    comparison, bad = Comparison(given.relative), 0
+    numbers = added = bad = 0
+    worst = 0.0
     files = sorted(file.relative_to(given.old) for file in given.old.rglob("*.json"))
     if given.same:
         files = [file for file in files if (given.new / file).exists()]
@@ -118,7 +120,10 @@ def main() -> None:
             found = [f"{file}: not recorded"]
         else:
             old, new = (json.loads((folder / file).read_text()) for folder in (given.old, given.new))
+            comparison = Comparison(given.relative * (FLOAT32 if "float32" in file.name else 1.0))
             found = list(comparison.walk(str(file.with_suffix("")), old, new))
+            numbers, added = numbers + comparison.numbers, added + comparison.added
+            worst = max(worst, comparison.worst)
         bad += len(found)
         print(
             *found[: given.most],
@@ -127,9 +132,9 @@ def main() -> None:
             end="\n" if found else "",
         )
     more = sum(1 for file in given.new.rglob("*.json") if file.relative_to(given.new) not in files)
-    print(f"{len(files)} recordings, {comparison.numbers} numbers: {bad} disagree")
-    print(f"the largest difference is {comparison.worst:.2g} of what is allowed")
-    print(f"only in {given.new}: {more} recordings, {comparison.added} keys")
+    print(f"{len(files)} recordings, {numbers} numbers: {bad} disagree")
+    print(f"the largest difference is {worst:.2g} of what is allowed")
+    print(f"only in {given.new}: {more} recordings, {added} keys")
     sys.exit(bad > 0 or not files)
 
 
