@@ -171,7 +171,8 @@ def analyze(
     _report(analysis, json, csv, sort)
     if plots is not None:
         _draw(analysis, checkpoint, plots)
-    verdicts = [(gate, gate.check(analysis.to_dict())) for gate in gates]
+    found = analysis.to_dict() if gates else {}
+    verdicts = [(gate, gate.check(found)) for gate in gates]
     failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
     for gate, verdict in failed:
         say(f"gate '{gate.text}' holds: {'; '.join(verdict.evidence) or 'for every layer'}")
@@ -238,7 +239,9 @@ def _report(analysis: Analysis, json: str | None, csv: str | None, sort: Sort) -
     from curvlab.reports.csv import to_csv
     from curvlab.reports.terminal import print_analysis
 
-    deliver(dumps(analysis.to_dict()), json)
-    deliver(to_csv(analysis), csv)
+    if json is not None:
+        deliver(dumps(analysis.to_dict()), json)
+    if csv is not None:
+        deliver(to_csv(analysis), csv)
     if STDOUT not in (json, csv):
         show(lambda console: print_analysis(console, analysis, sort))

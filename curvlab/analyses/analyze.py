@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
+from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.entries import Entry, tensors_of
@@ -18,11 +19,11 @@ from curvlab.analyses.job import Job, Model, Pass, prepare
 from curvlab.analyses.kfac import kfac_result
 from curvlab.analyses.mean_gradient import Batch
 from curvlab.analyses.moments import moments_result
-from curvlab.analyses.results import Analysis, FopResult, LayerResult
+from curvlab.analyses.results import Analysis, FopResult, LayerResult, WeightsResult
 from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import moved
 from curvlab.analyses.tensor_normal import tensor_normal_result
-from curvlab.analyses.weights import weight_statistics
+from curvlab.analyses.weight_profiles import weight_profiles
 from curvlab.errors import NumericalError
 from curvlab.operators.summary import QUANTILE_LEVELS
 from curvlab.statistics.collect import collect
@@ -113,33 +114,28 @@ def _collect(job: Job, run: Pass, progress: Progress) -> tuple[Collected, ...]:
 def _layers(job: Job, parts: tuple[Collected, ...], progress: Progress) -> list[LayerResult]:
     whole = parts[0].merge(parts[1]) if len(parts) == 2 else parts[0] if parts else None
     halves = parts if len(parts) == 2 and all(part.examples for part in parts) else ()
-    tensors = tensors_of(job.checkpoint, job.checkpoint.module)
-    stage, count = ("spectra" if parts else "weights"), len(job.entries)
+    stage, count, shapes = ("spectra" if parts else "weights"), len(job.entries), _shapes(job)
+    profiles: Iterator[WeightsResult | None] = repeat(None)
+    if job.wants("weights"):
+        profiles = weight_profiles(job.entries, tensors_of(job.checkpoint, job.checkpoint.module), shapes)
     layers = []
     for done, entry in enumerate(job.entries):
         progress(stage, done, count)
-        layers.append(_on_data(job, entry, _on_weights(job, entry, tensors), whole, halves))
+        layers.append(_on_data(job, entry, _layer(entry, shapes, next(profiles)), whole, halves))
     progress(stage, count, count)
     return layers
 
 
-def _on_weights(job: Job, entry: Entry, tensors: Mapping[str, Tensor]) -> LayerResult:
-    shapes = _shapes(job)
-    result = LayerResult(
+def _layer(entry: Entry, shapes: Mapping[str, tuple[int, ...]], weights: WeightsResult | None) -> LayerResult:
+    return LayerResult(
         name=entry.name,
         kind=entry.kind,
         shape=shapes[entry.weight],
-        parameters=sum(torch.Size(shapes[name]).numel() for name in entry.tensors),
+        parameters=sum(prod(shapes[name]) for name in entry.tensors),
         confidence=entry.confidence,
         evidence=entry.evidence,
+        weights=weights,
     )
-    if not job.wants("weights"):
-        return result
-    weight, transposed = tensors[entry.weight], entry.transposed
-    if entry.layer is not None and transposed:  # stored in an order that only the layer knows
-        weight, transposed = entry.layer.matrix({"weight": weight}).flatten(0, 1), False
-    weights = weight_statistics(weight, groups=entry.groups, transposed=transposed)
-    return replace(result, weights=weights)
 
 
 def _on_data(

@@ -39,35 +39,48 @@ def power_law(values: Float[Tensor, " n"]) -> PowerLaw | None:
     Returns:
         None where there are fewer than `MINIMUM` positive numbers, or where they are all equal.
     """
-    logs = values[values > 0].double().log().sort().values
-    n = logs.numel()
+    return power_laws(values[None])[0]
+
+
+def power_laws(values: Float[Tensor, "b n"]) -> list[PowerLaw | None]:
+    """`power_law` of every row; rows may have different numbers of positive values."""
+    logs = values.double().where(values > 0, 0.0).log().sort(1).values  # those left out are −∞ and come first
+    n = logs.shape[1]
     starts = torch.arange(max(n - MINIMUM + 1, 0), device=logs.device)
+    at = logs[:, : starts.numel()]
     # Equal numbers are one candidate: the first of them, whose tail holds them all.
-    starts = starts[(starts == 0) | (logs[starts] > logs[(starts - 1).clamp(min=0)])]
+    valid = at.isfinite() & ((starts == 0) | (at > logs.roll(1, 1)[:, : starts.numel()]))
     counts = n - starts
-    spread = logs.flip(0).cumsum(0).flip(0)[starts] / counts - logs[starts]
-    starts, counts, spread = (x[spread > _SPREAD] for x in (starts, counts, spread))
+    spread = logs.flip(1).cumsum(1).flip(1)[:, : starts.numel()] / counts - at
+    valid &= spread > _SPREAD
+    starts = starts[valid.any(0)]
     if starts.numel() == 0:
-        return None
-    step = max(1, _BLOCK // n)
+        return [None] * len(logs)
+    valid, spread, counts = valid[:, starts], spread[:, starts].where(valid[:, starts], 1.0), counts[starts]
+    step = max(1, _BLOCK // (n * len(logs)))
     blocks = [slice(i, i + step) for i in range(0, starts.numel(), step)]
-    distance = torch.cat([_distances(logs, starts[block], 1 / spread[block]) for block in blocks])
-    best = int(distance.argmin())
-    return PowerLaw(
-        exponent=1 + 1 / spread[best].item(),
-        distance=distance[best].item(),
-        start=logs[starts[best]].exp().item(),
-        count=int(counts[best]),
+    distance = torch.cat([_distances(logs, starts[block], 1 / spread[:, block]) for block in blocks], 1)
+    least, best = distance.where(valid, torch.inf).min(1)
+    chosen = best[:, None]
+    columns = (
+        (1 + 1 / spread.gather(1, chosen)[:, 0]).tolist(),
+        least.tolist(),
+        logs.gather(1, starts[chosen])[:, 0].exp().tolist(),
+        counts[best].tolist(),
     )
+    return [PowerLaw(*row) if exists else None for exists, *row in zip(valid.any(1).tolist(), *columns, strict=True)]
 
 
-def _distances(logs: Float[Tensor, " n"], starts: Tensor, decay: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """sup |F_empirical − F_fit| of the tail from each start; F_fit = 1 − (x/x_min)^−decay, decay = α − 1."""
+def _distances(logs: Float[Tensor, "b n"], starts: Tensor, decay: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """sup |F_empirical − F_fit| of the tail from each start; F_fit = 1 − (x/x_min)^−decay, decay = α − 1.
+
+    Rows whose value at a start is −∞ have NaN there.
+    """
     first = int(starts[0])
-    tail = logs[first:]
-    order = (torch.arange(first, logs.numel(), device=logs.device) - starts[:, None]).double()
-    fit = -torch.expm1(-decay[:, None] * (tail - logs[starts][:, None]))
-    counts = (logs.numel() - starts)[:, None]
+    tail = logs[:, None, first:]
+    order = (torch.arange(first, logs.shape[1], device=logs.device) - starts[:, None]).double()
+    fit = -torch.expm1(-decay[:, :, None] * (tail - logs[:, starts, None]))
+    counts = (logs.shape[1] - starts)[:, None]
     # The empirical distribution jumps at each number: the fit is compared with the foot and the top of the jump.
     gap = torch.maximum((fit - order / counts).abs(), ((order + 1) / counts - fit).abs())
-    return gap.where(order >= 0, 0.0).amax(1)
+    return gap.where(order >= 0, 0.0).amax(2)

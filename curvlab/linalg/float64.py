@@ -33,10 +33,10 @@ def pieces(x: Tensor, limit: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
             yield slice(i, i + groups), double(x[i : i + groups, j : j + rows])
 
 
-def double_gram(x: Tensor, scale: float = 1.0) -> Float[Tensor, "g m m"]:
-    """scale² xᵀx of every group of x `[g, n, m]`, in float64, without a float64 copy of x."""
+def double_gram(x: Tensor, scale: Float[Tensor, " g"] | None = None) -> Float[Tensor, "g m m"]:
+    """scale² xᵀx of every group of x `[g, n, m]`, in float64, without a float64 copy of x; scale 1 by default."""
     total = double(x[:, :0]).new_zeros(x.shape[0], x.shape[2], x.shape[2])
     # At least an eighth of a product at a time, or adding up the products takes as long as making them.
     for groups, rows in pieces(x, max(CHUNK, x.shape[2] ** 2 // 8)):
-        total[groups] += gram(rows if scale == 1.0 else rows * scale)
+        total[groups] += gram(rows if scale is None else rows * scale[groups, None, None])
     return total

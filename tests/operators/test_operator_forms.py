@@ -99,13 +99,16 @@ def test_gram_in_pieces_is_the_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     for x in (torch.randn(1, 33, 7), torch.randn(20, 3, 2), torch.randn(2, 5, 60), torch.randn(4, 6, 0)):
         expected = x.double().mT @ x.double()
         assert torch.allclose(double_gram(x), expected, rtol=1e-13, atol=1e-13)
-        assert torch.allclose(double_gram(x, 2.0), 4 * expected, rtol=1e-13, atol=1e-13)
+        scale = 2.0 ** torch.arange(len(x), dtype=torch.float64)
+        assert torch.allclose(
+            double_gram(x, scale), scale.square()[:, None, None] * expected, rtol=1e-13, atol=1e-13 * 4.0 ** len(x)
+        )
 
 
 def test_a_scaled_gram_matrix_leaves_float64_rows_alone() -> None:
     x = torch.randn(1, 5, 3, dtype=torch.float64)
     before = x.clone()
-    double_gram(x, 3.0)
+    double_gram(x, torch.tensor([3.0], dtype=torch.float64))
     assert torch.equal(x, before)
 
 

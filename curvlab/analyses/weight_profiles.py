@@ -1,0 +1,61 @@
+"""Weight profiles of many layers: small weights of one shape are read ahead and computed together."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from curvlab.analyses.entries import Entry
+from curvlab.analyses.results import WeightsResult
+from curvlab.analyses.weights import stacked_statistics
+
+MOST_ENTRIES = 2**18
+"""Numbers that are stacked: 2 MiB of float64. Beyond that, a call of torch costs nothing beside its work."""
+MOST_WEIGHTS = 4096
+
+_Kind = tuple[tuple[int, ...], int, bool, bool]
+_Alike = tuple[torch.Size, torch.dtype, torch.device, int, bool]
+
+
+def weight_profiles(
+    entries: Sequence[Entry], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[WeightsResult]:
+    """`weight_statistics` of every entry's main weight, in the order of the entries.
+
+    A weight is read when it is its entry's turn, or earlier together with the first of its kind; no weight is kept.
+
+    Args:
+        entries: rows of the report.
+        tensors: name -> tensor, read once for each entry.
+        shapes: name -> shape, known without reading.
+
+    Raises:
+        NumericalError: LAPACK did not converge.
+    """
+    kinds = [(shapes[e.weight], e.groups, e.transposed, e.layer is None) for e in entries]
+    waiting: dict[_Kind, deque[int]] = defaultdict(deque)
+    for index, kind in enumerate(kinds):
+        waiting[kind].append(index)
+    known: dict[int, WeightsResult] = {}
+    for index, kind in enumerate(kinds):
+        if index not in known:
+            alike, room = waiting[kind], MOST_ENTRIES // max(1, prod(kind[0]))
+            batch = [alike.popleft() for _ in range(max(1, min(len(alike), room, MOST_WEIGHTS)))]
+            known.update(_together({i: entries[i] for i in batch}, tensors))
+        yield known.pop(index)
+
+
+def _together(batch: Mapping[int, Entry], tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, WeightsResult]]:
+    alike: dict[_Alike, list[tuple[int, Tensor]]] = defaultdict(list)
+    for index, entry in batch.items():
+        weight, transposed = tensors[entry.weight], entry.transposed
+        if entry.layer is not None and transposed:  # stored in an order that only the layer knows
+            weight, transposed = entry.layer.matrix({"weight": weight}).flatten(0, 1), False
+        alike[weight.shape, weight.dtype, weight.device, entry.groups, transposed].append((index, weight))
+    for (*_, groups, transposed), members in alike.items():
+        found = stacked_statistics([weight for _, weight in members], groups, transposed)
+        yield from zip((index for index, _ in members), found, strict=True)
