@@ -1,6 +1,8 @@
 """Shapes in the types: `Float[Tensor, "n s i"]`. Tests check them at run time; without jaxtyping they are plain
 tensors.
 
+`Inexact` is real or complex.
+
 Letters used everywhere: g groups, n examples, s positions, i inputs (with the 1 of the bias), o outputs.
 """
 
@@ -9,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Num
+    from jaxtyping import Bool, Float, Inexact, Int, Num
 else:
     try:
-        from jaxtyping import Bool, Float, Int, Num
+        from jaxtyping import Bool, Float, Inexact, Int, Num
     except ModuleNotFoundError:
 
         class _Unchecked:
@@ -21,6 +23,6 @@ else:
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]
 
-        Bool = Float = Int = Num = _Unchecked
+        Bool = Float = Inexact = Int = Num = _Unchecked
 
-__all__ = ["Bool", "Float", "Int", "Num"]
+__all__ = ["Bool", "Float", "Inexact", "Int", "Num"]

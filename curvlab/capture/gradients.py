@@ -42,15 +42,34 @@ def gradients_of(
             raise CurvlabError(
                 f"{name}: the closure has called backward", "the optimizer does that", "return the loss only"
             ) from error
-        if "heckpoint" in str(error) and ".grad()" in str(error):
-            raise CurvlabError(
-                f"{name}: the model uses reentrant checkpointing",
-                "torch cannot take gradients of chosen tensors through it",
-                "call checkpoint(..., use_reentrant=False)",
-            ) from error
         raise
     named = {key: g for key, g in zip(parameters, found, strict=False) if g is not None}
+    if len(named) < len(parameters):
+        _refuse_reentrant(name, loss)
+    strided(name, named)
     at_output = None
     if output is not None and output.requires_grad:
         at_output = found[len(parameters)]
     return named, at_output
+
+
+def strided(name: str, gradients: Mapping[str, Tensor]) -> None:
+    """Raise where a gradient by parameter name is a sparse tensor; `name` is the optimizer's."""
+    for parameter, g in gradients.items():
+        if g.layout is not torch.strided:
+            found = f"{name}: the gradient of {parameter!r} is sparse"
+            raise CurvlabError(found, "averages and curvature are of dense ones", "give its embedding sparse=False")
+
+
+def _refuse_reentrant(name: str, loss: Tensor) -> None:
+    """Raise where the loss's graph has a reentrant checkpoint: torch.autograd.grad passes by the parameters in it."""
+    queue, seen = [loss.grad_fn], set()
+    while queue:
+        node = queue.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith("CheckpointFunctionBackward"):
+            found = f"{name}: the model has a reentrant checkpoint"
+            raise CurvlabError(found, "parameters inside it would have no gradient", "give it use_reentrant=False")
+        queue += [following for following, _ in node.next_functions]

@@ -74,7 +74,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         inputs: a small batch.
         layers: globs over block names; none means all.
     """
-    modules, refused = adapters(model)
+    with preserve(model):  # spectral norm iterates where a weight is looked at
+        modules, refused = adapters(model)
     found: dict[str, list[Call]] = {}
     refusals: dict[str, str] = {}
     with (

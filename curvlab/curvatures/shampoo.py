@@ -1,4 +1,4 @@
-"""Shampoo: D ×_1 (S_1 + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)}, S_i the EMA of mat_i(ḡ) mat_i(ḡ)ᵀ (ren Alg. 16)."""
+"""Shampoo: D ×_1 (S_1 + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)}, S_i the EMA of mat_i(ḡ) mat_i(ḡ)ᴴ (ren Alg. 16)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.tensor_normal import contractions
 from curvlab.operators.damp import per_factor
+from curvlab.operators.hermitian import embedded, extracted
 from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
 
@@ -42,7 +43,7 @@ class ShampooCurvature(Curvature):
         return made
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
-        """mat_i(ḡ) mat_i(ḡ)ᵀ."""
+        """mat_i(ḡ) mat_i(ḡ)ᴴ."""
         return contractions(sums["gradient"])
 
     def operators(
@@ -51,7 +52,14 @@ class ShampooCurvature(Curvature):
         """The inverse roots; by coupled Newton or `eigh`, whichever is cheaper on the device."""
         damped, exponents = [], []
         for block, state, group in zip(blocks, states, settings, strict=True):
-            factors = tuple(Dense(state[str(mode)]) for mode in range(len(block.shape)))
+            factors = tuple(Dense(embedded(state[str(mode)])) for mode in range(len(block.shape)))
             damped.append(per_factor(group["damping"])(Kronecker(factors)))
             exponents.append(-1 / (2 * len(block.shape)))
-        return powers(damped, exponents)
+        roots = powers(damped, exponents)
+        return [_complex(root) if state["0"].is_complex() else root for root, state in zip(roots, states, strict=True)]
+
+
+def _complex(root: Operator | None) -> Operator | None:
+    if not isinstance(root, Kronecker):
+        return root
+    return Kronecker(tuple(Dense(extracted(one.matrix)) for one in root.factors if isinstance(one, Dense)))

@@ -93,5 +93,6 @@ def _gradient(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> Te
 
 
 def contractions(gradient: Tensor) -> State:
-    """mat_i(D) mat_i(D)ᵀ for every mode i."""
-    return {str(mode): gram(gradient.movedim(mode, -1).reshape(-1, d)) for mode, d in enumerate(gradient.shape)}
+    """mat_i(D) mat_i(D)ᴴ for every mode i."""
+    rows = [gradient.movedim(mode, -1).reshape(-1, d) for mode, d in enumerate(gradient.shape)]
+    return {str(mode): x.mT @ x.conj() if x.is_complex() else gram(x) for mode, x in enumerate(rows)}

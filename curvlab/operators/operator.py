@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from curvlab.shapes import Float
+from curvlab.shapes import Float, Inexact
 
 
 class Operator(ABC):
@@ -27,9 +27,9 @@ class Operator(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Operator):
-    """The matrix itself; only its lower triangle is read where symmetry allows it."""
+    """The matrix itself; only its lower triangle is read where symmetry allows it. A complex one only has `product`."""
 
-    matrix: Float[Tensor, "d d"]
+    matrix: Inexact[Tensor, "d d"]
 
     @property
     def size(self) -> int:

@@ -10,14 +10,15 @@ from operator import mul
 from torch import Tensor
 
 from curvlab.operators.operator import Dense, Diagonal, Grouped, GroupedKronecker, Kronecker, LowRank, Operator
-from curvlab.shapes import Float
+from curvlab.shapes import Float, Inexact
 
 
-def product(operator: Operator, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def product(operator: Operator, x: Inexact[Tensor, "*shape"]) -> Inexact[Tensor, "*shape"]:
     """F vec(x), in the shape and dtype of x, where vec reads row by row (as `flatten` does).
 
     For `Kronecker((U_1, …, U_k))` and x `[d_1, …, d_k]` this is x ×_1 U_1 ×_2 … ×_k U_k: factor j acts on mode j. So a
-    layer's matrix M `[o, i]` has the factors (G, A), in this order, and the product is G M A (A and G are symmetric);
+    layer's matrix M `[o, i]` has the factors (G, A), in this order, and the product is G M A (A and G are symmetric;
+    of a Hermitian factor H on the second mode it is M Hᵀ);
     M `[g, o, i]` of a grouped layer has a `GroupedKronecker` of the stacks (G, A). Nothing of size d_1⋯d_k squared is
     formed.
 
@@ -35,13 +36,13 @@ def product(operator: Operator, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*s
 
 
 @singledispatch
-def along(operator: Operator, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
+def along(operator: Operator, x: Inexact[Tensor, "l d r"]) -> Inexact[Tensor, "l d r"]:
     """y[l, :, r] = F x[l, :, r]: the operator on the middle axis; what a type of operator registers for `product`."""
     raise TypeError(f"product: no rule is registered for {type(operator).__name__}")
 
 
 @along.register
-def _(operator: Dense, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
+def _(operator: Dense, x: Inexact[Tensor, "l d r"]) -> Inexact[Tensor, "l d r"]:
     return multiply_mode(operator.matrix, x)
 
 
@@ -61,7 +62,7 @@ def _(operator: Grouped, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
 
 
 @along.register
-def _(operator: Kronecker, x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
+def _(operator: Kronecker, x: Inexact[Tensor, "l d r"]) -> Inexact[Tensor, "l d r"]:
     y, left, right = x, x.shape[0], operator.size * x.shape[2]
     for factor in operator.factors:
         right //= factor.size
@@ -102,7 +103,7 @@ def multiply_modes(
     return y.reshape(x.shape)
 
 
-def multiply_mode(matrix: Float[Tensor, "d d"], x: Float[Tensor, "l d r"]) -> Float[Tensor, "l d r"]:
+def multiply_mode(matrix: Inexact[Tensor, "d d"], x: Inexact[Tensor, "l d r"]) -> Inexact[Tensor, "l d r"]:
     """y[l, :, r] = matrix x[l, :, r], as one matrix product."""
     count, d, right = x.shape
     if right == 1:

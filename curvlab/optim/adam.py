@@ -26,6 +26,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
+    takes_complex = True
     bounds: ClassVar[Mapping[str, Bound]] = {
         "lr": RATE,
         "beta1": DECAY,

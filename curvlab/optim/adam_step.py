@@ -18,11 +18,15 @@ State = dict[str, Any]
 def adam(states: Sequence[State], gradients: list[Tensor], settings: Mapping[str, Any]) -> list[Tensor]:
     """p of every tensor, once its g has entered its moments.
 
+    A complex tensor is its real and imaginary parts, numbers apart (as in torch.optim): its moments have a last axis
+    of two.
+
     Args:
         states: one of each tensor; moments that are not there start at zero.
         gradients: g, in the same order.
         settings: "beta1", "beta2" and "damping" (ε).
     """
+    complex_, gradients = [g.is_complex() for g in gradients], [as_real(g) for g in gradients]
     for state, g in zip(states, gradients, strict=True):
         _advance(state, g)
     means, squares = [state["mean"] for state in states], [state["square"] for state in states]
@@ -31,7 +35,7 @@ def adam(states: Sequence[State], gradients: list[Tensor], settings: Mapping[str
     torch._foreach_addcmul_(squares, gradients, gradients, value=1 - settings["beta2"])
     found = scaled(means, states, settings)
     torch._foreach_div_(found, [1 - settings["beta1"] ** state["count"] for state in states])
-    return found
+    return [torch.view_as_complex(p) if one else p for p, one in zip(found, complex_, strict=True)]
 
 
 def descend(
@@ -72,7 +76,8 @@ def scaled(tensors: list[Tensor], states: Sequence[State], settings: Mapping[str
     """x/(√v̂ + ε) of every tensor x with the second moment of the steps so far; arguments as in `adam`."""
     roots = _roots(states, settings)
     torch._foreach_add_(roots, settings["damping"])
-    return list(torch._foreach_div(tensors, roots))
+    found = torch._foreach_div([as_real(x) for x in tensors], roots)
+    return [torch.view_as_complex(p) if x.is_complex() else p for x, p in zip(tensors, found, strict=True)]
 
 
 def slope(state: State, g: Float[Tensor, "*shape"], settings: Mapping[str, Any]) -> Float[Tensor, "*shape"]:
@@ -87,6 +92,11 @@ def slope(state: State, g: Float[Tensor, "*shape"], settings: Mapping[str, Any])
     first, share = (1 - settings["beta1"]) / old, (1 - settings["beta2"]) / fresh / old
     found = torch.addcdiv(root.new_tensor(first), state["mean"] * g, root.mul_(damped), value=-share).div_(damped)
     return found.nan_to_num_(0.0, 0.0, 0.0)
+
+
+def as_real(x: Tensor) -> Tensor:
+    """Real and imaginary part in a last axis of two; a real tensor as it is."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _advance(state: State, g: Tensor) -> None:

@@ -11,13 +11,13 @@ import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from curvlab.capture.closures import Closure, checked_loss, closure_of
-from curvlab.capture.gradients import gradients_of
+from curvlab.capture.gradients import gradients_of, strided
 from curvlab.capture.preserve import preserve
 from curvlab.capture.tape import batch_size
 from curvlab.curvatures.blocks import PreconditionerBlock
@@ -25,7 +25,7 @@ from curvlab.errors import CurvlabError
 from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
 from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.parameter_groups import parameter_groups
-from curvlab.optim.saved_state import check_state, restore, saved
+from curvlab.optim.saved_state import check_state, hooked_state, load_hooked_state, rebuilt, restore, saved
 
 Named = dict[str, Tensor]
 """Tensors by parameter name."""
@@ -53,9 +53,18 @@ class Optimizer(torch.optim.Optimizer):
     name: ClassVar[str]
     bounds: ClassVar[Mapping[str, Bound]] = {"lr": RATE, "momentum": DECAY, "weight_decay": RATE}
     needs_closure: ClassVar[bool] = False
+    takes_complex: ClassVar[bool] = False
+    """Whether parameters may be complex numbers."""
     warms: ClassVar[bool] = False
     """Whether `warm_start` has anything to measure."""
     averages: dict[str, dict[str, Tensor]]
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Notes what the constructor is given, of which a pickled optimizer is made again."""
+        made = super().__new__(cls)
+        made._given = args, kwargs
+        return made
 
     def __init__(
         self, model: nn.Module, defaults: dict[str, Any], groups: Iterable[Mapping[str, Any]] | None = None
@@ -71,8 +80,16 @@ class Optimizer(torch.optim.Optimizer):
             raise CurvlabError(
                 f"{self.name}: the model's parameters are on {' and '.join(devices)}", "one device is needed"
             )
+        complex_ = [self.names[id(p)] for p in self.parameters() if p.is_complex() and p.requires_grad]
+        if complex_ and not self.takes_complex:
+            raise CurvlabError(
+                f"{self.name}: the parameter {complex_[0]!r} is complex",
+                "its curvature is of real parameters",
+                "use sgd, adam, rmsprop or shampoo, or freeze it",
+            )
         self.steps = self.skipped = 0
         self.averages = {}
+        self._as = self._type_and_device()
         self._batch = 0
         self._gathered: Named = {}
         self._examples = 0
@@ -133,10 +150,12 @@ class Optimizer(torch.optim.Optimizer):
 
         Averages, operators and momentum take in the batches, weights stay. Empty where the gradient was not finite.
         """
+        self._check_model()
         gradients, examples = self._gathered, self._examples
         self._gathered, self._examples = {}, 0
         if not gradients:
             gradients = {self.names[id(p)]: p.grad for p in self.parameters() if p.grad is not None}
+            strided(self.name, gradients)
         with self.full_precision():
             if finite(gradients):
                 self.prepare(gradients, examples)
@@ -152,6 +171,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def accumulate(self, closure: Closure) -> Tensor:
         """Add a batch to the next step: losses are means, so that batches count by their number of examples."""
+        self._check_model()
         try:
             loss, examples, fresh = self.examine(closure)
         except BaseException:
@@ -263,6 +283,24 @@ class Optimizer(torch.optim.Optimizer):
         """Parameter name -> how it is treated."""
         return {self.names[id(p)]: self.name for p in self.parameters()}
 
+    def _type_and_device(self) -> tuple[torch.dtype, torch.device]:
+        first = self.parameters()[0]
+        return first.dtype, first.device
+
+    def _check_model(self) -> None:
+        """Raise where there is no number to step on, or the state is of another type or device than the model."""
+        now = self._type_and_device()
+        if now[1].type == "meta":
+            found = f"{self.name}: the model is on the meta device"
+            raise CurvlabError(found, "its weights have no numbers", "build it on a real device")
+        for mine, before in zip(now, self._as, strict=True):
+            if mine != before:
+                raise CurvlabError(
+                    f"{self.name}: the model's parameters are {mine} now, and were {before}",
+                    "the optimizer's state is of the latter",
+                    "make a new one and load the state_dict of this one into it",
+                )
+
     def full_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Whatever autocast the forward runs under, statistics and directions keep the parameters' own type."""
         return torch.autocast(self.parameters()[0].device.type, enabled=False)
@@ -283,9 +321,15 @@ class Optimizer(torch.optim.Optimizer):
             f"{self.name} cannot be copied", "it is tied to its model", "load its state_dict into a new one"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Constructor's arguments and state, the model with them; groups are part of the state."""
+        args, kwargs = self._given
+        settings = {name: value for name, value in kwargs.items() if name not in ("model", "groups")}
+        return rebuilt, (type(self), self.model, args[1:], settings, self.saved_state())
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, by parameter name: continuing after a load equals never having stopped."""
-        return saved(self)
+        return hooked_state(self)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -294,6 +338,14 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             CurvlabError: it is of another optimizer, or of a model with other parameters. Nothing has changed then.
         """
+        load_hooked_state(self, state_dict)
+
+    def saved_state(self) -> dict[str, Any]:
+        """Hook of `state_dict`: what it holds; optimizers with more state add to it."""
+        return saved(self)
+
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Hook of `load_state_dict`: the inverse of `saved_state`."""
         check_state(self.name, state_dict, {self.names[id(p)]: list(p.shape) for p in self.parameters()})
         self._gathered, self._examples = {}, 0
         self.forget()

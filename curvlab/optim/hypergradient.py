@@ -18,6 +18,7 @@ from curvlab.errors import CurvlabError
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound, check
+from curvlab.optim.saved_state import moved
 
 
 class HypergradientSettings(TypedDict, total=False):
@@ -235,17 +236,14 @@ class HypergradientOptimizer(Optimizer):
                 found[name] = self.name if inside else f"{plain}: no matrix for a parameter of its shape"
         return found
 
-    def state_dict(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """With M and the state of its Adam, by block."""
-        return {**super().state_dict(), "learned": {block: dict(state) for block, state in self.learned.items()}}
+        return {**super().saved_state(), "learned": {block: dict(state) for block, state in self.learned.items()}}
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`; the learned matrices move to the model's device."""
-        super().load_state_dict(state_dict)
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.restore_state`; the learned matrices take the model's device and type."""
+        super().restore_state(state_dict)
         self._known = {}  # the saved groups may have other forms
-        device = self.parameters()[0].device
-        self.learned = {
-            block: {k: v.to(device).clone() if isinstance(v, Tensor) else v for k, v in state.items()}
-            for block, state in state_dict["learned"].items()
-        }
+        self.learned = moved(
+            {block: dict(state) for block, state in state_dict["learned"].items()}, self.parameters()[0]
+        )

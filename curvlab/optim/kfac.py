@@ -173,14 +173,14 @@ class KFAC(Preconditioned):
         damping: float = self.param_groups[0]["damping"]
         return relief * damping
 
-    def state_dict(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """With the factor by which λ has been adapted."""
-        state = super().state_dict()
+        state = super().saved_state()
         return state if self.quadratics is None else {**state, "relief": self.quadratics.relief}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Preconditioned.load_state_dict`."""
-        super().load_state_dict(state_dict)
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Preconditioned.restore_state`."""
+        super().restore_state(state_dict)
         if self.quadratics is not None and "relief" in state_dict:
             self.quadratics.relief = moved(state_dict["relief"], self.quadratics.relief)
 

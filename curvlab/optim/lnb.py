@@ -17,6 +17,7 @@ from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
 from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
+from curvlab.errors import CurvlabError
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, INTERVAL, RATE, Bound, check
 from curvlab.statistics.debiased import share_of_new
@@ -243,6 +244,8 @@ class LNB(Optimizer):
     def move(self, directions: Named) -> None:
         """θ ← (1 − √ε ρ)θ − √ε θ̂/√z (lines 12, 14)."""
         for group, names, parameters in self.by_group(directions):
+            if group["lr"] < 0:
+                raise CurvlabError(f"lnb: lr is {group['lr']:g}", "a step is √lr long", "keep it from 0 on")
             length = math.sqrt(group["lr"])
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - length * group["weight_decay"])
@@ -254,15 +257,14 @@ class LNB(Optimizer):
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "identity metric: no neuron of its own" for name in names}
 
-    def state_dict(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """With μ and χ of every neuron."""
         averages = {name: dict(moments) for name, moments in self.averages.items()}
-        return {**super().state_dict(), "averages": averages, "measured": dict(self.measured)}
+        return {**super().saved_state(), "averages": averages, "measured": dict(self.measured)}
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`; averages move to the model's device."""
-        super().load_state_dict(state_dict)
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.restore_state`; averages move to the model's device."""
+        super().restore_state(state_dict)
         device = self.parameters()[0].device
         copies: dict[int, Tensor] = {}  # neurons that share their averages go on doing so
         self.averages = {name: {} for name in state_dict["averages"]}

@@ -19,6 +19,7 @@ from curvlab.curvatures.curvature import Curvature, State
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.likelihoods.fisher import Fisher
+from curvlab.operators.hermitian import embedded
 from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
@@ -186,7 +187,7 @@ class Preconditioned(Optimizer):
         self._find_blocks()  # also where gradients came by backward()
         for one in self.blocks:
             if all(name in gradients for name in one.parameters.values()):
-                self._sums.sums[one.name] = {"gradient": one.assemble(gradients).to(self._dtype)}
+                self._sums.sums[one.name] = {"gradient": precise(one.assemble(gradients))}
 
     def _absorb(self, examples: int) -> None:
         fresh = self._sums.averaged(examples)
@@ -274,7 +275,7 @@ class Preconditioned(Optimizer):
             kept = self.operators.blocks.get(one.name)
             if kept is None or kept.value is None or any(name not in gradients for name in one.parameters.values()):
                 continue
-            preconditioned = product(kept.value, one.assemble(gradients).to(self._dtype))
+            preconditioned = product(kept.value, precise(one.assemble(gradients)))
             for name, part in one.take_apart(preconditioned, gradients).items():
                 directions[name] = part.to(gradients[name].dtype)
         return directions
@@ -298,10 +299,10 @@ class Preconditioned(Optimizer):
 
     # State.
 
-    def state_dict(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """With the averages, the operators in use, their age and their failures, by block name."""
         return {
-            **super().state_dict(),
+            **super().saved_state(),
             "schedule": dict(self.schedule),
             "recipe": self.curvature.recipe(),
             "covered": sorted(name for one in self.blocks for name in one.parameters.values()),
@@ -312,9 +313,8 @@ class Preconditioned(Optimizer):
             "refreshed": self.refreshed,
         }
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`, with averages, operators and the schedule of T1, T2 and β.
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.restore_state`, with averages, operators and the schedule of T1, T2 and β.
 
         Raises:
             CurvlabError: also where the averages are of another recipe (empirical, kfac_approx, statistic, ...).
@@ -325,7 +325,7 @@ class Preconditioned(Optimizer):
                 raise CurvlabError(
                     f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
                 )
-        super().load_state_dict(state_dict)
+        super().restore_state(state_dict)
         like = self.parameters()[0]
         self.averages = moved(dict(state_dict["averages"]), like)
         self.operators = unpacked(state_dict["operators"], like)
@@ -334,9 +334,14 @@ class Preconditioned(Optimizer):
         self.blocks, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
 
 
+def precise(x: Tensor) -> Tensor:
+    """x, in float32 where its own type has less precision: half precision has no inverses."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _worst(state: State) -> str:
     """What is wrong with averages whose inverse failed, in words."""
     stacks = [value.reshape(-1, *value.shape[-2:]) for value in state.values() if value.ndim > 1]
     square = [stack for stack in stacks if stack.shape[-1] == stack.shape[-2]]
-    reasons = [reason(Grouped(stack)) for stack in square]
+    reasons = [reason(Grouped(torch.stack([embedded(matrix) for matrix in stack]))) for stack in square]
     return "; ".join(reasons) or "its statistics are not positive definite"

@@ -253,10 +253,10 @@ class KroneckerQuasiNewton(Optimizer):
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "heavy ball at lr/damping: in no block" for name in names}
 
-    def state_dict(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """With A where it is averaged, the inverses and their pairs by layer, and the second sample's gradient."""
         return {
-            **super().state_dict(),
+            **super().saved_state(),
             "recipe": asdict(self.recipe),
             "schedule": dict(self.schedule),
             "covered": sorted(name for unit in self.blocks for name in unit.parameters.values()),
@@ -265,9 +265,8 @@ class KroneckerQuasiNewton(Optimizer):
             "second": {"gradient": dict(self._second[0]), "examples": self._second[1]},
         }
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`, with the inverses and the interval.
+    def restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Optimizer.restore_state`, with the inverses and the interval.
 
         Raises:
             CurvlabError: also where they are of another recipe (pair_damping, moment, pairs, ...).
@@ -278,7 +277,7 @@ class KroneckerQuasiNewton(Optimizer):
                 raise CurvlabError(
                     f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
                 )
-        super().load_state_dict(state_dict)
+        super().restore_state(state_dict)
         like, byname = self.parameters()[0], dict(self.model.named_parameters())
         self.inverses.restore(moved(dict(state_dict["inverses"]), like), moved(dict(state_dict["averages"]), like))
         second = state_dict["second"]

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from curvlab.optim.adam_step import as_real
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
 
 
 class RMSprop(Optimizer):
-    """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m.
+    """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m; a complex number's parts are two numbers.
 
     Args:
         model: the network.
@@ -26,6 +27,7 @@ class RMSprop(Optimizer):
     """
 
     name = "rmsprop"
+    takes_complex = True
     warms = True
     bounds: ClassVar[Mapping[str, Bound]] = {
         "lr": RATE,
@@ -53,15 +55,15 @@ class RMSprop(Optimizer):
         """v = mean of g² over the batches of one pass; without it the first gradient's square starts it."""
         self._warmed += 1
         byname = dict(self.model.named_parameters())
-        for name, g in gradients.items():
-            state = self.state[byname[name]]
+        for name, gradient in gradients.items():
+            g, state = as_real(gradient), self.state[byname[name]]
             state["square"] = torch.lerp(state["square"], g * g, 1 / self._warmed) if self._warmed > 1 else g * g
 
     def update(self, gradients: Named) -> Named:
         """m after one step."""
         for group, names, parameters in self.by_group(gradients):
             for name, p in zip(names, parameters, strict=True):
-                g, state = gradients[name], self.state[p]
+                g, state = as_real(gradients[name]), self.state[p]
                 if "square" in state:
                     state["square"].mul_(group["decay"]).addcmul_(g, g, value=1 - group["decay"])
                 else:
@@ -74,5 +76,6 @@ class RMSprop(Optimizer):
         for group, names, parameters in self.by_group(gradients):
             for name, p in zip(names, parameters, strict=True):
                 if "square" in self.state.get(p, {}):
-                    directions[name] = gradients[name] / self.state[p]["square"].sqrt().add_(group["damping"])
+                    scaled = as_real(gradients[name]) / self.state[p]["square"].sqrt().add_(group["damping"])
+                    directions[name] = torch.view_as_complex(scaled) if p.is_complex() else scaled
         return directions

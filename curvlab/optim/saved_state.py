@@ -37,10 +37,44 @@ def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         optimizer.state[byname[name]] = moved(dict(values), byname[name])
 
 
+def hooked_state(optimizer: Optimizer) -> dict[str, Any]:
+    """`optimizer.saved_state()` between the hooks that were registered for `state_dict`, as in torch.optim."""
+    for before in optimizer._optimizer_state_dict_pre_hooks.values():
+        before(optimizer)
+    state = optimizer.saved_state()
+    for after in optimizer._optimizer_state_dict_post_hooks.values():
+        replaced = after(optimizer, state)
+        state = state if replaced is None else replaced
+    return state
+
+
+def load_hooked_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """`optimizer.restore_state` between the hooks that were registered for `load_state_dict`, as in torch.optim."""
+    state = dict(state)
+    for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
+        replaced = before(optimizer, state)
+        state = state if replaced is None else dict(replaced)
+    optimizer.restore_state(state)
+    for after in optimizer._optimizer_load_state_dict_post_hooks.values():
+        after(optimizer)
+
+
+def rebuilt(
+    kind: type[Optimizer], model: Any, args: tuple[Any, ...], settings: dict[str, Any], state: dict[str, Any]
+) -> Optimizer:
+    """What a pickled optimizer becomes: one made as it was, with its state."""
+    made: Any = kind
+    optimizer: Optimizer = made(model, *args, **settings)
+    with torch.no_grad():
+        optimizer.restore_state(state)
+    return optimizer
+
+
 def moved(value: Any, like: Tensor) -> Any:
     """Copies of all tensors in nested dictionaries and lists, with the device and floating type of `like`."""
     if isinstance(value, Tensor):
-        kind = torch.promote_types(like.dtype, torch.float32) if value.is_floating_point() else value.dtype
+        real = torch.promote_types(like.dtype.to_real(), torch.float32)
+        kind = real if value.is_floating_point() else real.to_complex() if value.is_complex() else value.dtype
         return value.to(like.device, like.dtype if value.dtype == like.dtype else kind).clone()
     if isinstance(value, dict):
         return {key: moved(one, like) for key, one in value.items()}

@@ -22,6 +22,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
+    takes_complex = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class Shampoo(Preconditioned):
     """
 
     name = "shampoo"
+    takes_complex = True
     eager = False  # ren Alg. 16 has no such line, and a root costs several inverses
 
     def __init__(
