@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from curvlab.analyses.settings import DeviceName, Dtype, FisherType, KfacApprox, Loss, Settings, Statistic
+from curvlab.analyses.settings import Settings
 from curvlab.errors import CommandError
 from curvlab.reports.sorting import Sort
 
+from .options import takes
 from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
-from .sizes import parse_size
 
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis
@@ -37,7 +37,16 @@ A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, num
 """
 
 
+@takes(
+    Settings,
+    {
+        INPUT: ("samples", "batch_size"),
+        WORK: ("analyses", "layers", "loss", "fisher_type", "mc_samples", "kfac_approx", "statistic", "seed"),
+        LIMITS: ("device", "dtype", "max_memory"),
+    },
+)
 def analyze(
+    options: dict[str, Any],
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model file, or a folder with one.", show_default=False)
     ],
@@ -58,50 +67,14 @@ def analyze(
             help="A name of [bold]curvlab list datasets[/bold] or a path; [bold]gaussian:3x32x32[/bold] is synthetic.",
         ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, rich_help_panel=INPUT, help="Draw this many examples.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=INPUT, help="Examples per forward pass.")
-    ] = None,
     trust: Annotated[
         bool,
         typer.Option(
             "--trust", rich_help_panel=INPUT, help="Run code of the file: TorchScript, .pt2, a builder that it names."
         ),
     ] = False,
-    analyses: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            rich_help_panel=WORK,
-            help="Some of weights,moments,kfac,tnt,fop. Default: all that can be done.",
-        ),
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", rich_help_panel=WORK, help="Only layers with such a name; may be repeated."),
-    ] = None,
-    loss: Annotated[Loss, typer.Option(rich_help_panel=WORK, help="The loss the model was trained with.")] = "auto",
-    fisher_type: Annotated[
-        FisherType,
-        typer.Option(rich_help_panel=WORK, help="The targets whose gradients count: all, drawn, the data's, none."),
-    ] = "mc",
-    mc_samples: Annotated[int, typer.Option(min=1, rich_help_panel=WORK, help="Targets drawn per example for mc.")] = 1,
-    kfac_approx: Annotated[
-        KfacApprox, typer.Option(rich_help_panel=WORK, help="How positions that share weights are treated.")
-    ] = "expand",
-    statistic: Annotated[
-        Statistic, typer.Option(rich_help_panel=WORK, help="What tensor-normal factors are made of.")
-    ] = "per-example",
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=WORK, help="Seed of everything random.")] = 0,
-    device: Annotated[DeviceName, typer.Option(rich_help_panel=LIMITS, help="Where to compute.")] = "auto",
-    dtype: Annotated[
-        Dtype, typer.Option(rich_help_panel=LIMITS, help="Of the passes; spectra are always float64.")
-    ] = "float32",
     threads: Annotated[
         int | None, typer.Option(min=1, rich_help_panel=LIMITS, help="Processor threads to use.")
-    ] = None,
-    max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Stay below this much, such as 8GiB.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell sizes, memory and work per layer.")
@@ -143,22 +116,10 @@ def analyze(
 
     gates = [parse(text) for text in fail_if or ()]
     _check_outputs(json, csv, dry_run, bool(gates))
+    if sort != "model" and (dry_run or STDOUT in (json, csv)):
+        raise CommandError("--sort orders the table", "none is printed here", "leave it out")
     _check_plots(plots, dry_run)
-    settings = Settings(
-        loss=loss,
-        fisher_type=fisher_type,
-        mc_samples=mc_samples,
-        kfac_approx=kfac_approx,
-        statistic=statistic,
-        analyses=None if analyses is None else tuple(name.strip() for name in analyses.split(",") if name.strip()),
-        samples=samples,
-        batch_size=batch_size,
-        layers=tuple(layers or ()),
-        dtype=dtype,
-        device=device,
-        max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory"),
-        seed=seed,
-    )
+    settings = Settings(**options)
     if threads is not None:
         import torch
 

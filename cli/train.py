@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curvlab.errors import CommandError
-from curvlab.training.settings import NAMES
+from curvlab.training.settings import TrainingSettings
 
+from .options import takes
 from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
-from .sizes import parse_size
 
 if TYPE_CHECKING:
     from curvlab.training.result import TrainingResult
@@ -38,41 +38,18 @@ A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy,
 """
 
 
+@takes(
+    TrainingSettings,
+    {
+        TASK: ("problem", "architecture", "data", "loss"),
+        METHOD: ("optimizer", "batch_size", "schedule", "warm_start", "seed"),
+        BUDGET: ("epochs", "steps", "target", "max_seconds"),
+        LIMITS: ("device", "dtype", "threads", "max_memory"),
+        OUTPUT: ("out", "save_every", "log_every", "snapshots", "save_factors", "fail_if"),
+    },
+)
 def train(
-    problem: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=TASK,
-            help="One of [bold]curvlab list problems[/bold]; digits-mlp when nothing is said.",
-        ),
-    ] = None,
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC", rich_help_panel=TASK, help="A network of your own: [bold]package.module:callable[/bold]."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            rich_help_panel=TASK,
-            help="A name of [bold]curvlab list datasets[/bold] or a path; replaces a problem's data.",
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=TASK,
-            help="Of an architecture: cross-entropy, bce, mse, or auto, which looks at the targets.",
-        ),
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=METHOD, help="One of [bold]curvlab list optimizers[/bold]."),
-    ] = None,
+    options: dict[str, Any],
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,56 +67,14 @@ def train(
             help="Options by name (batch_size = 100), the optimizer's settings in a table \\[set]; options win.",
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=METHOD, help="Examples per step.")] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", rich_help_panel=METHOD, help="Of the rate: constant, cosine, linear, step:EPOCHS:FACTOR."
-        ),
-    ] = None,
-    warm_start: Annotated[
-        bool | None,
-        typer.Option(
-            "--warm-start/--no-warm-start",
-            rich_help_panel=METHOD,
-            help="Begin with a pass for the statistics, where the optimizer has one (it does by default).",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(rich_help_panel=METHOD, help="Of weights, order, held-out part, draws; default 0.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(rich_help_panel=BUDGET, help="Passes over the training set; default the problem's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(rich_help_panel=BUDGET, help="Steps, in place of epochs.")] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", rich_help_panel=BUDGET, help="Stop when it holds; exit with 3 when it never did."),
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(rich_help_panel=BUDGET, help="Stop after this much time, ready to be resumed.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="auto, cpu, cuda, cuda:1, mps.")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="float32 or float64, of weights and data."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Processor threads to use.")] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Of the examples, at most this much, such as 8GiB."),
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell sizes and settings.")
     ] = False,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Folder; default runs/PROBLEM-OPTIMIZER."),
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", rich_help_panel=OUTPUT, help="Go on with the run in that folder, bit for bit.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace the run in that folder.")
     ] = False,
     trust: Annotated[
         bool,
@@ -149,36 +84,12 @@ def train(
             help="Import the code, and read the path, that the saved run or the --config file names.",
         ),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace the run in that folder.")
-    ] = False,
-    save_every: Annotated[
-        int | None, typer.Option(rich_help_panel=OUTPUT, help="Save the state every so many steps, too.")
-    ] = None,
-    log_every: Annotated[
-        int | None, typer.Option(rich_help_panel=OUTPUT, help="A line of metrics every so many steps, too.")
-    ] = None,
-    snapshots: Annotated[
-        int | None, typer.Option(rich_help_panel=OUTPUT, help="Keep the model every so many epochs.")
-    ] = None,
-    save_factors: Annotated[
-        bool | None,
-        typer.Option("--save-factors", rich_help_panel=OUTPUT, help="Write the averaged curvature factors."),
-    ] = None,
     plots: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Loss curves as PNG and SVG."),
     ] = None,
     json: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The summary as JSON; '-' is stdout.")
-    ] = None,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR",
-            rich_help_panel=OUTPUT,
-            help="Exit with 3 when this holds of the summary; may be repeated.",
-        ),
     ] = None,
 ) -> None:
     """Train a network, and leave it ready to be profiled.
@@ -187,10 +98,6 @@ def train(
     state/, from which --resume goes on as if the run had never stopped. Ctrl-C
     ends it after the current step; a second one at once.
     """
-    # The options that are settings have the settings' names.
-    options = {name: value for name, value in locals().items() if name in NAMES}
-    options["fail_if"] = tuple(fail_if) if fail_if else None
-    options["max_memory"] = None if max_memory is None else parse_size(max_memory, "--max-memory")
     check_target(json, "--json")
     from curvlab.training.configuration import configured
 

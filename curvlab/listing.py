@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from curvlab.plugins import Plugin
 
 Subject = Literal["optimizers", "problems", "datasets", "formats", "layers"]
 
@@ -62,8 +64,7 @@ def _layers() -> Listing:
         if kind is not object
         for name in _public_names(kind)
     )
-    notes = tuple(f"the plugin '{p.name}' of {p.distribution} was skipped: {p.error}" for p in plugins if p.error)
-    return Listing("layers", ("module", "adapter", "from"), tuple(rows), notes)
+    return Listing("layers", ("module", "adapter", "from"), tuple(rows), _skipped(plugins))
 
 
 def _public_names(kind: type) -> list[str]:
@@ -77,13 +78,21 @@ def _public_names(kind: type) -> list[str]:
 
 def _optimizers() -> Listing:
     from curvlab.optim.catalogue import catalogue
+    from curvlab.optim.registry import OPTIMIZERS
 
     rows = tuple(
         (entry.name, entry.description, ", ".join(map(_setting, entry.settings.items())), entry.source)
         for entry in catalogue().values()
     )
-    note = "a problem may recommend other values of lr and damping; --set changes any"
-    return Listing("optimizers", ("name", "what", "settings", "source"), rows, (note,))
+    notes = (
+        "a problem may recommend other values of lr and damping; --set changes any",
+        *_skipped(OPTIMIZERS.plugins()),
+    )
+    return Listing("optimizers", ("name", "what", "settings", "source"), rows, notes)
+
+
+def _skipped(plugins: Iterable[Plugin]) -> tuple[str, ...]:
+    return tuple(f"the plugin '{p.name}' of {p.distribution} was skipped: {p.error}" for p in plugins if p.error)
 
 
 def _setting(item: tuple[str, object]) -> str:
@@ -95,7 +104,6 @@ def _problems() -> Listing:
     """Problems with what an ordinary run of them is, and the optimizers that settings are recommended for."""
     from curvlab.problems.registry import load_problems, names, problem
 
-    plugins = load_problems()
     rows = tuple(
         (
             one.name,
@@ -107,8 +115,9 @@ def _problems() -> Listing:
         )
         for one in map(problem, names())
     )
-    notes = tuple(f"the plugin '{p.name}' of {p.distribution} was skipped: {p.error}" for p in plugins if p.error)
-    return Listing("problems", ("name", "what", "data", "a run", "settings for", "source"), rows, notes)
+    return Listing(
+        "problems", ("name", "what", "data", "a run", "settings for", "source"), rows, _skipped(load_problems())
+    )
 
 
 _SUBJECTS: Mapping[str, Callable[[], Listing]] = {

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+import curvlab.analyses.settings  # noqa: F401 - before the hook: it answers wrong values itself, in sentences
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 _CHECKED = [

@@ -7,7 +7,7 @@ import copy
 import fnmatch
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from curvlab.analyses.entries import Entry, entries_of_file, entries_of_module
 from curvlab.analyses.estimate import leave_out
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.mean_gradient import MeanGradient
-from curvlab.analyses.settings import Settings
+from curvlab.analyses.settings import NEEDED_BY, Settings, chosen
 from curvlab.analyses.source import Source, moved, open_source
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import Survey, survey
@@ -26,10 +26,9 @@ from curvlab.checkpoints.checkpoint import Checkpoint
 from curvlab.checkpoints.load import load
 from curvlab.data.registry import names
 from curvlab.device import pick_device
-from curvlab.errors import CurvlabError
+from curvlab.errors import CommandError, CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.statistics.plan import Plan
-from curvlab.statistics.tensor_normal import TensorStatistic
 
 DATA_ANALYSES = ("moments", "kfac", "tnt")
 """Analyses that need a network that runs, and data."""
@@ -86,9 +85,11 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     notes, module = list(checkpoint.notes), checkpoint.module
     if module is None and data is not None:
         notes.append("the data was not used: there is no network to run it through")
+    given_data = data is not None
     if data is None and checkpoint.data in names():
         data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is nobody's to follow
     _refuse_impossible(checkpoint, settings, data=data is not None)
+    _refuse_idle(settings, data=data is not None, given=given_data)
     if module is None:
         entries = _named(entries_of_file(checkpoint), settings)
         return Job(
@@ -170,7 +171,7 @@ def _plan(settings: Settings, source: Source) -> Plan:
         features=wanted("moments") or (wanted("kfac") and settings.kfac_approx == "expand"),
         output_gradients=wanted("kfac"),
         kfac_approx=settings.kfac_approx,
-        tensors=cast(TensorStatistic, settings.statistic) if wanted("tnt") and gradients else None,
+        tensors=settings.statistic if wanted("tnt") and gradients else None,
         fisher_type=settings.fisher_type,
         mc_samples=settings.mc_samples,
         dtype=torch.float64,  # ranks, and condition numbers beyond 1e7, are not in a float32 product
@@ -203,6 +204,24 @@ def _batch_size(activations: int, max_memory: int | None) -> int:
     if max_memory is None:
         return BATCH_SIZE
     return max(1, min(BATCH_SIZE, max_memory // (8 * max(1, activations))))
+
+
+def _refuse_idle(settings: Settings, *, data: bool, given: bool) -> None:
+    """Raise where something was chosen that has no effect.
+
+    Args:
+        settings: what was chosen.
+        data: whether there is data.
+        given: whether it was given, and not recorded by the file.
+    """
+    about_data = [name for name in chosen(vars(settings)) if name in NEEDED_BY]
+    if about_data and not data:
+        found = f"{about_data[0]} is about the pass over the data"
+        raise CommandError(found, "no data was given and the file records none", "give --data, or leave it out")
+    if given and settings.analyses == ("weights",):
+        raise CommandError(
+            "data is given", "analyses names the weights alone, which need none", "leave one of them out"
+        )
 
 
 def _refuse_impossible(checkpoint: Checkpoint, settings: Settings, *, data: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from curvlab.errors import CommandError
-from curvlab.optim.catalogue import catalogue, wrong_settings
+from curvlab.fields import in_effect
+from curvlab.optim.catalogue import wrong_settings
+from curvlab.optim.declared import settings_of
+from curvlab.optim.registry import OPTIMIZERS
 from curvlab.training.assignment import parse_value
 
 _LABEL = re.compile(r"[A-Za-z][\w+-]*", re.ASCII)
@@ -32,10 +34,9 @@ class Contestant:
 
     def completed(self, *behind: Mapping[str, Any]) -> dict[str, Any]:
         """Its settings, and behind them those of `behind` (the first counts most) that the optimizer knows."""
-        known = catalogue()[self.optimizer].settings
-        merged: dict[str, Any] = {}
-        for settings in reversed((self.settings, *behind)):
-            merged |= {key: value for key, value in settings.items() if key in known}
+        fields, merged = settings_of(OPTIMIZERS[self.optimizer]), dict(self.settings)
+        for settings in behind:
+            merged |= in_effect(fields, merged, settings)
         return merged
 
 
@@ -53,7 +54,7 @@ def contestants(
         CommandError: an optimizer, a label or a setting that does not exist, or a label given twice.
     """
     if not optimizers:
-        raise CommandError("no optimizer is given to compare", do=f"choose among {', '.join(catalogue())}")
+        raise CommandError("no optimizer is given to compare", do=f"choose among {', '.join(OPTIMIZERS)}")
     given = dict(settings or {})
     named = [_split(word) for word in optimizers]
     labels = [label for label, _ in named]
@@ -95,10 +96,7 @@ def assignments(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _split(word: str) -> tuple[str, str]:
     label, equals, name = (part.strip() for part in word.partition("="))
     name = name if equals else label
-    if name not in catalogue():
-        close = difflib.get_close_matches(name, catalogue(), n=1)
-        there = f"did you mean '{close[0]}'" if close else f"there are {', '.join(catalogue())}"
-        raise CommandError(f"there is no optimizer '{name}'", do=there)
+    OPTIMIZERS.find(name)
     if not _LABEL.fullmatch(label):
         raise CommandError(
             f"'{label}' cannot be a label", "it begins with a letter and has letters, digits, _, + and - only"

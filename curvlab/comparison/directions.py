@@ -22,15 +22,11 @@ from curvlab.comparison.trajectory import Measured, Report, along_trajectory
 from curvlab.errors import CommandError
 from curvlab.optim.catalogue import catalogue
 from curvlab.optim.core import Optimizer
+from curvlab.optim.declared import settings_of
+from curvlab.optim.registry import OPTIMIZERS
 
 AVERAGES = {"momentum": 0.9, "decay": 0.9}
 """Of gradient and statistics, for all (ren 4.3.4)."""
-LEARN_FROM_STEPS = frozenset({"fop", "s-hd", "pp-hd", "kbfgs", "kbfgsl", "kbfgs-20", "kbfgsl-20"})
-"""What these have learned is of the steps they took: at weights that stay there are none."""
-IN_ORDER = frozenset({"adam"})
-"""These average over the batches of a pass in their order, and not over its examples."""
-ABOUT_STEPS = {"step_size": "fixed", "adapt_damping": False}
-"""Settings that are about a step's length, and their values without."""
 
 
 def directions(subject: Subject, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
@@ -78,18 +74,21 @@ def _baseline(asked: Request) -> Contestant:
 
 def _complete(one: Contestant, subject: Subject, common: Mapping[str, Any]) -> Contestant:
     """With what is common to all behind the settings asked for, and what the problem recommends behind that."""
-    if about_steps := [name for name, default in ABOUT_STEPS.items() if one.settings.get(name, default) != default]:
+    kind = None if one.optimizer in EXACT else OPTIMIZERS[one.optimizer]
+    for name, field in settings_of(kind).items() if kind is not None else ():
+        if not field.setting.of_steps or one.settings.get(name, field.default) == field.default:
+            continue
         raise CommandError(
-            f"{one.label}.{about_steps[0]} is about the length of steps",
+            f"{one.label}.{name} is about the length of steps",
             "in a comparison of directions nobody takes steps of its own",
             "compare it in a race: --mode training",
         )
     recommended = subject.settings.get(BASELINE if one.optimizer in EXACT else one.optimizer, {})
-    if one.optimizer == "lnb" and not subject.moves:
-        common = {**common, "online": False}  # the metric of all batches, solved exactly
-    if one.optimizer in EXACT:
+    if kind is None:
         start = {name: recommended.get(name, 0.01) for name in ("lr", "damping")}
         return replace(one, settings={**start, **one.settings})
+    if not subject.moves:
+        common = {**common, **kind.at_fixed_weights}
     return replace(one, settings=one.completed(common, recommended))
 
 
@@ -128,8 +127,9 @@ def _notes(subject: Subject, panel: Panel, complete: Sequence[Contestant]) -> li
         notes.append(f"{exact.matrix}: solved to a relative residual of {exact.worst:.1e} at worst")
     notes += [f"{label}: no direction any more: {one.failed}" for label, one in panel.followers.items() if one.failed]
     for one in complete:
-        if not subject.moves and one.optimizer in LEARN_FROM_STEPS:
+        kind = OPTIMIZERS[one.optimizer]
+        if not subject.moves and kind.learns_from_steps:
             notes.append(f"{one.label} learns from its own steps: at fixed weights it shows where it starts")
-        if not subject.moves and one.optimizer in IN_ORDER:
+        if not subject.moves and kind.averages_in_order:
             notes.append(f"{one.label}: its second moment is an average over the batches in their order, by its decay")
     return notes

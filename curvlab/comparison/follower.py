@@ -11,12 +11,10 @@ from curvlab.capture.closures import Closure
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.comparison.shared_batch import SharedBatch, SharedRecorder
 from curvlab.errors import NumericalError
-from curvlab.optim.adam import Adam
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.last_good import LastGood
 from curvlab.optim.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
-from curvlab.optim.rmsprop import RMSprop
 
 CONVERGED = 300
 """CG iterations of LNB in a sweep; far more than its neurons need."""
@@ -106,9 +104,7 @@ class Follower:
         None where there is none, or where it does not tell what the direction is: that of K-BFGS is in the inverses it
         has learned, that of FOP belongs to a base optimizer.
         """
-        if isinstance(self.optimizer, LNB):
-            return "ridge"
-        return "damping" if isinstance(self.optimizer, Preconditioned | Adam | RMSprop) else None
+        return self.optimizer.swept
 
     @contextmanager
     def damped(self, value: float) -> Iterator[None]:

@@ -9,7 +9,8 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
-from curvlab.training.settings import TrainingSettings, refusal, wrong
+from curvlab.fields import refusal
+from curvlab.training.settings import TrainingSettings, wrong
 
 ENDLESS = 10**9
 """Steps of a run whose budget is of seconds."""

@@ -1,7 +1,11 @@
-"""The optimizers, as `torch.optim.Optimizer`s on one core, by class and by name: `create("kfac", model, ...)`."""
+"""The optimizers, as `torch.optim.Optimizer`s on one core, by class and by name: `create("kfac", model, ...)`.
+
+One's own joins them under `@register("mine")`, from a module that the entry-point group `curvlab.optimizers` names.
+"""
 
 from __future__ import annotations
 
+import curvlab.optim.builtin  # noqa: F401 - first: the order of tables is its own
 from curvlab.optim.adam import Adam
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.ekfac import EKFAC
@@ -11,7 +15,7 @@ from curvlab.optim.kbfgs import KBFGS, KBFGSL
 from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
 from curvlab.optim.kfac import KFAC
 from curvlab.optim.lnb import LNB
-from curvlab.optim.registry import OPTIMIZERS, create
+from curvlab.optim.registry import OPTIMIZERS, create, register
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
 from curvlab.optim.shampoo import Shampoo
@@ -36,4 +40,5 @@ __all__ = [
     "RMSprop",
     "Shampoo",
     "create",
+    "register",
 ]

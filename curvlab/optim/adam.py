@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 from torch import nn
 
+from curvlab.fields import DECAY, POSITIVE, Setting
 from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
+from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.registry import register
+
+Beta1 = Annotated[float, Setting("β₁ of the gradient's average.", DECAY, default=0.9)]
+Beta2 = Annotated[float, Setting("β₂ of the average of its square.", DECAY, default=0.999)]
+Epsilon = Annotated[float, Setting("ε, added to the root of that average.", POSITIVE, default=1e-8, symbol="ε")]
 
 
+@register("adam", source="Kingma & Ba 2015, Algorithm 1")
 class Adam(Optimizer):
     """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p = m̂/(√v̂ + ε); decay is decoupled, as in AdamW.
 
     Args:
         model: the network.
-        lr: α.
-        beta1: β₁.
-        beta2: β₂.
-        damping: ε.
-        weight_decay: γ.
         groups: parameter groups with settings of their own.
     """
 
-    name = "adam"
-    takes_complex = True
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        "lr": RATE,
-        "beta1": DECAY,
-        "beta2": DECAY,
-        "damping": POSITIVE,
-        "weight_decay": RATE,
-    }
+    takes_complex = averages_in_order = True
+    swept = "damping"
 
     def __init__(
         self,
         model: nn.Module,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        damping: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Rate = 1e-3,
+        beta1: Beta1 = 0.9,
+        beta2: Beta2 = 0.999,
+        damping: Epsilon = 1e-8,
+        weight_decay: WeightDecay = 0.0,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         defaults = {"lr": lr, "beta1": beta1, "beta2": beta2, "damping": damping, "weight_decay": weight_decay}

@@ -22,7 +22,7 @@ from curvlab.capture.preserve import preserve
 from curvlab.capture.tape import batch_size
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.errors import CurvlabError
-from curvlab.optim.hyperparameters import DECAY, RATE, Bound, check
+from curvlab.optim.declared import check_call, check_group
 from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.saved_state import check_state, hooked_state, load_hooked_state, rebuilt, restore, saved
@@ -50,18 +50,32 @@ class Optimizer(torch.optim.Optimizer):
         averages: statistics by block, where a method has them.
     """
 
-    name: ClassVar[str]
-    bounds: ClassVar[Mapping[str, Bound]] = {"lr": RATE, "momentum": DECAY, "weight_decay": RATE}
+    name: ClassVar[str] = "optimizer"
+    source: ClassVar[str] = ""
+    """The paper it is from."""
     needs_closure: ClassVar[bool] = False
     takes_complex: ClassVar[bool] = False
     """Whether parameters may be complex numbers."""
     warms: ClassVar[bool] = False
     """Whether `warm_start` has anything to measure."""
+    keeps_factors: ClassVar[bool] = False
+    """Whether `averages` are curvature factors that can be saved for other uses."""
+    learns_from_steps: ClassVar[bool] = False
+    """Whether what it preconditions with is learned of the steps it takes, so that there is nothing of it at weights
+    that stay."""
+    averages_in_order: ClassVar[bool] = False
+    """Whether its averages weigh the batches of a pass by their order, in a warm start too."""
+    swept: ClassVar[str | None] = None
+    """The setting that damps its directions, where another value can be tried on the same averages."""
+    at_fixed_weights: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which it is compared where weights stay, and all data is one batch."""
     averages: dict[str, dict[str, Tensor]]
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Notes what the constructor is given, of which a pickled optimizer is made again."""
+        """Judges what the constructor is given by what it declares; a pickled optimizer is made of it again."""
+        if args or kwargs:
+            check_call(cls, args, kwargs)
         made = super().__new__(cls)
         made._given = args, kwargs
         return made
@@ -71,10 +85,9 @@ class Optimizer(torch.optim.Optimizer):
     ) -> None:
         self.model = model
         self.names = {id(p): name for name, p in model.named_parameters()}
-        check(self.name, defaults, self.bounds)
         super().__init__(parameter_groups(model, groups), defaults)
         for group in self.param_groups:
-            check(self.name, group, self.bounds)
+            check_group(type(self), group)
         devices = sorted({str(p.device) for p in model.parameters()})
         if len(devices) > 1:
             raise CurvlabError(
@@ -122,7 +135,7 @@ class Optimizer(torch.optim.Optimizer):
             raise CurvlabError(
                 f"{self.name}: a parameter group sets {unknown[0]!r}", "", f"it can set {', '.join(self.defaults)}"
             )
-        check(self.name, param_group, self.bounds)
+        check_group(type(self), param_group)
         super().add_param_group(param_group)
 
     @torch.no_grad()

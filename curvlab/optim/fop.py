@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 from torch import Tensor, nn
 
 from curvlab.curvatures.fop import LearnedMatrix, dimension
-from curvlab.optim.hypergradient import BOUNDS, HypergradientOptimizer, HypergradientSettings, Part
-from curvlab.optim.hyperparameters import RATE, Bound
+from curvlab.fields import FROM_ONE, FROM_ZERO, Setting
+from curvlab.optim.declared import Rate
+from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.registry import register
+
+LOW_RANK = {"form": ("low-rank",)}
 
 
+@register("fop", source="fop Alg. 1, eq. 5–9")
 class FOP(HypergradientOptimizer):
     """First-order preconditioning: a matrix per layer, learned by hypergradient descent; also takes `loss.backward()`.
 
@@ -20,33 +25,26 @@ class FOP(HypergradientOptimizer):
 
     Args:
         model: the network.
-        lr: ε; choose it as for the base optimizer.
-        form: "full", P = MMᵀ from M = I; "low-rank", P = I + MMᵀ from a small random M; "spatial", P = MMᵀ for
-            convolutions and no matrix for linear layers.
-        rank: k of "low-rank"; a layer has at most its own dimension.
-        norm: P scaled to the norm of the identity, so that it only rotates (fop eq. 9).
-        sigma: σ of the entries of M at the start of "low-rank".
-        shared: base, momentum, beta1, beta2, damping, weight_decay, hyper_lr, hyper_optimizer, seed, groups.
+        shared: see `HypergradientSettings`.
     """
-
-    name = "fop"
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        **BOUNDS,
-        "form": Bound(choices=("full", "low-rank", "spatial")),
-        "rank": Bound(low=1, whole=True),
-        "norm": Bound(choices=(False, True)),
-        "sigma": RATE,
-    }
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        lr: float = 0.05,
-        form: Literal["full", "low-rank", "spatial"] = "full",
-        rank: int = 16,
-        norm: bool = False,
-        sigma: float = 0.01,
+        lr: Rate = 0.05,
+        form: Annotated[
+            Literal["full", "low-rank", "spatial"],
+            Setting(
+                "full, P = MMᵀ from M = I; low-rank, P = I + MMᵀ from a small random M; spatial, P = MMᵀ for "
+                "convolutions and no matrix for linear layers."
+            ),
+        ] = "full",
+        rank: Annotated[
+            int, Setting("k of low-rank; a layer has at most its own dimension.", FROM_ONE, when=LOW_RANK)
+        ] = 16,
+        norm: Annotated[bool, Setting("P scaled to the norm of the identity, so that it only turns (eq. 9).")] = False,
+        sigma: Annotated[float, Setting("σ of the entries of M at its start.", FROM_ZERO, when=LOW_RANK)] = 0.01,
         **shared: Unpack[HypergradientSettings],
     ) -> None:
         super().__init__(model, {"lr": lr, "form": form, "rank": rank, "norm": norm, "sigma": sigma}, **shared)

@@ -8,69 +8,42 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from curvlab.curvatures.learned import Learned
-from curvlab.errors import CurvlabError
+from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, SEED, Setting, completed, fields_of
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound, check
+from curvlab.optim.declared import NO_SETTINGS, WeightDecay
 from curvlab.optim.saved_state import moved
+
+OF_ADAM = {"base": ("adam",)}
 
 
 class HypergradientSettings(TypedDict, total=False):
-    """Settings that FOP, S-HD and PP-HD take by name, with these defaults; all but `seed` also per group.
+    """Settings that FOP, S-HD and PP-HD take by name, with these defaults; all but `seed` also per group."""
 
-    Attributes:
-        base: "sgd", the heavy ball v ← αv + u, or "adam": what is made of u.
-        momentum: α = 0.9 of the heavy ball.
-        beta1: β₁ = 0.9 of the base optimizer Adam.
-        beta2: β₂ = 0.999 of it.
-        damping: its ε = 1e-8.
-        weight_decay: γ = 0, decoupled.
-        hyper_lr: ρ = 1e-4, the learning rate of M.
-        hyper_optimizer: "adam" (fop 4.1), with β = 0.9, 0.999, or "sgd" (fop Alg. 1, line 7): what learns M.
-        seed: 0, of M₀ where it is drawn.
-        groups: parameter groups with settings of their own; None.
-    """
-
-    base: str
-    momentum: float
-    beta1: float
-    beta2: float
-    damping: float
-    weight_decay: float
-    hyper_lr: float
-    hyper_optimizer: str
-    seed: int
+    base: Annotated[
+        Literal["sgd", "adam"],
+        Setting("What is made of u: sgd, the heavy ball v ← αv + u, or adam.", default="sgd"),
+    ]
+    momentum: Annotated[float, Setting("α of the heavy ball.", DECAY, when={"base": ("sgd",)}, default=0.9)]
+    beta1: Annotated[float, Setting("β₁ of the base optimizer Adam.", DECAY, when=OF_ADAM, default=0.9)]
+    beta2: Annotated[float, Setting("β₂ of it.", DECAY, when=OF_ADAM, default=0.999)]
+    damping: Annotated[float, Setting("Its ε.", POSITIVE, when=OF_ADAM, default=1e-8, symbol="ε")]
+    weight_decay: WeightDecay
+    hyper_lr: Annotated[float, Setting("ρ: the learning rate of M.", FROM_ZERO, default=1e-4)]
+    hyper_optimizer: Annotated[
+        Literal["adam", "sgd"],
+        Setting("What learns M: adam (fop 4.1), with β = 0.9, 0.999, or sgd (fop Alg. 1, line 7).", default="adam"),
+    ]
+    seed: Annotated[int, Setting("Of M₀ where it is drawn.", SEED, default=0)]
     groups: Iterable[Mapping[str, Any]] | None
 
 
-DEFAULTS: dict[str, Any] = {
-    "base": "sgd",
-    "momentum": 0.9,
-    "beta1": 0.9,
-    "beta2": 0.999,
-    "damping": 1e-8,
-    "weight_decay": 0.0,
-    "hyper_lr": 1e-4,
-    "hyper_optimizer": "adam",
-}
-BOUNDS: dict[str, Bound] = {
-    "lr": RATE,
-    "base": Bound(choices=("sgd", "adam")),
-    "momentum": DECAY,
-    "beta1": DECAY,
-    "beta2": DECAY,
-    "damping": POSITIVE,
-    "weight_decay": RATE,
-    "hyper_lr": RATE,
-    "hyper_optimizer": Bound(choices=("adam", "sgd")),
-    "seed": Bound(whole=True),
-}
 ADAM = {"beta1": 0.9, "beta2": 0.999, "damping": 1e-8}
 """Of the Adam that learns M."""
 
@@ -108,17 +81,12 @@ class HypergradientOptimizer(Optimizer):
         learned: block -> {"matrix": M, and the state of its Adam}.
     """
 
-    bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
+    learns_from_steps = True
 
     def __init__(self, model: nn.Module, defaults: dict[str, Any], **shared: Unpack[HypergradientSettings]) -> None:
-        given: dict[str, Any] = {**DEFAULTS, "seed": 0, "groups": None, **shared}
-        unknown = sorted(set(given) - set(HypergradientSettings.__annotations__))
-        if unknown:
-            known = ", ".join(HypergradientSettings.__annotations__)
-            raise CurvlabError(f"{self.name} has no setting {unknown[0]!r}", "", f"there are {known}")
+        given = completed(fields_of(HypergradientSettings, NO_SETTINGS), shared)
         self.seed: int = given.pop("seed")
-        groups = given.pop("groups")
-        check(self.name, {**defaults, **given, "seed": self.seed}, self.bounds)
+        groups = given.pop("groups", None)
         super().__init__(model, {**defaults, **given}, groups)
         self.learned: dict[str, State] = {}
         self._known: dict[str, Part | None] = {}

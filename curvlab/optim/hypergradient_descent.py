@@ -9,9 +9,14 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from curvlab.curvatures.learned import LearnedRate, LearnedRates
+from curvlab.optim.declared import Rate
 from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.registry import register
+
+SOURCE = "fop 4; Baydin et al. 2017"
 
 
+@register("s-hd", source=SOURCE)
 class HypergradientDescent(HypergradientOptimizer):
     """S-HD: one learned rate per layer, which its weight and bias share.
 
@@ -20,13 +25,10 @@ class HypergradientDescent(HypergradientOptimizer):
 
     Args:
         model: the network.
-        lr: ε.
-        shared: base, momentum, beta1, beta2, damping, weight_decay, hyper_lr, hyper_optimizer, seed, groups.
+        shared: see `HypergradientSettings`.
     """
 
-    name = "s-hd"
-
-    def __init__(self, model: nn.Module, *, lr: float = 0.05, **shared: Unpack[HypergradientSettings]) -> None:
+    def __init__(self, model: nn.Module, *, lr: Rate = 0.05, **shared: Unpack[HypergradientSettings]) -> None:
         super().__init__(model, {"lr": lr}, **shared)
 
     def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
@@ -34,10 +36,9 @@ class HypergradientDescent(HypergradientOptimizer):
         return Part(name.rpartition(".")[0] or name, LearnedRate())
 
 
+@register("pp-hd", source=SOURCE)
 class ParameterwiseHypergradientDescent(HypergradientDescent):
     """PP-HD: a learned rate for every single parameter, a diagonal preconditioner. Arguments as in S-HD."""
-
-    name = "pp-hd"
 
     def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:
         """Rates shaped like the parameter."""

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 from torch import nn
 
 from curvlab.curvatures.kbfgs import Moment
 from curvlab.curvatures.pair_damping import PairDamping
+from curvlab.fields import FROM_ZERO, Setting
+from curvlab.optim.declared import Damping
 from curvlab.optim.quasi_newton import KroneckerQuasiNewton
-from curvlab.optim.quasi_newton_settings import QuasiNewtonSettings, completed
+from curvlab.optim.quasi_newton_settings import Pairs, QuasiNewtonSettings, with_defaults
+from curvlab.optim.registry import register
+
+KbfgsRate = Annotated[
+    float, Setting("α. It goes with the damping: α/λ is the rate of everything that has no inverse.", FROM_ZERO)
+]
+OfPairs = Annotated[
+    PairDamping,
+    Setting(
+        "Of (s_G, y_G): powell-lm is D_P D_LM (ren Alg. 8); double is DD of chapter 2 (Alg. 3), which needs λ_G ≤ 1; "
+        "powell-identity-lm is D_P(I) D_LM (Alg. 11), with exact the variant whose convergence is proved (Alg. 10)."
+    ),
+]
+OfInputs = Annotated[
+    Moment, Setting("minibatch: A of the batch alone, never formed (ren eq. 3.15); averaged: as in chapter 2.")
+]
 
 
+@register("kbfgs", source="ren Alg. 9")
 class KBFGS(KroneckerQuasiNewton):
     """m ← μm + g per layer, p = H_G m H_A; H_A by the action of the batch's A, H_G by D_P D_LM damped BFGS.
 
@@ -19,31 +37,24 @@ class KBFGS(KroneckerQuasiNewton):
 
     Args:
         model: the network.
-        lr: α; it goes with the damping, as α/λ is the rate of everything that has no inverse.
-        damping: λ, any positive number.
-        pair_damping: of (s_G, y_G): "powell-lm" is D_P D_LM (Alg. 8); "double" is DD of chapter 2 (Alg. 3), which needs
-            λ_G ≤ 1; "powell-identity-lm" is D_P(I) D_LM (Alg. 11).
-        moment: "minibatch": A of the batch alone, never formed (eq. 3.15); "averaged": as in chapter 2.
-        settings: momentum, weight_decay, decay, mu, interval, skip, double_gradient, groups.
+        settings: see `QuasiNewtonSettings`.
     """
-
-    name = "kbfgs"
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        lr: float = 0.03,
-        damping: float = 0.3,
-        pair_damping: PairDamping = "powell-lm",
-        moment: Moment = "minibatch",
+        lr: KbfgsRate = 0.03,
+        damping: Damping = 0.3,
+        pair_damping: OfPairs = "powell-lm",
+        moment: OfInputs = "minibatch",
         **settings: Unpack[QuasiNewtonSettings],
     ) -> None:
         super().__init__(
             model,
             lr,
             damping,
-            completed(self.name, settings),
+            with_defaults(settings),
             pair_damping=pair_damping,
             moment=moment,
             exact=False,
@@ -52,40 +63,32 @@ class KBFGS(KroneckerQuasiNewton):
         )
 
 
+@register("kbfgsl", source="ren Alg. 10")
 class KBFGSL(KroneckerQuasiNewton):
     """K-BFGS with H_G by L-BFGS: p pairs in place of a matrix, applied to m by four matrix products.
 
     Args:
         model: the network.
-        lr: α.
-        damping: λ.
-        pairs: p, remembered of each layer.
-        pair_damping: as for `KBFGS`; "powell-identity-lm" with exact=True is the variant whose convergence is proved
-            (Alg. 10).
-        moment: as for `KBFGS`.
-        exact: H_A = (A + λ_A I)⁻¹ in place of BFGS.
-        settings: momentum, weight_decay, decay, mu, interval, skip, double_gradient, groups.
+        settings: see `QuasiNewtonSettings`.
     """
-
-    name = "kbfgsl"
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        lr: float = 0.03,
-        damping: float = 0.3,
-        pairs: int = 100,
-        pair_damping: PairDamping = "powell-lm",
-        moment: Moment = "minibatch",
-        exact: bool = False,
+        lr: KbfgsRate = 0.03,
+        damping: Damping = 0.3,
+        pairs: Pairs = 100,
+        pair_damping: OfPairs = "powell-lm",
+        moment: OfInputs = "minibatch",
+        exact: Annotated[bool, Setting("H_A = (A + λ_A I)⁻¹ in place of BFGS.")] = False,
         **settings: Unpack[QuasiNewtonSettings],
     ) -> None:
         super().__init__(
             model,
             lr,
             damping,
-            completed(self.name, settings),
+            with_defaults(settings),
             pair_damping=pair_damping,
             moment=moment,
             exact=exact,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import Annotated, Unpack
 
 from torch import nn
 
-from curvlab.optim.hyperparameters import Bound
+from curvlab.fields import Bound, Setting
+from curvlab.optim.declared import Rate
 from curvlab.optim.quasi_newton import KroneckerQuasiNewton
-from curvlab.optim.quasi_newton_settings import BOUNDS, QuasiNewtonSettings, completed
+from curvlab.optim.quasi_newton_settings import Pairs, QuasiNewtonSettings, with_defaults
+from curvlab.optim.registry import register
 
-_BOUNDS = {**BOUNDS, "damping": Bound(high=1.0, above=True)}
-"""μ₂ = √λ is a share in double damping (ren 2.3.1)."""
+Lambda = Annotated[
+    float,
+    Setting("λ, λ_A = λ_G = √λ; μ₂ = √λ is a share in double damping (ren 2.3.1).", Bound(0.0, 1.0, above=True)),
+]
 
 
+@register("kbfgs-20", source="ren Alg. 4")
 class KBFGS20(KroneckerQuasiNewton):
     """ĝ ← βĝ + (1 − β)g per layer, p = H_G ĝ H_A; H_A by the action of the averaged A, H_G by doubly damped BFGS.
 
@@ -22,23 +26,19 @@ class KBFGS20(KroneckerQuasiNewton):
 
     Args:
         model: the network.
-        lr: α.
-        damping: λ ≤ 1; λ_A = λ_G = √λ.
-        settings: momentum, weight_decay, decay, mu, interval, skip, double_gradient, groups.
+        settings: see `QuasiNewtonSettings`.
     """
 
-    name = "kbfgs-20"
-    bounds: ClassVar[Mapping[str, Bound]] = _BOUNDS
     averages_gradient = True
 
     def __init__(
-        self, model: nn.Module, *, lr: float = 0.1, damping: float = 0.1, **settings: Unpack[QuasiNewtonSettings]
+        self, model: nn.Module, *, lr: Rate = 0.1, damping: Lambda = 0.1, **settings: Unpack[QuasiNewtonSettings]
     ) -> None:
         super().__init__(
             model,
             lr,
             damping,
-            completed(self.name, settings),
+            with_defaults(settings),
             pair_damping="double",
             moment="averaged",
             exact=False,
@@ -47,37 +47,35 @@ class KBFGS20(KroneckerQuasiNewton):
         )
 
 
+@register("kbfgsl-20", source="ren Alg. 5")
 class KBFGSL20(KroneckerQuasiNewton):
     """K-BFGS-20 with H_G by L-BFGS.
 
     Args:
         model: the network.
-        lr: α.
-        damping: λ ≤ 1.
-        pairs: p, remembered of each layer.
-        exact: H_A = (A + λ_A I)⁻¹ in place of BFGS; with skip=True the variant whose convergence is proved (Alg. 5).
-        settings: momentum, weight_decay, decay, mu, interval, skip, double_gradient, groups.
+        settings: see `QuasiNewtonSettings`.
     """
 
-    name = "kbfgsl-20"
-    bounds: ClassVar[Mapping[str, Bound]] = _BOUNDS
     averages_gradient = True
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        lr: float = 0.1,
-        damping: float = 0.1,
-        pairs: int = 100,
-        exact: bool = False,
+        lr: Rate = 0.1,
+        damping: Lambda = 0.1,
+        pairs: Pairs = 100,
+        exact: Annotated[
+            bool,
+            Setting("H_A = (A + λ_A I)⁻¹ in place of BFGS; with skip the variant proved to converge (Alg. 5)."),
+        ] = False,
         **settings: Unpack[QuasiNewtonSettings],
     ) -> None:
         super().__init__(
             model,
             lr,
             damping,
-            completed(self.name, settings),
+            with_defaults(settings),
             pair_damping="double",
             moment="averaged",
             exact=exact,

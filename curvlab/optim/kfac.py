@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,23 @@ from curvlab.capture.model_call import ModelCall
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.errors import CurvlabError
+from curvlab.fields import FROM_ONE, POSITIVE, Setting
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.core import Named
-from curvlab.optim.hyperparameters import INTERVAL, POSITIVE, Bound, check
+from curvlab.optim.declared import Damping, Rate
 from curvlab.optim.norm_constraint import norm_constraint as shrinkage
 from curvlab.optim.norm_constraint import squared_length
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.quadratic_steps import Part, QuadraticSteps
+from curvlab.optim.registry import register
 from curvlab.optim.saved_state import moved
-from curvlab.optim.shared import BOUNDS, Shared
+from curvlab.optim.shared import FisherType, McSamples, Shared
 
 StepSize = Literal["fixed", "mvp"]
 """α by hand, with heavy ball; or α and the momentum from exact curvature-vector products (grosse eq. 26, 27)."""
 
 
+@register("kfac", source="grosse Alg. 1; ren Alg. 7, 12")
 class KFAC(Preconditioned):
     """m ← μm + g per layer, p = (G ⊗ A + damping)⁻¹ m; layers that are no dense maps follow m.
 
@@ -38,67 +41,56 @@ class KFAC(Preconditioned):
     Args:
         model: the network.
         likelihood: of its output ("categorical", "bernoulli", "gaussian"); not needed for the empirical Fisher.
-        lr: α.
-        damping: λ.
-        rule: how λ enters: "factored" with π (eq. 24), "exact" in the eigenbasis (eq. 23), "equal" (π = 1, ren Alg. 7).
-        kfac_approx: "expand" or "reduce" over positions.
-        fisher_type: targets of the output gradients: "mc" draws them from the model, "empirical" (KFAC-EF) takes the
-            data's (no second backward pass), "type-2" the exact expectation by one pass per column of the loss
-            Hessian's root.
-        mc_samples: drawn targets per example.
-        norm_constraint: c; the direction is shrunk to α²pᵀ(F̂ + λI)p ≤ c (Ba, Grosse & Martens 2017).
-        step_size: "fixed", or "mvp": δ = −αp + μδ₀ with both numbers from a 2×2 system (grosse eq. 27); `momentum` is
-            not used then, and lr only by its ratios between groups.
-        adapt_damping: λ ← by the Levenberg–Marquardt rule with ω = (19/20)^T (Martens & Grosse 2015, 6.5).
-        damping_interval: T = 5 steps between its judgements.
-        shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
+        shared: see `Shared`.
     """
-
-    name = "kfac"
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        **BOUNDS,
-        "rule": Bound(choices=("factored", "exact", "equal")),
-        "kfac_approx": Bound(choices=("expand", "reduce")),
-        "step_size": Bound(choices=("fixed", "mvp")),
-        "norm_constraint": POSITIVE,
-        "damping_interval": INTERVAL,
-    }
 
     def __init__(
         self,
         model: nn.Module,
         likelihood: str | Likelihood | None = None,
         *,
-        lr: float = 0.03,
-        damping: float = 1e-2,
-        rule: DampingRule = "factored",
-        kfac_approx: str = "expand",
-        fisher_type: str = "mc",
-        mc_samples: int = 1,
-        norm_constraint: float | None = None,
-        step_size: StepSize = "fixed",
-        adapt_damping: bool = False,
-        damping_interval: int = 5,
+        lr: Rate = 0.03,
+        damping: Damping = 1e-2,
+        rule: Annotated[
+            DampingRule,
+            Setting(
+                "How λ enters: factored by π (eq. 24), exact in the eigenbasis (eq. 23), equal (π = 1, ren Alg. 7)."
+            ),
+        ] = "factored",
+        kfac_approx: Annotated[
+            Literal["expand", "reduce"], Setting("How positions that share weights are treated.")
+        ] = "expand",
+        fisher_type: FisherType = "mc",
+        mc_samples: McSamples = 1,
+        norm_constraint: Annotated[
+            float | None,
+            Setting(
+                "c: the direction is shrunk to α²pᵀ(F̂ + λI)p ≤ c (Ba, Grosse & Martens 2017); with mvp the quadratic "
+                "model chooses the length.",
+                POSITIVE,
+                when={"step_size": ("fixed",)},
+            ),
+        ] = None,
+        step_size: Annotated[
+            StepSize,
+            Setting(
+                "fixed, or mvp: δ = −αp + μδ₀ with both numbers from a 2×2 system (grosse eq. 27); momentum is not "
+                "used then, and lr only by its ratios between groups.",
+                of_steps=True,
+            ),
+        ] = "fixed",
+        adapt_damping: Annotated[
+            bool,
+            Setting("λ by the Levenberg–Marquardt rule, ω = (19/20)^T (Martens & Grosse 2015, 6.5).", of_steps=True),
+        ] = False,
+        damping_interval: Annotated[
+            int, Setting("T: steps between its judgements.", FROM_ONE, when={"adapt_damping": (True,)})
+        ] = 5,
         **shared: Unpack[Shared],
     ) -> None:
-        own = {
-            "rule": rule,
-            "kfac_approx": kfac_approx,
-            "step_size": step_size,
-            "damping_interval": damping_interval,
-            "fisher_type": fisher_type,
-            "mc_samples": mc_samples,
-        }
-        check(self.name, own if norm_constraint is None else {**own, "norm_constraint": norm_constraint}, self.bounds)
         curvature = KfacCurvature(rule, kfac_approx, fisher_type, mc_samples)
         super().__init__(model, curvature, likelihood, lr, damping, **shared)
         chosen = step_size == "mvp"
-        if chosen and norm_constraint is not None:
-            raise CurvlabError(
-                "kfac: norm_constraint with step_size='mvp'",
-                "the quadratic model chooses the length",
-                "use one of them",
-            )
         self.norm_constraint = norm_constraint
         self.quadratics: QuadraticSteps | None = None
         if chosen or adapt_damping:

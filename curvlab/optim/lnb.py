@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,15 @@ from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
 from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.errors import CurvlabError
+from curvlab.fields import DECAY, FROM_ONE, FROM_ZERO, Setting
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.hyperparameters import DECAY, INTERVAL, RATE, Bound, check
+from curvlab.optim.registry import register
 from curvlab.statistics.debiased import share_of_new
 
+ONLINE = {"online": (True,)}
 
+
+@register("lnb", source="lnb Alg. 1, 2")
 class LNB(Optimizer):
     """Linear neuron boosting: gradient descent in the function space of every neuron, which whitens its features.
 
@@ -31,14 +35,6 @@ class LNB(Optimizer):
 
     Args:
         model: the network.
-        lr: ε, the squared length of a step; what schedulers change.
-        ridge: γ, added to the metric of weights, never to that of biases.
-        minimum_norm: z₀.
-        momentum: β of the debiased average ĝ of the gradient.
-        decay: β of the debiased averages μ and χ of the features and of their squares.
-        iterations: of CG, from the last solution.
-        weight_decay: ρ, in function space: weights shrink by 1 − √ε ρ, biases too (lnb 2.3.1).
-        online: False is Algorithm 1, for full batches: exact solves in float64, and no averages.
         groups: parameter groups with lr, ridge or weight_decay of their own; a neuron has its first parameter's
             ridge.
 
@@ -48,31 +44,30 @@ class LNB(Optimizer):
         measured: neuron -> number of batches in them.
     """
 
-    name = "lnb"
     needs_closure = True
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        "lr": RATE,
-        "ridge": RATE,
-        "minimum_norm": RATE,
-        "momentum": DECAY,
-        "decay": DECAY,
-        "iterations": INTERVAL,
-        "weight_decay": RATE,
-        "online": Bound(choices=(True, False)),
-    }
+    swept = "ridge"
+    at_fixed_weights: ClassVar[Mapping[str, Any]] = {"online": False}  # the metric of all batches, solved exactly
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        lr: float = 1e-2,
-        ridge: float = 1e-3,
-        minimum_norm: float = 1.0,
-        momentum: float = 0.9,
-        decay: float = 0.9,
-        iterations: int = 2,
-        weight_decay: float = 0.0,
-        online: bool = True,
+        lr: Annotated[float, Setting("ε, the squared length of a step; what schedulers change.", FROM_ZERO)] = 1e-2,
+        ridge: Annotated[
+            float, Setting("γ, added to the metric of weights, never to that of biases.", FROM_ZERO, symbol="γ")
+        ] = 1e-3,
+        minimum_norm: Annotated[float, Setting("z₀.", FROM_ZERO)] = 1.0,
+        momentum: Annotated[float, Setting("β of the debiased average ĝ of the gradient.", DECAY, when=ONLINE)] = 0.9,
+        decay: Annotated[
+            float, Setting("β of the debiased averages μ and χ of the features and their squares.", DECAY, when=ONLINE)
+        ] = 0.9,
+        iterations: Annotated[int, Setting("Of CG, from the last solution.", FROM_ONE, when=ONLINE)] = 2,
+        weight_decay: Annotated[
+            float, Setting("ρ, in function space: weights shrink by 1 − √ε ρ, biases too (lnb 2.3.1).", FROM_ZERO)
+        ] = 0.0,
+        online: Annotated[
+            bool, Setting("False is Algorithm 1, for full batches: exact solves in float64, and no averages.")
+        ] = True,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         self.schedule: dict[str, Any] = {
@@ -82,7 +77,6 @@ class LNB(Optimizer):
             "iterations": iterations,
             "online": online,
         }
-        check(self.name, {**self.schedule, "momentum": momentum, "decay": decay}, self.bounds)
         super().__init__(model, {"lr": lr, "ridge": ridge, "weight_decay": weight_decay}, groups)
         self.recorder = ForwardBackward(
             model, self.name, output_gradients=False, wanted=lambda found: {one.name for one in _neurons(model, found)}

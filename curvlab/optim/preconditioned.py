@@ -24,11 +24,10 @@ from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.hyperparameters import Bound, check
 from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
-from curvlab.optim.shared import BOUNDS, SCHEDULE, Shared, completed
+from curvlab.optim.shared import SCHEDULE, Shared, with_defaults
 
 
 class Preconditioned(Optimizer):
@@ -49,8 +48,9 @@ class Preconditioned(Optimizer):
         unmeasured: block name -> number of batches whose statistics were not finite and were left out.
     """
 
-    bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
     warms: ClassVar[bool] = True
+    keeps_factors: ClassVar[bool] = True
+    swept: ClassVar[str | None] = "damping"
     scaled: bool = False
     """Whether the scale of the closure's loss is wanted, see `BatchRecord.scale`."""
     eager: ClassVar[bool] = True
@@ -65,11 +65,9 @@ class Preconditioned(Optimizer):
         damping: float,
         **shared: Unpack[Shared],
     ) -> None:
-        given = completed(self.name, shared)
+        given = with_defaults(shared)
         defaults = {"lr": lr, "damping": damping, "momentum": given["momentum"], "weight_decay": given["weight_decay"]}
         self.schedule = {name: given[name] for name in SCHEDULE}
-        targets = {"fisher_type": curvature.fisher_type, "mc_samples": curvature.mc_samples}
-        check(self.name, {**defaults, **self.schedule, **targets}, self.bounds)
         super().__init__(model, defaults, given.get("groups"))
         if not curvature.of_gradient and curvature.fisher_type != "empirical" and target is None:
             raise CurvlabError(f"{self.name} draws pseudo-targets", "it must know from what", "give likelihood=")

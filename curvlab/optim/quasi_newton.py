@@ -18,9 +18,7 @@ from curvlab.curvatures.kbfgs_inverses import tallies
 from curvlab.curvatures.layer_inverses import Before, LayerInverses
 from curvlab.errors import CurvlabError
 from curvlab.optim.core import Named, Optimizer, finite
-from curvlab.optim.hyperparameters import Bound, check
 from curvlab.optim.joint_gradient import joint_gradient
-from curvlab.optim.quasi_newton_settings import BOUNDS
 from curvlab.optim.saved_state import moved
 from curvlab.optim.second_sample import Part, Sampler
 
@@ -41,9 +39,9 @@ class KroneckerQuasiNewton(Optimizer):
         inverses: H_A and H_G of all of them.
     """
 
-    bounds: ClassVar[Mapping[str, Bound]] = BOUNDS
     needs_closure: ClassVar[bool] = True
     warms: ClassVar[bool] = True
+    learns_from_steps: ClassVar[bool] = True
     averages_gradient: ClassVar[bool] = False
     """Whether m ← βm + (1 − β)g and not βm + g."""
 
@@ -52,8 +50,6 @@ class KroneckerQuasiNewton(Optimizer):
         self.schedule: dict[str, Any] = {name: settings[name] for name in own}
         recipe |= {name: settings[name] for name in ("skip", "mu", "decay")}
         defaults = {"lr": lr, "damping": damping, **{name: settings[name] for name in ("momentum", "weight_decay")}}
-        limited = {name: value for name, value in recipe.items() if name != "pairs" or value is not None}
-        check(self.name, {**defaults, **limited, **self.schedule}, self.bounds)
         super().__init__(model, defaults, settings.get("groups"))
         self.recipe = Recipe(**recipe)
         self.blocks: list[PreconditionerBlock] = []

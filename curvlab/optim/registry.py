@@ -1,56 +1,45 @@
-"""Optimizers by name: `create("kfac", model, likelihood="categorical", lr=0.03)`."""
+"""Optimizers by name: `create("kfac", model, likelihood="categorical", lr=0.03)`. A package of one's own registers as
+the built-in ones do: a class under `@register("mine")` in a module that the entry-point group `curvlab.optimizers`
+names."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import nn
 
-from curvlab.errors import CurvlabError
+from curvlab.fields import fields_of
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.adam import Adam
-from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.core import Optimizer
-from curvlab.optim.ekfac import EKFAC
-from curvlab.optim.fop import FOP
-from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings
-from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
-from curvlab.optim.kbfgs import KBFGS, KBFGSL
-from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
-from curvlab.optim.kfac import KFAC
-from curvlab.optim.lnb import LNB
-from curvlab.optim.preconditioned import Preconditioned
-from curvlab.optim.quasi_newton import KroneckerQuasiNewton
-from curvlab.optim.quasi_newton_settings import QuasiNewtonSettings
-from curvlab.optim.rmsprop import RMSprop
-from curvlab.optim.sgd import SGD
-from curvlab.optim.shampoo import Shampoo
-from curvlab.optim.shared import Shared
-from curvlab.optim.tnt import TNT
+from curvlab.registry import Registry
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    made.name: made
-    for made in (
-        SGD,
-        Adam,
-        RMSprop,
-        KFAC,
-        EKFAC,
-        TNT,
-        Shampoo,
-        BlockFisher,
-        KBFGS20,
-        KBFGSL20,
-        KBFGS,
-        KBFGSL,
-        LNB,
-        FOP,
-        HypergradientDescent,
-        ParameterwiseHypergradientDescent,
-    )
-}
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer", "curvlab.optimizers", "curvlab.optim.builtin")
+"""Every optimizer by name, the built-in ones first."""
+
+Made = TypeVar("Made", bound=type[Optimizer])
+
+
+def register(name: str, *, source: str = "") -> Callable[[Made], Made]:
+    """A decorator that makes a class known as `name` to `create`, the command line, comparisons and races.
+
+    Args:
+        name: the optimizer's; it becomes the class's `name`.
+        source: the paper it is from, for tables.
+
+    Raises:
+        TypeError: the class is no `curvlab.optim.Optimizer`.
+        ValueError: another optimizer has the name.
+    """
+
+    def made(kind: Made) -> Made:
+        if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+            raise TypeError(f"{kind!r} is registered as the optimizer {name!r} and is no curvlab.optim.Optimizer")
+        OPTIMIZERS.register(name, kind)
+        kind.name, kind.source = name, source
+        return kind
+
+    return made
 
 
 def create(name: str, model: nn.Module, *, likelihood: str | Likelihood | None = None, **settings: Any) -> Optimizer:
@@ -65,21 +54,8 @@ def create(name: str, model: nn.Module, *, likelihood: str | Likelihood | None =
     Raises:
         CurvlabError: no optimizer has that name, or no such setting.
     """
-    if name not in OPTIMIZERS:
-        close = difflib.get_close_matches(name, OPTIMIZERS, n=1)
-        do = f"did you mean {close[0]!r}" if close else f"there are {', '.join(OPTIMIZERS)}"
-        raise CurvlabError(f"there is no optimizer {name!r}", "", do)
-    kind: Any = OPTIMIZERS[name]
-    known = set(inspect.signature(kind).parameters) - {"model", "likelihood", "shared", "settings"}
-    if issubclass(kind, Preconditioned):
-        known |= set(Shared.__annotations__)
+    kind: Any = OPTIMIZERS.find(name)
+    if "likelihood" in fields_of(kind):
         settings = {"likelihood": likelihood, **settings}
-    if issubclass(kind, HypergradientOptimizer):
-        known |= set(HypergradientSettings.__annotations__)
-    if issubclass(kind, KroneckerQuasiNewton):
-        known |= set(QuasiNewtonSettings.__annotations__)
-    unknown = sorted(set(settings) - known - {"likelihood"})
-    if unknown:
-        raise CurvlabError(f"{name} has no setting {unknown[0]!r}", "", f"there are {', '.join(sorted(known))}")
     made: Optimizer = kind(model, **settings)
     return made

@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
+from curvlab.optim.adam import Epsilon
 from curvlab.optim.adam_step import as_real
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.hyperparameters import DECAY, POSITIVE, RATE, Bound
+from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.registry import register
+from curvlab.optim.shared import Decay, Momentum
 
 
+@register("rmsprop", source="ren 2.8.2")
 class RMSprop(Optimizer):
     """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m; a complex number's parts are two numbers.
 
     Args:
         model: the network.
-        lr: α.
-        decay: β.
-        momentum: μ.
-        damping: ε.
-        weight_decay: γ, decoupled.
         groups: parameter groups with settings of their own.
     """
 
-    name = "rmsprop"
-    takes_complex = True
-    warms = True
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        "lr": RATE,
-        "decay": DECAY,
-        "momentum": DECAY,
-        "damping": POSITIVE,
-        "weight_decay": RATE,
-    }
+    takes_complex = warms = True
+    swept = "damping"
 
     def __init__(
         self,
         model: nn.Module,
-        lr: float = 1e-3,
-        decay: float = 0.9,
-        momentum: float = 0.9,
-        damping: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Rate = 1e-3,
+        decay: Decay = 0.9,
+        momentum: Momentum = 0.9,
+        damping: Epsilon = 1e-8,
+        weight_decay: WeightDecay = 0.0,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "damping": damping, "weight_decay": weight_decay}

@@ -8,28 +8,28 @@ from typing import Any
 from torch import nn
 
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.registry import register
+from curvlab.optim.shared import Momentum
 
 
+@register("sgd", source="ren 2.8.2, 4.7.2")
 class SGD(Optimizer):
     """m ← μm + g, p = m.
 
     Args:
         model: the network.
-        lr: α.
-        momentum: μ.
-        weight_decay: γ, decoupled.
         groups: parameter groups with settings of their own.
     """
 
-    name = "sgd"
     takes_complex = True
 
     def __init__(
         self,
         model: nn.Module,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        lr: Rate = 0.1,
+        momentum: Momentum = 0.9,
+        weight_decay: WeightDecay = 0.0,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(model, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, groups)

@@ -8,23 +8,22 @@ from torch import nn
 
 from curvlab.curvatures.shampoo import ShampooCurvature
 from curvlab.likelihoods import Likelihood
+from curvlab.optim.declared import Epsilon, Rate
 from curvlab.optim.preconditioned import Preconditioned
-from curvlab.optim.shared import Shared
+from curvlab.optim.registry import register
+from curvlab.optim.shared import LargestMode, Shared
 
 
+@register("shampoo", source="ren Alg. 16")
 class Shampoo(Preconditioned):
     """S_i: EMA of mat_i(ḡ) mat_i(ḡ)ᵀ of the batch gradient; also takes `loss.backward(); optimizer.step()`.
 
     Args:
         model: the network.
         likelihood: not used; here so that all constructors are alike.
-        lr: α.
-        damping: ε, added to every factor.
-        largest_mode: a tensor with a longer mode (an embedding's words) has no factors and follows the heavy ball.
-        shared: momentum, weight_decay, decay, averaging, statistics_interval, inverse_interval, seed, groups.
+        shared: see `Shared`.
     """
 
-    name = "shampoo"
     takes_complex = True
     eager = False  # ren Alg. 16 has no such line, and a root costs several inverses
 
@@ -33,9 +32,9 @@ class Shampoo(Preconditioned):
         model: nn.Module,
         likelihood: str | Likelihood | None = None,
         *,
-        lr: float = 3e-4,
-        damping: float = 3e-4,
-        largest_mode: int = 8192,
+        lr: Rate = 3e-4,
+        damping: Epsilon = 3e-4,
+        largest_mode: LargestMode = 8192,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(model, ShampooCurvature(largest_mode), likelihood, lr, damping, **shared)

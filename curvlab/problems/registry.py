@@ -3,13 +3,12 @@ that the entry-point group `curvlab.problems` names."""
 
 from __future__ import annotations
 
-import difflib
-
-from curvlab.errors import CommandError
-from curvlab.plugins import Plugin, load
+from curvlab.plugins import Plugin
 from curvlab.problems.problem import Problem
+from curvlab.registry import Registry
 
-_PROBLEMS: dict[str, Problem] = {}
+PROBLEMS: Registry[Problem] = Registry("problem", "curvlab.problems", "curvlab.problems.builtin")
+"""Every problem by name, the built-in ones first."""
 
 
 def register(problem: Problem) -> Problem:
@@ -18,9 +17,7 @@ def register(problem: Problem) -> Problem:
     Raises:
         ValueError: another problem has the name.
     """
-    if _PROBLEMS.setdefault(problem.name, problem) is not problem:
-        raise ValueError(f"a problem named {problem.name!r} is registered already")
-    return problem
+    return PROBLEMS.register(problem.name, problem)
 
 
 def problem(name: str) -> Problem:
@@ -29,22 +26,14 @@ def problem(name: str) -> Problem:
     Raises:
         CommandError: there is none; the message names the closest.
     """
-    known = names()
-    if name not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=1)
-        do = f"did you mean '{close[0]}'" if close else f"use one of {', '.join(known)}"
-        raise CommandError(f"there is no problem '{name}'", do=do)
-    return _PROBLEMS[name]
+    return PROBLEMS.find(name)
 
 
 def names() -> tuple[str, ...]:
     """Every problem's name, the built-in ones first, in the order they were registered."""
-    load_problems()
-    return tuple(_PROBLEMS)
+    return tuple(PROBLEMS)
 
 
 def load_problems() -> tuple[Plugin, ...]:
     """Import whatever registers problems; a plugin that fails is reported in the result and skipped."""
-    import curvlab.problems.builtin  # noqa: F401 - also there when curvlab runs without installed metadata
-
-    return load("curvlab.problems")
+    return PROBLEMS.plugins()

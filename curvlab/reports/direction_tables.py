@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Column = tuple[str, list[str]]
 SPARK, NAME = 12, 24
-SYMBOLS = {"adam": "ε", "rmsprop": "ε", "tnt": "ε", "shampoo": "ε", "lnb": "γ", "fop": "ε"}
-"""What the papers call an optimizer's damping; λ where nothing stands here."""
 
 
 def print_directions(console: Console, comparison: Comparison) -> None:
@@ -136,7 +134,14 @@ def _remarks(comparison: Comparison) -> list[str]:
 def damping_of(one: Directions) -> str:
     """`λ 0.1`, by the symbol that its paper has for it; empty where there is none."""
     name = next((name for name in ("damping", "ridge") if name in one.settings), None)
-    return "" if name is None else f"{SYMBOLS.get(one.optimizer, 'λ')} {short(one.settings[name])}"
+    if name is None:
+        return ""
+    from curvlab.optim.declared import settings_of
+    from curvlab.optim.registry import OPTIMIZERS
+
+    declared = settings_of(OPTIMIZERS[one.optimizer]) if one.optimizer in OPTIMIZERS else {}
+    symbol = declared[name].setting.symbol if name in declared else ""
+    return f"{symbol or 'λ'} {short(one.settings[name])}"
 
 
 def _relative(one: Directions, base: Sequence[float | None]) -> str:

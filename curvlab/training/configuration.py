@@ -11,9 +11,12 @@ from typing import Any
 from curvlab.bounded_text import Bounds, check_toml, read_bounded
 from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CommandError
+from curvlab.fields import completed, refusal
+from curvlab.optim.declared import settings_of
+from curvlab.optim.registry import OPTIMIZERS
 from curvlab.training.assignment import assignment
 from curvlab.training.schedule import parse_schedule
-from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, TrainingSettings, refusal, unknown, wrong
+from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, TrainingSettings, unknown_option, wrong
 
 Values = dict[str, Any]
 
@@ -95,6 +98,7 @@ def continued(values: Mapping[str, Any], saved: Mapping[str, Any], used: Mapping
         CommandError: what was given differs in something that would make it another run, all of it named.
     """
     found = wrong({"optimizer": saved["optimizer"], **values})
+    used = completed(settings_of(OPTIMIZERS.find(saved["optimizer"])), used)
     differ = [
         f"{name} {saved[name]}, not {value}"
         for name, value in values.items()
@@ -165,7 +169,7 @@ def _from_file(path: Path, found: list[str]) -> Values | None:
         elif key in NAMES and key != "settings":
             values[key] = value
         else:
-            found.append(f"--config '{path}': {unknown(key)}")
+            found.append(f"--config '{path}': {unknown_option(key)}")
             if difflib.get_close_matches(key, NAMES, n=1) == ["optimizer"]:
                 values["optimizer"] = value  # so that its settings are looked at as well
     return {**values, "settings": table} if table else values

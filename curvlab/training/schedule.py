@@ -35,15 +35,28 @@ class Schedule:
         return 1.0
 
 
+def schedule_problem(text: str) -> str | None:
+    """What a schedule must be, where `text` writes none; None where it does."""
+    found = _scheduled(text)
+    return None if found is not None else f"one of {', '.join(KINDS)} (0 < FACTOR ≤ 1)"
+
+
 def parse_schedule(text: str) -> Schedule:
     """The schedule that `text` writes, such as `cosine` or `step:30:0.1`.
 
     Raises:
         CommandError: it is not one of `KINDS`.
     """
+    found = _scheduled(text)
+    if found is None:
+        raise CommandError(f"schedule is '{text}', not {schedule_problem(text)}")
+    return found
+
+
+def _scheduled(text: str) -> Schedule | None:
     if text in ("constant", "cosine", "linear"):
         return Schedule(text)
     match = re.fullmatch(r"step:([1-9]\d{0,8}):(\d*\.?\d+(?:[eE][+-]?\d+)?)", text, re.ASCII)
     if match is None or not 0 < float(match[2]) <= 1:
-        raise CommandError(f"schedule is '{text}', not one of {', '.join(KINDS)} (0 < FACTOR ≤ 1)")
+        return None
     return Schedule("step", int(match[1]), float(match[2]))

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from curvlab.fields import MOST
 from curvlab.training.clocks import NAMES as CLOCKS
-from curvlab.training.settings import MOST, NAMES, wrong
+from curvlab.training.settings import NAMES, wrong
 
 Check = Callable[[Any], bool]
 MAX_LETTERS = 4096

@@ -17,6 +17,7 @@ from curvlab.checkpoints.quoting import quoted, reason
 from curvlab.checkpoints.whole_file import whole_file
 from curvlab.document.json import dumps
 from curvlab.errors import CheckpointError, CommandError
+from curvlab.fields import refusal
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.problem import Problem
 from curvlab.training.configuration import continued, folder, fresh
@@ -30,7 +31,7 @@ from curvlab.training.run import Run
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.saved_run import saved_state
 from curvlab.training.seeded import seeded
-from curvlab.training.settings import TrainingSettings, refusal
+from curvlab.training.settings import TrainingSettings
 from curvlab.training.summary_gate import summary_shape, verdicts
 from curvlab.training.target import Target, parse_target
 from curvlab.training.task import Task, data_bytes, task

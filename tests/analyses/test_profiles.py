@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import curvlab
 from curvlab.analyses.results import Analysis
-from curvlab.errors import CurvlabError
+from curvlab.errors import CommandError, CurvlabError
 
 
 def network() -> nn.Module:
@@ -73,9 +73,11 @@ def test_weights_are_the_same_with_and_without_data() -> None:
     with torch.no_grad():
         model[1].weight.uniform_(1, 3)
     with_data = curvlab.analyze(model, (torch.randn(9, 4, 6), torch.randint(0, 3, (9,))))
-    for analysis in (curvlab.analyze(model), curvlab.analyze(model, some(), analyses=("weights",))):
+    for analysis in (curvlab.analyze(model), curvlab.analyze(model, analyses=("weights",))):
         assert [(e.name, e.weights) for e in analysis.layers] == [(e.name, e.weights) for e in with_data.layers]
-        assert analysis.data is None  # no pass over data that nothing asks for
+        assert analysis.data is None
+    with pytest.raises(CommandError, match="data is given"):
+        curvlab.analyze(model, (torch.randn(9, 4, 6), torch.randint(0, 3, (9,))), analyses=("weights",))
 
 
 def test_nan_in_one_layer_is_its_own_line_and_not_the_end() -> None:

@@ -76,7 +76,7 @@ def test_a_dry_run_computes_nothing(inside):
 
 
 def test_synthetic_data_is_called_so_everywhere(inside, tmp_path):
-    options = ("--data", "gaussian", "--loss", "cross-entropy", "--samples", "16", "--analyses", "moments")
+    options = ("--data", "gaussian", "--samples", "16", "--analyses", "moments")
     run = inside(*WEIGHTS, "--architecture", "mynet:build", *options, "--json", tmp_path / "a.json")
     assert run.returncode == 0, run.stderr
     assert "SYNTHETIC" in run.stdout
@@ -121,6 +121,13 @@ def test_work_that_fails_is_one_sentence_and_code_1(inside, arguments, sentence)
         ("--csv", "."),
         ("--sort", "colour"),
         ("second.safetensors",),
+        # What would have no effect.
+        ("--data", "gaussian", "--analyses", "moments", "--loss", "mse"),
+        ("--data", "gaussian", "--analyses", "kfac", "--statistic", "batch"),
+        ("--data", "gaussian", "--fisher-type", "empirical", "--mc-samples", "2"),
+        ("--data", "gaussian", "--fisher-type", "forward-only", "--statistic", "batch"),
+        ("--sort", "name", "--json", "-"),
+        ("--sort", "name", "--dry-run"),
     ],
     ids=" ".join,
 )
@@ -130,6 +137,23 @@ def test_a_wrong_command_line_is_code_2_before_any_work(inside, options):
     assert run.stdout == ""
     assert "reading the model" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--samples", "3"),
+        ("--fisher-type", "empirical"),
+        ("--dtype", "float64"),
+        ("--data", "gaussian", "--analyses", "weights"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_about_data_that_is_not_used_is_code_2(inside, options):
+    run = inside(*WEIGHTS, *options)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len([line for line in run.stderr.splitlines() if "reading the model" not in line]) == 1
 
 
 def test_a_gate_on_a_number_that_is_not_there_is_code_2_after_the_result(inside):

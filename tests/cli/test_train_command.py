@@ -163,7 +163,7 @@ def test_settings_that_exclude_each_other_are_a_wrong_command_line(inside, tmp_p
     both = ("--set", "step_size=mvp", "--set", "norm_constraint=0.001")
     run = inside(*WINE, "--optimizer", "kfac", *both, "--out", tmp_path / "r")
     assert run.returncode == 2
-    assert "use one of them" in run.stderr
+    assert "which has an effect with step_size=fixed only" in run.stderr
 
 
 def test_time_that_runs_out_is_no_failure(inside, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from curvlab.optim import OPTIMIZERS
-from curvlab.optim.catalogue import catalogue
 
 
 @pytest.fixture
@@ -14,11 +13,9 @@ def joining():
     added = []
 
     def join(name, kind):
-        OPTIMIZERS[name] = kind
+        OPTIMIZERS.register(name, kind)
         added.append(name)
-        catalogue.cache_clear()
 
     yield join
     for name in added:
-        del OPTIMIZERS[name]
-    catalogue.cache_clear()
+        OPTIMIZERS.forget(name)

@@ -11,8 +11,8 @@ import pytest
 
 from curvlab import plugins
 from curvlab.errors import CommandError
-from curvlab.problems import registry
-from curvlab.problems.registry import load_problems, names, problem, register
+from curvlab.problems import PROBLEMS, register
+from curvlab.problems.registry import load_problems, names, problem
 
 BUILT_IN = {
     *("digits-mlp", "digits-autoencoder", "digits-cnn", "digits-linear", "wine-mlp", "diabetes-mlp"),
@@ -22,16 +22,19 @@ BUILT_IN = {
 }
 STRANGER = """
 from dataclasses import replace
-from curvlab.problems.registry import problem, register
+from curvlab.problems import register
+from curvlab.problems.registry import problem
 register(replace(problem("digits-linear"), name="strange-linear"))
 """
 
 
 @pytest.fixture
-def own_table(monkeypatch):
+def own_table():
     """What a test registers is gone after it."""
-    load_problems()
-    monkeypatch.setattr(registry, "_PROBLEMS", dict(registry._PROBLEMS))
+    before = set(PROBLEMS)
+    yield
+    for name in set(PROBLEMS) - before:
+        PROBLEMS.forget(name)
 
 
 def test_every_built_in_problem_is_found_by_its_name():

@@ -1,0 +1,24 @@
+"""Importing this registers the built-in optimizers, by the road that plugins take; their order is that of tables."""
+
+from __future__ import annotations
+
+import importlib
+
+ORDER = (
+    "sgd",
+    "adam",
+    "rmsprop",
+    "kfac",
+    "ekfac",
+    "tnt",
+    "shampoo",
+    "block_fisher",
+    "kbfgs20",
+    "kbfgs",
+    "lnb",
+    "fop",
+    "hypergradient_descent",
+)
+
+for _name in ORDER:
+    importlib.import_module(f"curvlab.optim.{_name}")

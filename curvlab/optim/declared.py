@@ -1,0 +1,62 @@
+"""An optimizer's settings are its constructor's keywords: which there are, and whether the values of a call can be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from curvlab.errors import CurvlabError
+from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, Bound, Field, Setting, fields_of, unknown, wrong
+
+if TYPE_CHECKING:
+    from curvlab.optim.core import Optimizer
+
+ARGUMENTS = frozenset({"model", "params", "likelihood", "groups"})
+"""Of constructors, which are no values that somebody could write on a command line."""
+NO_SETTINGS = ARGUMENTS | {"curvature", "target", "defaults", "settings"}
+"""These, and what base classes are given by their subclasses."""
+
+Rate = Annotated[float, Setting("α: the learning rate.", FROM_ZERO)]
+Damping = Annotated[float, Setting("λ, as the method means it.", POSITIVE, symbol="λ")]
+Epsilon = Annotated[float, Setting("ε, added to every factor.", POSITIVE, symbol="ε")]
+WeightDecay = Annotated[float, Setting("γ: weights shrink by 1 − αγ at every step.", FROM_ZERO, default=0.0)]
+
+BY_NAME: Mapping[str, Bound] = {"lr": FROM_ZERO, "weight_decay": FROM_ZERO, "momentum": DECAY}
+"""What these mean whoever has them; for constructors that say nothing of them."""
+
+
+def settings_of(kind: type[Optimizer]) -> dict[str, Field]:
+    """The settings of an optimizer by name, with types, bounds and defaults."""
+    found = dict(fields_of(kind, NO_SETTINGS))
+    for name in BY_NAME.keys() & found.keys():
+        if found[name].setting == Setting():
+            found[name] = replace(found[name], setting=Setting(bound=BY_NAME[name]))
+    return found
+
+
+def check_call(kind: type[Optimizer], args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+    """Raise one CurvlabError with everything that is wrong with the settings of a constructor's call."""
+    settings = settings_of(kind)
+    accepted = {*settings, *(ARGUMENTS & fields_of(kind).keys())}
+    for name in given:
+        if name not in accepted:
+            raise CurvlabError(f"{kind.name} has no setting {name!r}", "", unknown(settings, name))
+    try:
+        values = inspect.signature(kind.__init__).bind_partial(None, *args, **given).arguments
+    except TypeError:  # the constructor itself says what is missing or given twice
+        return
+    values = {**{name: value for name, value in values.items() if name in settings}, **given}
+    if values.get("groups") is not None:  # a group may have the values beside which a setting has its effect
+        settings = {name: replace(one, setting=replace(one.setting, when={})) for name, one in settings.items()}
+    if found := wrong(settings, values):
+        raise CurvlabError(f"{kind.name}: {'; '.join(found)}")
+
+
+def check_group(kind: type[Optimizer], group: Mapping[str, Any]) -> None:
+    """Raise one CurvlabError with everything that is wrong with a parameter group's settings."""
+    settings = settings_of(kind)
+    problems = [settings[name].problem(value) for name, value in group.items() if name in settings]
+    if found := [problem for problem in problems if problem]:
+        raise CurvlabError(f"{kind.name}: {'; '.join(found)}")

@@ -1,0 +1,83 @@
+"""Registry: things by name, which modules register when they are imported; a package's by its entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+from curvlab.errors import CommandError
+from curvlab.plugins import Plugin, load
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping in the order of registration, built-in things first; reading it imports whatever registers.
+
+    Args:
+        kind: what one of them is called in messages ("optimizer").
+        group: the entry-point group whose modules register them ("curvlab.optimizers").
+        builtin: the module that registers curvlab's own, which is there without installed metadata too.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: str) -> None:
+        self.kind, self.group, self.builtin = kind, group, builtin
+        self._known: dict[str, T] = {}
+
+    def register(self, name: str, thing: T) -> T:
+        """Make it known by its name; returns it.
+
+        Raises:
+            ValueError: another one has the name.
+        """
+        known = self._known.setdefault(name, thing)
+        if known is not thing and not _again(known, thing):
+            raise ValueError(f"a {self.kind} named {name!r} is registered already")
+        self._known[name] = thing
+        return thing
+
+    def forget(self, name: str) -> None:
+        """Undo `register`, for tests."""
+        self._known.pop(name, None)
+
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Import what registers things of this kind; a plugin that fails is reported in the result and skipped."""
+        importlib.import_module(self.builtin)
+        return load(self.group)
+
+    def find(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            CommandError: there is none; the message names the closest, and plugins that could not be imported.
+        """
+        if name not in self:
+            raise CommandError(f"there is no {self.kind} '{name}'", do=self.instead(name))
+        return self[name]
+
+    def instead(self, name: str) -> str:
+        """What to say of a name that is none: the closest, or all there are; and what could not be imported."""
+        close = difflib.get_close_matches(name.lower(), self, n=1)
+        broken = [f"the plugin '{p.name}' of {p.distribution} failed: {p.error}" for p in self.plugins() if p.error]
+        return "; ".join([f"did you mean '{close[0]}'" if close else f"use one of {', '.join(self)}", *broken])
+
+    def __getitem__(self, name: str) -> T:
+        self.plugins()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.plugins()
+        return iter(tuple(self._known))
+
+    def __len__(self) -> int:
+        self.plugins()
+        return len(self._known)
+
+
+def _again(old: object, new: object) -> bool:
+    """Whether these are one class of one module that was run twice, as in a notebook."""
+    if not (isinstance(old, type) and isinstance(new, type)):
+        return False
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
