@@ -14,28 +14,36 @@ in language models. Without targets the classes are on axis 1; `Categorical(clas
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
 from curvlab.capture.output import output_tensor
 from curvlab.capture.preserve import preserve, seed_generators
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Inputs, batch_size
+from curvlab.curvatures.block_fisher import FisherBlocks
+from curvlab.curvatures.curvature import Curvature, State
+from curvlab.curvatures.data_average import DataAverage
+from curvlab.curvatures.input_moments import InputMoments
+from curvlab.curvatures.kfac import KfacFactors
+from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
+from curvlab.likelihoods.fisher import Fisher
 from curvlab.likelihoods.of_batch import of_batch
 from curvlab.shapes import Float
-from curvlab.statistics.collect import collect
-from curvlab.statistics.plan import Collected, Plan
 from curvlab.statistics.tensor_normal import TensorStatistic
+from curvlab.statistics.tensor_normal import tensor_normal_factors as tensor_normal_factors_of
 
 Loader = Iterable[Any]
 """Batches (inputs, targets), or bare inputs."""
@@ -84,10 +92,12 @@ def feature_moments(model: nn.Module, x: Data) -> dict[str, FeatureStatistics]:
     Raises:
         CurvlabError: no layer could be recorded, or the data does not fit the model.
     """
-    found, part = _run(model, x, None, None, Plan(), 0)
+    recipe = InputMoments()
+    found, states = _averages(model, x, None, None, recipe, 0)
     return {
-        name: FeatureStatistics(_single(m.mean()), _single(m.second_moment()), m.count)
-        for name, m in ((name, part.features[name]) for name in found.blocks if name in part.features)
+        name: FeatureStatistics(_single(states[name]["mean"]), _single(states[name]["second"]), recipe.counts[name])
+        for name in found.blocks
+        if name in states
     }
 
 
@@ -114,31 +124,17 @@ def kfac_factors(
     Raises:
         CurvlabError: unknown names, targets that do not fit, or no layer that could be recorded.
     """
-    reduce = _choice("kfac_approx", kfac_approx, ("expand", "reduce")) == "reduce"
-    plan = Plan(
-        features=not reduce,
-        output_gradients=True,
-        kfac_approx=kfac_approx,
-        fisher_type=fisher_type,
-        mc_samples=mc_samples,
-    )
-    found, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
+    _choice("kfac_approx", kfac_approx, ("expand", "reduce"))
+    recipe = KfacFactors("factored", kfac_approx, fisher_type, mc_samples)
+    found, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
     factors = {}
-    for name in (n for n in found.blocks if n in part.rows):
-        layer = found.blocks[name].layer
-        identity = torch.eye(layer.out_features, dtype=torch.float64, device=_device(model)).expand(
-            layer.groups, -1, -1
-        )
-        if reduce:
-            moments = part.reduced[name]
-            a = moments.input_factor(part.examples)
-            reached = moments.output_gradients.total is not None
-            g = moments.gradient_factor(part.examples) if reached else torch.zeros_like(identity)
-        else:
-            a = part.features[name].input_factor(part.examples, layer.biased)
-            reached = name in part.output_gradients
-            g = part.output_gradients[name].gradient_factor(part.rows[name]) if reached else torch.zeros_like(identity)
-        factors[name] = KroneckerFactors(_single(a), _single(identity if fisher_type == "forward-only" else g))
+    for name in (n for n in found.blocks if n in states):
+        layer, state = found.blocks[name].layer, states[name]
+        a, g = state["input"], state.get("gradient")
+        if g is None:  # no gradient reaches it; or none was asked for, and the identity stands for it
+            size = a.new_ones(layer.groups, layer.out_features)
+            g = torch.diag_embed(size if fisher_type == "forward-only" else torch.zeros_like(size))
+        factors[name] = KroneckerFactors(_single(a if a.ndim == 3 else torch.diag_embed(a)), _single(g))
     return factors
 
 
@@ -164,10 +160,14 @@ def tensor_normal_factors(
     _choice("statistic", statistic, ("batch", "per-example"))
     if fisher_type == "forward-only":
         raise CurvlabError("fisher_type='forward-only' has no gradients", "tensor-normal factors are made of gradients")
-    plan = Plan(features=False, tensors=statistic, fisher_type=fisher_type, mc_samples=mc_samples)
-    _, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
-    order = [name for name, _ in model.named_parameters() if name in part.tensors]
-    return {name: TensorFactors(tuple(part.tensors[name].factors(part.examples, part.batches))) for name in order}
+    recipe = TensorNormalCurvature(statistic, fisher_type, mc_samples, largest_mode=sys.maxsize)
+    _, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
+    factors = {}
+    for name in (name for name, _ in model.named_parameters() if name in states):
+        contractions = [states[name][str(mode)] for mode in range(len(states[name]))]
+        shape = tuple(len(one) for one in contractions)
+        factors[name] = TensorFactors(tuple(tensor_normal_factors_of(contractions, shape)))
+    return factors
 
 
 def block_fisher(
@@ -190,9 +190,9 @@ def block_fisher(
     """
     if fisher_type == "forward-only":
         raise CurvlabError("fisher_type='forward-only' has no gradients", "a Fisher block is made of gradients")
-    plan = Plan(features=False, exact=True, fisher_type=fisher_type, mc_samples=mc_samples)
-    found, part = _run(model, x, y, likelihood_named(likelihood), plan, seed)
-    return {name: part.exact[name].value(part.examples) for name in found.blocks if name in part.exact}
+    recipe = FisherBlocks(fisher_type, mc_samples)
+    found, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
+    return {name: states[name]["fisher"] for name in found.blocks if name in states}
 
 
 def ggn_product(
@@ -253,9 +253,10 @@ def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | Non
             raise CurvlabError(f"the loader gave a {type(item).__name__}", "it must give tensors or (inputs, targets)")
 
 
-def _run(
-    model: nn.Module, x: Data, y: Tensor | None, chosen: Likelihood | None, plan: Plan, seed: int
-) -> tuple[Survey, Collected]:
+def _averages(
+    model: nn.Module, x: Data, y: Tensor | None, chosen: Likelihood | None, recipe: Curvature, seed: int
+) -> tuple[Survey, dict[str, State]]:
+    """What the model is made of, and the recipe's statistics of every block over all batches."""
     batches = batches_of(x, y)
     first = next(batches, None)
     if first is None:
@@ -266,21 +267,23 @@ def _run(
     if not found.blocks:
         reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
-    if chosen is None:
-        chosen, plan = likelihood_named("gaussian"), replace(plan, output_gradients=False)
-    generator = torch.Generator().manual_seed(seed)
+    fisher_type = "forward-only" if chosen is None else recipe.fisher_type
+    fisher = Fisher(chosen, fisher_type, recipe.mc_samples, torch.Generator().manual_seed(seed))
+    average = DataAverage(recipe, recipe.profiled(found))
+    dtype = next(model.parameters()).dtype
+    recorder = ForwardBackward(
+        model, "curvlab.curvature", found=found, output_gradients=fisher.backward, stream=True, dtype=dtype
+    )
     with preserve(model):
         seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from
-        parts, _ = collect(model, found, chain([first], batches), chosen, plan, generator)
-    return found, parts[0]
+        for inputs, targets in chain([first], batches):
+            average.end(recorder.batch(inputs, targets, fisher, average).examples)
+    recorder.close()
+    return found, average.states()
 
 
 def _single(x: Tensor) -> Tensor:
     return x[0] if x.shape[0] == 1 else x
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _choice(what: str, value: str, choices: tuple[str, ...]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Count, Curvature, State
@@ -16,6 +18,8 @@ class BatchSums:
         curvature: the recipe.
         blocks: whose sums.
         averages: block name -> averages so far, which some recipes measure against (EKFAC's basis).
+        dtype: of sums over several batches; a sum of one batch alone keeps the type it came in until it is averaged.
+            None adds in the type of the first.
 
     Attributes:
         sums: block name -> statistic -> sum.
@@ -27,7 +31,9 @@ class BatchSums:
         curvature: Curvature,
         blocks: Sequence[PreconditionerBlock],
         averages: Mapping[str, State] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        self.dtype = dtype
         self.curvature, self.blocks, self.averages = curvature, blocks, {} if averages is None else averages
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
@@ -51,7 +57,7 @@ class BatchSums:
         """The statistics of all batches; blocks that no backward pass has reached are left out. The sums are gone."""
         count = Count(max(1, examples), self.rows)
         found = {
-            block.name: self.curvature.average(block, self.sums[block.name], count)
+            block.name: self.curvature.average(block, self._converted(self.sums[block.name]), count)
             for block in self.blocks
             if block.name in self.sums
         }
@@ -61,4 +67,12 @@ class BatchSums:
     def _add(self, name: str, sums: State) -> None:
         held = self.sums.setdefault(name, {})
         for key, value in sums.items():
-            held[key] = held[key].add_(value) if key in held else value
+            if key not in held:
+                held[key] = value.contiguous()  # an expanded tensor cannot be added to
+            elif self.dtype is None or held[key].dtype == self.dtype:
+                held[key].add_(value)
+            else:
+                held[key] = held[key].to(self.dtype).add_(value)
+
+    def _converted(self, sums: State) -> State:
+        return sums if self.dtype is None else {key: value.to(self.dtype) for key, value in sums.items()}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, tied_matrices
+from curvlab.curvatures.blocks import PreconditionerBlock, tied_matrices, whole_block
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kfac import invert
 from curvlab.curvatures.per_example import block_gradients
@@ -148,6 +148,19 @@ class BlockFisherCurvature(Curvature):
             f"the budget is {_size(self.max_memory)}",
             "raise max_memory, lower the batch size, decay or inverse_interval, or use kfac",
         )
+
+
+class FisherBlocks(BlockFisherCurvature):
+    """Exact blocks to look at: every layer's, dense, with the gradients of all uses of its parameters."""
+
+    def profiled(self, found: Survey) -> list[PreconditionerBlock]:
+        """Every layer, with the uses of its parameters by others."""
+        return [whole_block(found, block) for block in found.blocks.values()]
+
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
+        """Σ vec vecᵀ of the layers that the pass has reached themselves."""
+        gradients = block_gradients(block, samples) if block.name in samples else None
+        return {} if gradients is None else {"fisher": upper_gram(gradients.flatten(1))}
 
 
 @dataclass(frozen=True)

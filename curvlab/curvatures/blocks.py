@@ -112,6 +112,12 @@ def tied_matrices(found: Survey | None) -> list[PreconditionerBlock]:
     return sorted(made, key=lambda one: order.index(one.name))
 
 
+def whole_block(found: Survey, block: LayerBlock) -> PreconditionerBlock:
+    """W̄ of one layer, with the uses of its parameters by other layers, whatever their shapes there."""
+    others = [found.blocks[name] for name in block.tied if name in found.blocks]
+    return matrix_block(block, *(Use(other) for other in others))
+
+
 def parameter_tensors(found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """One block per trainable parameter of a layer, with the modes it has there and all of its uses."""
     uses: dict[str, list[Use]] = {}

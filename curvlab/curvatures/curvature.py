@@ -36,11 +36,14 @@ class Curvature(ABC):
 
     Attributes:
         of_gradient: whether the batch gradient is all it needs; the model is not looked at then.
+        of_batches: whether the statistics of a batch are no sums over its examples; a pass over the data then averages
+            batch by batch.
         fisher_type: targets of the output gradients: "mc", "type-2" or "empirical".
         mc_samples: sampled targets per example for "mc".
     """
 
     of_gradient: ClassVar[bool] = False
+    of_batches: bool = False
     fisher_type: str = "mc"
     mc_samples: int = 1
 
@@ -54,6 +57,12 @@ class Curvature(ABC):
 
         `found` is None for a recipe of the gradient, which never looks at the model.
         """
+
+    def profiled(self, found: Survey) -> list[PreconditionerBlock]:
+        """The blocks of a profile, where nothing is preconditioned; those of training by default."""
+        layers = found.blocks.values()
+        parameters = {n: block.layer.parameters[r] for block in layers for r, n in block.parameters.items()}
+        return self.blocks(found, parameters)
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Sums over the examples of one (micro-)batch of what the block's layers were fed."""

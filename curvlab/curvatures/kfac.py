@@ -12,7 +12,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, tied_matrices
+from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, matrix_block, tied_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.damp import exact, factored
@@ -51,6 +51,10 @@ class KfacCurvature(Curvature):
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per dense layer, or per group of layers that share their weight."""
         return [one for one in tied_matrices(found) if is_dense(one)]
+
+    def profiled(self, found: Survey) -> list[PreconditionerBlock]:
+        """Every layer, scales of norms too, and each use of a shared weight by itself."""
+        return [matrix_block(block) for block in found.blocks.values()]
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Σ āāᵀ (upper triangle) of every use."""
@@ -110,6 +114,17 @@ class KfacCurvature(Curvature):
             if self.kfac_approx == "reduce"
             else sample.output_gradient_moment
         )
+
+
+class KfacFactors(KfacCurvature):
+    """K-FAC's factors to look at: A alone of layers that no gradient reaches."""
+
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
+        """As `KfacCurvature.average`."""
+        if "gradient" in sums:
+            return super().average(block, sums, count)
+        a = sums["input"].div_(count.examples)
+        return {"input": a if a.ndim == 2 else mirrored(a)}
 
 
 def joined(block: PreconditionerBlock, factors: Sequence[tuple[Use, Tensor, Tensor]]) -> State:

@@ -44,6 +44,7 @@ class TensorNormalCurvature(Curvature):
         largest_mode: int = 8192,
     ) -> None:
         self.statistic, self.largest_mode = statistic, largest_mode
+        self.of_batches = statistic == "batch"
         self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
     def recipe(self) -> dict[str, str | float]:

@@ -1,0 +1,60 @@
+"""DataAverage: the statistics of a recipe over a pass over the data, in float64, however it is cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from curvlab.capture.batch_record import Samples
+from curvlab.curvatures.batch_sums import BatchSums
+from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.curvature import Curvature, State
+
+
+class DataAverage:
+    """An observer of all batches of a pass; `end` after each of them.
+
+    Sums over examples are added up and divided once. Statistics that are no sums over examples (the contraction of a
+    batch's mean gradient) are made of every batch by itself, and their mean over batches is taken.
+
+    Args:
+        curvature: the recipe.
+        blocks: whose statistics.
+
+    Attributes:
+        examples: N so far.
+        batches: their number so far.
+    """
+
+    def __init__(self, curvature: Curvature, blocks: Sequence[PreconditionerBlock]) -> None:
+        self.curvature = curvature
+        self.examples = self.batches = 0
+        self._sums = BatchSums(curvature, blocks, dtype=torch.float64)
+        self._means: dict[str, State] = {}
+
+    def inputs(self, samples: Samples) -> None:
+        """See `Observer.inputs`."""
+        self._sums.inputs(samples)
+
+    def output_gradients(self, samples: Samples, passed: int) -> None:
+        """See `Observer.output_gradients`."""
+        self._sums.output_gradients(samples, passed)
+
+    def end(self, examples: int) -> None:
+        """The end of a batch of so many examples."""
+        self.examples += examples
+        self.batches += 1
+        if self.curvature.of_batches:
+            for name, fresh in self._sums.averaged(examples).items():
+                mean = self._means.setdefault(name, {key: torch.zeros_like(value) for key, value in fresh.items()})
+                for key, value in fresh.items():
+                    mean[key] += value
+
+    def states(self) -> dict[str, State]:
+        """Block name -> its statistics over all batches, float64; blocks that nothing has reached are left out."""
+        if not self.curvature.of_batches:
+            return self._sums.averaged(self.examples)
+        return {
+            name: {key: value / self.batches for key, value in state.items()} for name, state in self._means.items()
+        }
