@@ -30,7 +30,7 @@ test-timm: ## test networks of timm in an environment of their own
 	$(PYTHON) -m venv .venv-timm
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install torch==2.14.1 torchvision==0.29.1 'timm>=1.0'
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install -e . pytest jaxtyping beartype
-	OMP_NUM_THREADS=1 .venv-timm/bin/python -m pytest tests/checkpoints/test_timm.py
+	OMP_NUM_THREADS=1 .venv-timm/bin/python -m pytest tests/formats/test_timm.py
 
 fuzz: $(VENV)/.dev ## damage models of every format and open them: make fuzz SECONDS=600
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)

@@ -18,7 +18,7 @@ from .progress import progress
 
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis
-    from curvlab.checkpoints.checkpoint import Checkpoint
+    from curvlab.formats.checkpoint import Checkpoint
 
 GATE = 3
 """Exit code when a `--fail-if` holds."""
@@ -163,7 +163,7 @@ def _check_plots(plots: Path | None, dry_run: bool) -> None:
 def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
     with progress() as report:
         report("reading the model", 0, None)
-        from curvlab.checkpoints.load import load
+        from curvlab.formats.load import load
 
         return load(model, architecture=architecture, trust=trust, max_memory=settings.max_memory)
 

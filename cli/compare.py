@@ -241,7 +241,7 @@ def _work(
         return [name.strip() for name in (problem or PROBLEM).split(",")], names
     from pathlib import Path
 
-    from curvlab.checkpoints.load import load
+    from curvlab.formats.load import load
     from curvlab.problems.registry import names as known
 
     if model in known() and not Path(model).exists():

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from curvlab import curvature, optim
     from curvlab.analyses.analyze import analyze, estimate
     from curvlab.analyses.results import Analysis
-    from curvlab.checkpoints.checkpoint import Checkpoint
-    from curvlab.checkpoints.load import load
-    from curvlab.checkpoints.own import save
     from curvlab.comparison.compare import compare
     from curvlab.comparison.results import Comparison
     from curvlab.errors import CurvlabError
+    from curvlab.formats.checkpoint import Checkpoint
+    from curvlab.formats.curvlab_file.file import save
+    from curvlab.formats.load import load
     from curvlab.training.train import train
 
 _HOMES = {
     "Analysis": "curvlab.analyses.results",
-    "Checkpoint": "curvlab.checkpoints.checkpoint",
+    "Checkpoint": "curvlab.formats.checkpoint",
     "Comparison": "curvlab.comparison.results",
     "CurvlabError": "curvlab.errors",
     "analyze": "curvlab.analyses.analyze",
     "compare": "curvlab.comparison.compare",
     "estimate": "curvlab.analyses.analyze",
-    "load": "curvlab.checkpoints.load",
-    "save": "curvlab.checkpoints.own",
+    "load": "curvlab.formats.load",
+    "save": "curvlab.formats.curvlab_file.file",
     "train": "curvlab.training.train",
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from curvlab.capture.survey import LayerBlock, Survey, adapters
-from curvlab.checkpoints.checkpoint import Checkpoint
+from curvlab.formats.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
 
 

@@ -9,7 +9,7 @@ from math import prod
 
 from curvlab.analyses.entries import Entry
 from curvlab.capture.survey import LayerBlock, Survey
-from curvlab.checkpoints.fop_matrices import FopMatrices
+from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 from curvlab.statistics.plan import Plan
 
 _FLOAT64 = 8

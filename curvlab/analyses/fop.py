@@ -12,8 +12,8 @@ from torch import Tensor
 from curvlab.analyses.entries import Entry
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.results import FopResult, GradientAngle, KernelStructure
-from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.errors import NumericalError
+from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 from curvlab.linalg.float64 import double
 from curvlab.operators.eigenvalues import eigenvalues
 from curvlab.operators.operator import Diagonal, LowRank, Operator

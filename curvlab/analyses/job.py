@@ -22,11 +22,11 @@ from curvlab.analyses.source import Source, moved, open_source
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import Survey, survey
 from curvlab.capture.tape import Inputs, batch_size, call_model, explained
-from curvlab.checkpoints.checkpoint import Checkpoint
-from curvlab.checkpoints.load import load
 from curvlab.data.registry import names
 from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError
+from curvlab.formats.checkpoint import Checkpoint
+from curvlab.formats.load import load
 from curvlab.likelihoods import Likelihood
 from curvlab.statistics.plan import Plan
 

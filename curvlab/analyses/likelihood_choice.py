@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CurvlabError, DataError
+from curvlab.formats.onnx.network import OnnxNetwork
 from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.of_batch import of_batch
-from curvlab.onnx_graph.network import OnnxNetwork
+from curvlab.quoting import quoted
 
 ROUNDING = 1e-5
 """How far the sum of a softmax in single precision may be from 1."""

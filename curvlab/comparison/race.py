@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from curvlab.analyses.environment import environment
-from curvlab.checkpoints.quoting import reason
 from curvlab.comparison.performance_profile import PerformanceProfile, performance_profile
 from curvlab.comparison.race_process import run_apart
 from curvlab.comparison.race_results import Entrant, ProblemRace, Races
@@ -19,6 +18,7 @@ from curvlab.device import pick_device
 from curvlab.errors import CurvlabError
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.registry import problem as find_problem
+from curvlab.quoting import reason
 from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings
 from curvlab.training.task import task

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from curvlab.checkpoints.quoting import escaped
 from curvlab.comparison.race_run import RaceRun
+from curvlab.quoting import escaped
 from curvlab.training.loop import Report
 from curvlab.training.settings import TrainingSettings
 

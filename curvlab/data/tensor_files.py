@@ -23,7 +23,7 @@ def read_safetensors(path: Path, draw: Draw, max_memory: int | None) -> Dataset:
     """Tensors of a safetensors file, mapped: only pages with drawn rows are read."""
     from safetensors import SafetensorError, safe_open
 
-    from curvlab.checkpoints.safetensors_header import read_header
+    from curvlab.formats.safetensors.header import read_header
 
     try:
         read_header(path)
@@ -91,10 +91,10 @@ def _vetted(path: Path, max_memory: int | None) -> Any:
 
 
 def _check_zip(path: Path, max_memory: int | None) -> None:
-    from curvlab.checkpoints.inert_pickle import MAX_BYTES
-    from curvlab.checkpoints.refused_pickle import inert_pickle
-    from curvlab.checkpoints.torch_pickle import vetted_storages
-    from curvlab.checkpoints.zip_archive import open_archive, read_entry
+    from curvlab.formats.torch.pickle_recovery import traced_pickle
+    from curvlab.formats.torch.pickle_trace import MAX_BYTES
+    from curvlab.formats.torch.pickle_vetting import vetted_storages
+    from curvlab.formats.zip_archive import open_archive, read_entry
 
     with open_archive(path, max_memory) as archive:
         names = archive.namelist()
@@ -107,23 +107,23 @@ def _check_zip(path: Path, max_memory: int | None) -> None:
                 why = "torch.save compresses nothing, and what is compressed cannot be mapped"
                 raise DataError(f"'{path}' holds compressed tensors", why, "save it again with torch.save")
         pickle = io.BytesIO(read_entry(path, archive, pickles[0], MAX_BYTES))
-        for storage in vetted_storages(path, inert_pickle(path, pickle)):
+        for storage in vetted_storages(path, traced_pickle(path, pickle)):
             record = f"{folder}data/{storage.key}"
             if record not in names or archive.getinfo(record).file_size < storage.stored_bytes:
                 raise DataError(f"'{path}' lacks bytes of one of its tensors", "it is cut off or damaged")
 
 
 def _check_legacy(path: Path, max_memory: int | None) -> None:
-    from curvlab.checkpoints.inert_pickle import MAX_BYTES
-    from curvlab.checkpoints.refused_pickle import inert_pickle
-    from curvlab.checkpoints.torch_pickle import vetted_storages
+    from curvlab.formats.torch.pickle_recovery import traced_pickle
+    from curvlab.formats.torch.pickle_trace import MAX_BYTES
+    from curvlab.formats.torch.pickle_vetting import vetted_storages
 
     size = path.stat().st_size
     within(size, max_memory, f"'{path}'")  # this format is read as a whole
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(min(size, MAX_BYTES)))
     for _ in range(3):  # magic number, protocol version, facts about the writing machine
-        inert_pickle(path, stream)
-    declared = {storage.key: storage.stored_bytes for storage in vetted_storages(path, inert_pickle(path, stream))}
+        traced_pickle(path, stream)
+    declared = {storage.key: storage.stored_bytes for storage in vetted_storages(path, traced_pickle(path, stream))}
     if sum(declared.values()) > size:
         raise DataError(f"'{path}' lacks bytes of one of its tensors", "it is cut off or damaged")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from curvlab.checkpoints.builders import build_registered, register_builder
+from curvlab.formats.curvlab_file.builders import build_registered, register_builder
 from curvlab.problems.convolutions import CIFAR, OBTAIN_CIFAR
 from curvlab.problems.initialisation import glorot
 from curvlab.problems.metrics import accuracy

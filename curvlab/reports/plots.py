@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from curvlab.analyses.results import Analysis
-    from curvlab.checkpoints.checkpoint import Checkpoint
+    from curvlab.formats.checkpoint import Checkpoint
 
 
 def plot_analysis(analysis: Analysis, folder: Path, checkpoint: Checkpoint | None = None) -> tuple[Path, ...]:
@@ -45,7 +45,7 @@ def _figures(analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[tupl
     yield "condition-numbers", plot_condition(analysis)
     if not analysis.fop or checkpoint is None or checkpoint.fop is None:
         return
-    from curvlab.checkpoints.fop_snapshots import fop_snapshots
+    from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
     from curvlab.reports.plots_fop_eigenvalues import plot_fop_eigenvalues
     from curvlab.reports.plots_fop_maps import plot_fop_maps
     from curvlab.reports.plots_fop_values import plot_fop_values

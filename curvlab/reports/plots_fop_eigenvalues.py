@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from curvlab.analyses.results import FopResult
-    from curvlab.checkpoints.fop_matrices import FopMatrices
+    from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 
 
 def plot_fop_eigenvalues(results: Sequence[FopResult], fop: FopMatrices) -> Figure | None:

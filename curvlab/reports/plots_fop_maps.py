@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from curvlab.analyses.results import FopResult
-    from curvlab.checkpoints.fop_matrices import FopMatrices
+    from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 
 LARGEST = 256
 """Sides of the largest matrix that is drawn."""

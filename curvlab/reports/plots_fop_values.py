@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from curvlab.analyses.results import FopResult
-    from curvlab.checkpoints.fop_snapshots import Snapshot
+    from curvlab.formats.curvlab_file.fop_snapshots import Snapshot
 
 LARGEST = 1024
 """Sides of the largest matrix whose entries are counted."""

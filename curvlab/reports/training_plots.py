@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CurvlabError
+from curvlab.formats.whole_file import whole_file
 from curvlab.training.metrics_log import read_log
 
 if TYPE_CHECKING:

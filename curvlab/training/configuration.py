@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from curvlab.bounded_text import Bounds, check_toml, read_bounded
-from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CommandError
 from curvlab.fields import completed, refusal
 from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
+from curvlab.quoting import quoted
 from curvlab.training.assignment import assignment
 from curvlab.training.schedule import parse_schedule
 from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, TrainingSettings, unknown_option, wrong

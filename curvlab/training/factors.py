@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CurvlabError
+from curvlab.formats.whole_file import whole_file
 from curvlab.optim.core import Optimizer
 
 SCALE = (

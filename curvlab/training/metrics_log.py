@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
+from curvlab.quoting import quoted
 from curvlab.training.entry import Entry
 from curvlab.training.plain_files import opened, plain_file
 from curvlab.training.state_schema import is_entry

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from curvlab.checkpoints.fop_matrices import fop_matrices
-from curvlab.checkpoints.own import save
+from curvlab.formats.curvlab_file.file import save
+from curvlab.formats.curvlab_file.fop_matrices import fop_matrices
 from curvlab.optim.core import Optimizer
 from curvlab.optim.fop import FOP
 from curvlab.training.task import Task

@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from curvlab.checkpoints.quoting import quoted
 from curvlab.errors import CheckpointError
+from curvlab.quoting import quoted
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

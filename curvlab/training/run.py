@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.checkpoints.quoting import reason
 from curvlab.device import pick_device
 from curvlab.errors import CheckpointError, DataError
 from curvlab.optim import create
 from curvlab.problems.batches import batches
+from curvlab.quoting import reason
 from curvlab.training.clocks import Clocks
 from curvlab.training.entry import Entry
 from curvlab.training.evaluation import evaluate

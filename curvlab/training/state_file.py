@@ -21,9 +21,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from curvlab.checkpoints.quoting import quoted, reason
-from curvlab.checkpoints.whole_file import whole_file
 from curvlab.errors import CheckpointError
+from curvlab.formats.whole_file import whole_file
+from curvlab.quoting import quoted, reason
 from curvlab.training.plain_files import opened, plain_file
 
 _MAGIC = b"curvlab training state 2\n"

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.analyses.likelihood_choice import choose_likelihood
-from curvlab.checkpoints.architecture import build_architecture, describe_architecture
-from curvlab.checkpoints.describe import describe
-from curvlab.checkpoints.quoting import reason
 from curvlab.data.budget import within
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
 from curvlab.data.load import load
 from curvlab.data.registry import names
 from curvlab.errors import CheckpointError, DataError
+from curvlab.formats.architecture import build_architecture, describe_architecture
+from curvlab.formats.curvlab_file.describe import describe
 from curvlab.problems.metrics import accuracy, reconstruction_error, squared_error
 from curvlab.problems.problem import Problem, Targets
 from curvlab.problems.registry import problem
 from curvlab.problems.split import Split, fingerprint
+from curvlab.quoting import reason
 from curvlab.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from curvlab.analyses.environment import environment
-from curvlab.checkpoints.digest import sha256
-from curvlab.checkpoints.quoting import quoted, reason
-from curvlab.checkpoints.whole_file import whole_file
 from curvlab.document.json import dumps
 from curvlab.errors import CheckpointError, CommandError
 from curvlab.fields import refusal
+from curvlab.formats.digest import sha256
+from curvlab.formats.whole_file import whole_file
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.problem import Problem
+from curvlab.quoting import quoted, reason
 from curvlab.training.configuration import continued, folder, fresh
 from curvlab.training.entry import OPTIONAL, entry_shape
 from curvlab.training.factors import save_factors

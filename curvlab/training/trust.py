@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curvlab.checkpoints.quoting import quoted
 from curvlab.data.load import is_name
 from curvlab.errors import CurvlabError
+from curvlab.quoting import quoted
 from curvlab.training.run_folder import RunFolder
 
 

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import curvlab
 from curvlab.analyses.fop import angle, fop_result, kernel_structure
-from curvlab.checkpoints.fop_matrices import FopMatrices
 from curvlab.curvatures.fop import LearnedMatrix
 from curvlab.document.json import dumps
 from curvlab.errors import CurvlabError
+from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 
 NAMES = ("0.weight", "3.weight")
 SHAPES = {"0.weight": (2, 1, 2, 3), "3.weight": (3, 12)}

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 TRAIN = ("train", "--optimizer", "fop", "--problem", "digits-cnn", "--set", "lr=0.1", "--set", "form=spatial")
 

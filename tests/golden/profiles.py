@@ -156,7 +156,7 @@ def _files(folder: Path) -> Iterator[tuple[str, list[str]]]:
     optimizer = curvlab.optim.create("fop", model, lr=0.05)
     for _ in range(5):
         optimizer.step(lambda: nn.functional.cross_entropy(model(x), y))
-    from curvlab.checkpoints.fop_matrices import fop_matrices
+    from curvlab.formats.curvlab_file.fop_matrices import fop_matrices
 
     fop = folder / "fop.safetensors"
     curvlab.save(fop, model, data="digits", fop=fop_matrices(optimizer.matrices, optimizer.forms))

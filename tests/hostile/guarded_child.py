@@ -28,7 +28,7 @@ def read_all(path: Path, trust: bool) -> tuple[str, ...]:
     """Loads a model and every number of it; what there is to tell the user."""
     import torch
 
-    from curvlab.checkpoints.load import load
+    from curvlab.formats.load import load
 
     torch.set_num_threads(1)
     checkpoint = load(path, trust=trust)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from curvlab.checkpoints.load import load
 from curvlab.errors import CheckpointError
+from curvlab.formats.load import load
 
 MOST_SECONDS = 20
 MOST_MEGABYTES = 300

@@ -77,7 +77,7 @@ def _sharded(folder: Path) -> Path:
 
 
 def _own(folder: Path) -> Path:
-    from curvlab.checkpoints.own import save
+    from curvlab.formats.curvlab_file.file import save
 
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     save(folder / "model.safetensors", network, data="digits", likelihood="categorical")
@@ -219,7 +219,7 @@ def _keras_2(folder: Path) -> Path:
 def _huggingface(folder: Path) -> Path:
     from safetensors.torch import save_file
 
-    from curvlab.checkpoints.huggingface_network import _transformers
+    from curvlab.formats.huggingface.network import _transformers
 
     library = _transformers()
     sizes = {"vocab_size": 9, "n_positions": 5, "n_embd": 4, "n_layer": 1, "n_head": 2}

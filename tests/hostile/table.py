@@ -52,9 +52,9 @@ CONTROLS = re.compile(
 )
 # Where a test opens a model. The wrappers are put there before the tests are imported.
 ENTRIES = (
-    ("curvlab.checkpoints.load", "load"),
-    ("curvlab.checkpoints.onnx_file", "read_onnx"),
-    ("curvlab.checkpoints.onnx_network", "onnx_network"),
+    ("curvlab.formats.load", "load"),
+    ("curvlab.formats.onnx.file", "read_onnx"),
+    ("curvlab.formats.onnx.verified_network", "onnx_network"),
 )
 
 

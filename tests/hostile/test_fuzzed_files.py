@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from curvlab.checkpoints.load import load
-from curvlab.checkpoints.own import save as save_own
 from curvlab.errors import CheckpointError
+from curvlab.formats.curvlab_file.file import save as save_own
+from curvlab.formats.load import load
 
 WEIGHTS = {"conv.weight": torch.ones(3, 2, 2, 2), "conv.bias": torch.ones(3), "fc.weight": torch.ones(4, 3)}
 

@@ -11,7 +11,7 @@ from hostile.refusal import refusal
 from hostile.samples import SAMPLES
 from torch.serialization import set_crc32_options
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 # Sample of the fuzzer -> the end of the name of an entry that holds weights.
 ARCHIVES = {

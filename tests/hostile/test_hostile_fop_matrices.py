@@ -10,7 +10,7 @@ import pytest
 from hostile.refusal import refusal
 from hostile.test_hostile_safetensors import container, tensor
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 FULL, LOW = {"form": "full", "norm": False}, {"form": "low-rank", "norm": False}
 DATA = bytes(64)

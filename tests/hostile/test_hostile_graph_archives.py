@@ -19,7 +19,7 @@ from hostile.refusal import refusal
 from hostile.test_hostile_torch_files import Calls, Storage, pickled, tensor, zipped
 from torch import nn
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 
 def entries_of(content: bytes) -> dict[str, bytes]:

@@ -16,8 +16,8 @@ from hostile.refusal import refusal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curvlab.checkpoints.load import load
 from curvlab.errors import CurvlabError
+from curvlab.formats.load import load
 
 KERNEL = np.arange(12, dtype="f4").reshape(4, 3)
 
@@ -205,7 +205,7 @@ def test_what_h5py_would_follow_is_there_to_be_followed(tmp_path: Path, monkeypa
 
 
 def test_more_objects_than_any_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curvlab.checkpoints.hdf5_outline.MAX_OBJECTS", 50)
+    monkeypatch.setattr("curvlab.formats.hdf5.outline.MAX_OBJECTS", 50)
     path = tmp_path / "model.h5"
     with h5py.File(path, "w") as file:
         for i in range(60):
@@ -280,7 +280,7 @@ def test_an_index_of_pieces_that_leads_in_a_circle(tmp_path: Path, monkeypatch: 
     child = node + 24 + 8 + 8 * 5  # behind the node's head and its first key: size, mask, five offsets
     content[child : child + 8] = node.to_bytes(8, "little")
     path.write_bytes(content)
-    monkeypatch.setattr("curvlab.checkpoints.hdf5_chunks.SECONDS", 3.0)
+    monkeypatch.setattr("curvlab.formats.hdf5.chunks.SECONDS", 3.0)
     assert "is a damaged HDF5 file" in refusal(path)
 
 

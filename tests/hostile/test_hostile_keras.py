@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from hostile.refusal import refusal
 
-from curvlab.checkpoints.keras_config import MAX_CALLS
-from curvlab.checkpoints.load import load
+from curvlab.formats.hdf5.keras_config import MAX_CALLS
+from curvlab.formats.load import load
 
 WEIGHTS = {"layers/dense/vars/0": np.ones((4, 3), "f4"), "layers/dense/vars/1": np.ones(3, "f4")}
 METADATA = json.dumps({"keras_version": "3.15.1"}).encode()

@@ -15,7 +15,7 @@ import torch
 from hostile.refusal import refusal
 from hostile.test_hostile_torch_files import Calls, archive, pickled, weights, zipped
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 # Words of Python and of other libraries' advice, which a sentence of curvlab never has.
 FOREIGN = re.compile(

@@ -17,10 +17,10 @@ import pytest
 from hostile.refusal import MOST_MEGABYTES, MOST_SECONDS
 from onnx import TensorProto, helper
 
-from curvlab.checkpoints.load import Network
-from curvlab.checkpoints.onnx_file import read_onnx
-from curvlab.checkpoints.onnx_network import onnx_network
 from curvlab.errors import CheckpointError
+from curvlab.formats.format import Network
+from curvlab.formats.onnx.file import read_onnx
+from curvlab.formats.onnx.verified_network import onnx_network
 
 Folder = Path
 

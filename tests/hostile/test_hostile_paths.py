@@ -13,9 +13,9 @@ import torch
 from hostile.refusal import refusal
 from safetensors.torch import save
 
-from curvlab.checkpoints.fop_snapshots import fop_snapshots
-from curvlab.checkpoints.load import load
 from curvlab.errors import CheckpointError
+from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
+from curvlab.formats.load import load
 
 WEIGHTS = save({"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)})
 # name -> what makes the path, and words of the sentence.

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import curvlab
-from curvlab.checkpoints.load import load
 from curvlab.document.json import dumps
-from curvlab.onnx_graph.trial import MAX_CHECKED, NotTrusted, check_constants
+from curvlab.formats.load import load
+from curvlab.formats.onnx.verification import MAX_CHECKED, NotTrusted, check_constants
 
 Weights = dict[str, Tensor]
 

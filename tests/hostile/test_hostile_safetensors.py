@@ -11,8 +11,8 @@ import pytest
 import torch
 from hostile.refusal import refusal
 
-from curvlab.checkpoints.load import load
-from curvlab.checkpoints.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS
+from curvlab.formats.load import load
+from curvlab.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS
 
 
 def container(header: Any, data: bytes = b"", length: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from hostile.refusal import refusal
 from safetensors.torch import save_file
 
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 
 ONE, TWO = "model-1.safetensors", "model-2.safetensors"
 

@@ -20,9 +20,9 @@ import pytest
 import torch
 from hostile.refusal import refusal
 
-from curvlab.checkpoints.detect import LEGACY_MAGIC, detect, only_model
-from curvlab.checkpoints.load import load
-from curvlab.errors import CheckpointError
+from curvlab.formats.detect import detect
+from curvlab.formats.load import load
+from curvlab.formats.torch.pickle_trace import LEGACY_MAGIC
 
 
 class Calls:
@@ -530,14 +530,16 @@ def test_an_old_file_that_is_a_tar_archive_too_is_not_unpacked(tmp_path: Path, m
 
 # Directories without a table of their own: what they hold, and words of the sentence.
 DIRECTORIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "one model": (("net.onnx", "README.md"), "it holds a model file ('net.onnx')"),
     "two models": (("a.h5", "b.PT"), "it holds 2 model files ('a.h5', 'b.PT')"),
     "seven models": (
         tuple(f"{i}.ckpt" for i in range(7)),
         "'0.ckpt', '1.ckpt', '2.ckpt', '3.ckpt', '4.ckpt' and 2 more",
     ),
     "none": (("README.md",), "it holds no model file"),
-    "a SavedModel": (("saved_model.pb", "net.h5"), "is a TensorFlow SavedModel"),
+    "a SavedModel": (
+        ("saved_model.pb", "net.h5"),
+        "is a TensorFlow SavedModel: curvlab cannot read it; save the model",
+    ),
 }
 
 
@@ -546,10 +548,7 @@ def test_what_a_directory_holds(name: str, tmp_path: Path) -> None:
     files, words = DIRECTORIES[name]
     for file in files:
         (tmp_path / file).write_bytes(b"x")
-    with pytest.raises(CheckpointError) as caught:
-        detect(tmp_path)
-    assert words in str(caught.value)
-    assert only_model(tmp_path) == (tmp_path / "net.onnx" if name == "one model" else None)
+    assert words in refusal(tmp_path)
 
 
 def test_the_one_model_of_a_directory_is_a_file_inside(tmp_path: Path) -> None:
@@ -557,22 +556,23 @@ def test_the_one_model_of_a_directory_is_a_file_inside(tmp_path: Path) -> None:
     folder.mkdir()
     os.mkfifo(folder / "pipe.pt")
     (folder / "net.keras").mkdir()
-    assert only_model(folder) is None
+    assert "it holds no model file" in refusal(folder)
     (folder / "net.pth").symlink_to(tmp_path / "outside.pth")
     (tmp_path / "outside.pth").write_bytes(GOOD)
-    with pytest.raises(CheckpointError, match="a link out of the model's folder"):
-        only_model(folder)
-    assert only_model(tmp_path) == tmp_path / "outside.pth"
-    assert only_model(tmp_path / "outside.pth") is None
+    assert "a link out of the model's folder" in refusal(folder)
+    found = detect(tmp_path)
+    assert (found.path, found.format.name) == (tmp_path / "outside.pth", "torch-zip")
+    assert "opened 'outside.pth', the only model file of the folder" in found.notes
+    assert detect(tmp_path / "outside.pth").notes == ()
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    assert only_model(tmp_path) is None
+    assert detect(tmp_path).format.name == "huggingface"
 
 
 def test_junk_is_refused_without_torch(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"\x01junk")
     (tmp_path / "empty").write_bytes(b"")
     code = (
-        "import sys\nfrom curvlab.checkpoints.load import load\nfor path in sys.argv[1:]:\n"
+        "import sys\nfrom curvlab.formats.load import load\nfor path in sys.argv[1:]:\n"
         "    try:\n        load(path)\n    except Exception as error:\n        print(error)\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -12,7 +12,7 @@ from hostile.samples import SAMPLES
 
 CODE = """
 import sys
-from curvlab.checkpoints.load import load
+from curvlab.formats.load import load
 checkpoint = load(sys.argv[1])
 assert checkpoint.module is not None, checkpoint.notes
 assert sys.argv[2] in sys.modules

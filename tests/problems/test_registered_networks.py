@@ -12,8 +12,8 @@ from torch import nn
 
 import curvlab
 from curvlab.capture.survey import survey
-from curvlab.checkpoints.builders import build_registered
 from curvlab.errors import CheckpointError
+from curvlab.formats.curvlab_file.builders import build_registered
 from curvlab.problems.initialisation import fan_in_normal, glorot_normal, he
 from curvlab.problems.networks import all_convolutional
 from curvlab.problems.registry import problem

@@ -11,9 +11,9 @@ from reports.analysis_fixture import analysis, layer
 from torch import nn
 
 import curvlab
-from curvlab.checkpoints.fop_matrices import FopMatrices
-from curvlab.checkpoints.fop_snapshots import fop_snapshots
 from curvlab.errors import CurvlabError
+from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
+from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
 from curvlab.reports.plots import plot_analysis
 from curvlab.reports.plots_condition import plot_condition
 from curvlab.reports.plots_fop_eigenvalues import plot_fop_eigenvalues

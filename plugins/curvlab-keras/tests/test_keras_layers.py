@@ -21,8 +21,8 @@ from keras.src.backend.common import dtypes
 from torch import Tensor
 
 from curvlab.capture.survey import survey
-from curvlab.checkpoints.keras_module import KerasModule
 from curvlab.errors import UnsupportedLayer
+from curvlab.formats.keras.module import KerasModule
 from curvlab.layers.layer import adapt
 from curvlab.plugins import load
 from curvlab.testing import check_layer

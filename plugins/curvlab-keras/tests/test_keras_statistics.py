@@ -16,8 +16,8 @@ from keras.src.backend.common import dtypes
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from curvlab.checkpoints.keras_module import KerasModule
 from curvlab.curvature import block_fisher, feature_moments, kfac_factors, tensor_normal_factors
+from curvlab.formats.keras.module import KerasModule
 
 N, CLASSES = 4, 3
 

@@ -1,0 +1,150 @@
+"""FOP's learned matrices in a curvlab file: tensors `curvlab.fop.<parameter>` `[d, k]` beside the weights.
+
+The metadata key `curvlab.fop` says what they mean, as JSON {parameter: {"form": "full" or "low-rank", "norm": bool}}:
+P = c·MMᵀ or c·(I + MMᵀ), with c = √d/‖·‖ where "norm" is true, else 1.
+
+No weight's name begins with `curvlab.`, so that a reader tells them apart by their names alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from curvlab.errors import CheckpointError
+from curvlab.formats import strict_json
+from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.quoting import listed, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from curvlab.curvatures.fop import LearnedMatrix
+    from curvlab.operators.operator import Operator
+
+KEY = "curvlab.fop"
+PREFIX = "curvlab.fop."
+
+
+@dataclass(frozen=True)
+class FopMatrices:
+    """Learned matrices by parameter name.
+
+    Attributes:
+        factors: parameter -> M `[d, k]`; those of a file are read when asked for.
+        forms: parameter -> whether P is "full" or "low-rank".
+        normalized: parameter -> whether P is scaled to the norm of the identity.
+    """
+
+    factors: Mapping[str, Tensor]
+    forms: Mapping[str, str]
+    normalized: Mapping[str, bool]
+
+    def form(self, parameter: str) -> LearnedMatrix:
+        """What M means."""
+        from curvlab.curvatures.fop import LearnedMatrix
+
+        rank = None if self.forms[parameter] == "full" else self.factors[parameter].shape[1]
+        return LearnedMatrix(rank, normalized=self.normalized[parameter])
+
+    def operator(self, parameter: str) -> Operator:
+        """P, for `spectrum`, `eigenvalues` and `matrix`."""
+        return self.form(parameter).operator(self.factors[parameter])
+
+    def renamed(self, names: Mapping[str, str]) -> FopMatrices:
+        """The same under other parameter names, `{old: new}`; one that is not there keeps its name."""
+        plain = {name: names.get(name, name) for name in self.factors}
+        factors = LazyTensors({new: partial(self.factors.__getitem__, old) for old, new in plain.items()})
+        forms = {new: self.forms[old] for old, new in plain.items()}
+        return FopMatrices(factors, forms, {new: self.normalized[old] for old, new in plain.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What to store beside the weights."""
+        import torch
+
+        return {
+            PREFIX + name: m.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, m in self.factors.items()
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """What to store in the metadata; nothing when there are no matrices."""
+        described = {name: {"form": self.forms[name], "norm": self.normalized[name]} for name in self.factors}
+        return {KEY: json.dumps(described, sort_keys=True)} if described else {}
+
+
+def fop_matrices(factors: Mapping[str, Tensor], forms: Mapping[str, LearnedMatrix]) -> FopMatrices:
+    """Of an optimizer: `fop_matrices(optimizer.matrices, optimizer.forms)`."""
+    return FopMatrices(
+        factors,
+        {name: "full" if form.rank is None else "low-rank" for name, form in forms.items()},
+        {name: form.normalized for name, form in forms.items()},
+    )
+
+
+def without_fop_matrices(stored: RawCheckpoint) -> RawCheckpoint:
+    """The weights of a file alone; the matrices it holds beside them, if any, are its `fop`.
+
+    Raises:
+        CheckpointError: the matrices are not those that the metadata describes, or do not fit the weights.
+    """
+    named = {name.removeprefix(PREFIX): name for name in stored.specs if name.startswith(PREFIX)}
+    if not named and KEY not in stored.metadata:
+        return stored
+    try:
+        described = _described(stored.metadata.get(KEY, "{}"))
+        if named.keys() != described.keys():
+            different = sorted(named.keys() ^ described.keys())
+            raise ValueError(f"metadata and tensors differ in {listed(different)}")
+        tied = [name for pair in stored.aliases.items() for name in pair if name.startswith(KEY)]
+        if tied:
+            raise ValueError(f"{quoted(tied[0])} is said to be a tied weight")
+        for parameter, name in named.items():
+            known, spec = stored.specs.get(stored.aliases.get(parameter, parameter)), stored.specs[name]
+            shape, form = None if known is None else known.shape, described[parameter]["form"]
+            if why := misfit(shape, spec.shape, spec.dtype, form):
+                raise ValueError(f"of {quoted(parameter)}: {why}")
+    except ValueError as error:
+        raise CheckpointError(
+            f"the FOP matrices in {quoted(stored.files[0])} cannot be read", str(error), "write the file with curvlab"
+        ) from None
+    weights = [name for name in stored.specs if not name.startswith(PREFIX)]
+    found = FopMatrices(
+        LazyTensors({parameter: stored.tensors.reader(name) for parameter, name in named.items()}),
+        {parameter: one["form"] for parameter, one in described.items()},
+        {parameter: one["norm"] for parameter, one in described.items()},
+    )
+    return replace(
+        stored,
+        specs={name: stored.specs[name] for name in weights},
+        tensors=LazyTensors({name: stored.tensors.reader(name) for name in weights}),
+        fop=found,
+    )
+
+
+def misfit(weight: Sequence[int] | None, factor: Sequence[int], dtype: str, form: str) -> str | None:
+    """Why M of this shape, element type and form is none for a parameter of shape `weight`; None where it is one."""
+    from curvlab.curvatures.fop import dimension
+
+    size = None if weight is None else dimension(weight)
+    if not size or len(factor) != 2 or factor[0] != size:
+        return f"its shape {tuple(factor)} does not fit the parameter"
+    if not (size if form == "full" else 1) <= factor[1] <= size or "float" not in dtype:
+        return f"{tuple(factor)} of {dtype} is not what it is said to be"
+    return None
+
+
+def _described(text: str) -> dict[str, dict[str, Any]]:
+    found = strict_json.parse(text)
+    if not isinstance(found, dict) or not all(map(_valid, found.values())):
+        raise ValueError("their metadata is not what curvlab writes")
+    return found
+
+
+def _valid(one: object) -> bool:
+    if not isinstance(one, dict) or one.keys() != {"form", "norm"}:
+        return False
+    return isinstance(one["norm"], bool) and one["form"] in ("full", "low-rank")

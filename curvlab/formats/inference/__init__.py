@@ -1,0 +1,1 @@
+"""Layers from the names and shapes of tensors alone, for files that hold weights only."""

@@ -1,0 +1,121 @@
+"""Layers from names and shapes alone: group the tensors, ask an ordered list of rules, say how sure each answer is.
+
+The rules run from the most to the least telling, each taking what it recognises out of the group; the scale of
+confidence stands in `layer_group`. Two things need more than one group and come last: which way round a square matrix
+is stored, and which matrices are the query, key and value of one attention.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from curvlab.formats.checkpoint import InferredLayer
+from curvlab.formats.dtypes import TensorSpec
+from curvlab.formats.inference import (
+    fold_low_rank,
+    fold_quantised,
+    fold_reparametrised,
+    rules_convolution,
+    rules_leftover,
+    rules_matrix,
+    rules_norm,
+    rules_recurrent,
+)
+from curvlab.formats.inference.attention import with_attention_evidence
+from curvlab.formats.inference.fold import Finder, Fold
+from curvlab.formats.inference.layer_group import SHAPE, Group, Rule
+from curvlab.formats.names import last_word, split
+
+FINDERS: tuple[Finder, ...] = (*fold_reparametrised.FINDERS, *fold_low_rank.FINDERS, *fold_quantised.FINDERS)
+RULES: tuple[Rule, ...] = (
+    rules_norm.batch_norm,
+    *rules_recurrent.RULES,
+    rules_leftover.packed,
+    rules_leftover.fixed_transform,
+    rules_leftover.causal_mask,
+    *rules_norm.RULES,
+    *rules_matrix.RULES,
+    *rules_convolution.RULES,
+)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Layers in the order of the names given, and the weights that have to be put together: their name -> how."""
+
+    layers: tuple[InferredLayer, ...]
+    folds: Mapping[str, Fold]
+
+
+def infer_layers(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -> Inference:
+    """What the tensors of a file are, as far as names and shapes tell.
+
+    Args:
+        specs: name -> shape and type, in the order in which layers should come out.
+        tensors: the same names; read only for the zero points of packed integers.
+    """
+    folds = find_folds(specs, tensors)
+    layers = [layer for group in _groups(specs, folds) for layer in _recognised(group)]
+    return Inference(tuple(with_attention_evidence(_with_orientation_of_squares(layers))), folds)
+
+
+def find_folds(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -> dict[str, Fold]:
+    """Name in the checkpoint -> how to put the weight together; each stored tensor is a part of at most one."""
+    folds: dict[str, Fold] = {}
+    taken: set[str] = set()
+    for finder in FINDERS:
+        for fold in finder(specs, tensors):
+            if taken.isdisjoint(fold.sources):
+                taken.update(fold.sources)
+                folds[fold.name_in(specs)] = fold
+    return folds
+
+
+def _groups(specs: Mapping[str, TensorSpec], folds: Mapping[str, Fold]) -> list[Group]:
+    """Tensors by layer, each layer where its first tensor stands; the parts of a fold give way to its result."""
+    results = {source: name for name, fold in folds.items() for source in fold.sources}
+    groups: dict[str, Group] = {}
+    for stored, spec in specs.items():
+        name = results.get(stored, stored)
+        fold = folds.get(name)
+        layer, role = (fold.layer, fold.role) if fold else split(name)
+        group = groups.setdefault(layer, Group(layer))
+        group.specs[role], group.full_names[role] = (fold.spec if fold else spec), name
+        if fold:
+            group.evidence[role] = fold.evidence
+    return list(groups.values())
+
+
+def _recognised(group: Group) -> list[InferredLayer]:
+    layers = []
+    for rule in RULES:
+        while group.specs and (layer := rule(group)) is not None:
+            layers.append(layer)
+            group = group.without(layer)
+    return layers + [rules_leftover.single(group, role) for role in group.specs]
+
+
+def _with_orientation_of_squares(layers: list[InferredLayer]) -> list[InferredLayer]:
+    """A square matrix is stored as its namesakes are: GPT-2's `c_proj` is (3072, 768) here and (768, 768) there."""
+    votes: dict[str, set[bool]] = defaultdict(set)
+    for layer in layers:
+        if layer.kind == "Linear" and "bias" in layer.tensors and layer.shape[0] != layer.shape[1]:
+            votes[last_word(layer.name)].add(layer.transposed)
+    return [
+        replace(
+            layer,
+            transposed=True,
+            confidence=SHAPE,
+            evidence=f"{layer.evidence}; stored as (in, out) like the other layers named {last_word(layer.name)}",
+        )
+        if layer.kind == "Linear"
+        and "bias" in layer.tensors
+        and layer.shape[0] == layer.shape[1]
+        and votes[last_word(layer.name)] == {True}
+        else layer
+        for layer in layers
+    ]

@@ -1,0 +1,194 @@
+"""`curvlab.load`: detect the format, read it safely, infer its layers, build its network where that is possible."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curvlab.errors import CheckpointError, out_of_memory
+from curvlab.formats.checkpoint import Checkpoint
+from curvlab.formats.detect import Found, detect
+from curvlab.formats.format import Format, Network
+from curvlab.formats.names import natural_key, without_wrappers
+from curvlab.formats.registered import formats
+from curvlab.quoting import listed, quoted, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from curvlab.formats.architecture import Architecture
+    from curvlab.formats.inference.fold import Fold
+    from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+
+_GIVE = "--architecture package.module:callable"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    architecture: Architecture | None = None,
+    trust: bool = False,
+    max_memory: int | None = None,
+) -> Checkpoint:
+    """A saved model: its tensors, its layers, and its network where the file or `architecture` gives one.
+
+    No code from the file is run unless it is trusted. Tensors are read when asked for.
+
+    Args:
+        path: a model file, an `*.index.json`, a directory of Hugging Face, timm or a training run.
+        architecture: `"package.module:callable"`, or a callable without arguments, that makes the network; `"hf"` for
+            the config.json beside the weights, `"timm:NAME"` for a network of timm.
+        trust: run the code of a TorchScript or torch.export archive, or the callable that a curvlab file names.
+        max_memory: bytes that loading, and reading the largest tensor, may take; None for what the file itself
+            warrants.
+
+    Raises:
+        CheckpointError: one sentence on what the file is, why it cannot be read, and what to do.
+        MemoryBudgetError: a tensor, or the network, needs more than `max_memory`.
+    """
+    from curvlab.formats.raw_checkpoint import check_budget
+
+    path = Path(path)
+    try:
+        found = detect(path)
+        path = found.path
+        raw = _read(found, max_memory)
+        check_budget(path, raw, max_memory)
+        raw = _renamed(path, raw)
+        network = _network(path, raw, architecture, trust, max_memory)
+        return _checkpoint(path, _ordered(raw, network.module), network)
+    except OSError as error:
+        raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        do = "close other programs, or use a machine with more memory"
+        raise CheckpointError(f"{quoted(path)} cannot be loaded", "there is not enough memory", do) from error
+
+
+def _read(found: Found, max_memory: int | None) -> RawCheckpoint:
+    if found.format.read is None:
+        what = f"{quoted(found.path)} is {found.format.what}"
+        raise CheckpointError(what, "curvlab cannot read it", found.format.needs)
+    raw = found.format.read(found.path, max_memory)
+    if not raw.specs:
+        raise CheckpointError(f"{quoted(found.path)} holds no tensors", do="give a file with the weights of a network")
+    # A curvlab file that turns out to be a plain one says so itself.
+    name = raw.format if raw.format in formats() else found.format.name
+    return replace(raw, format=name, notes=(*found.notes, *raw.notes))
+
+
+def _renamed(path: Path, raw: RawCheckpoint) -> RawCheckpoint:
+    """Names without the prefixes of DataParallel and torch.compile."""
+    from curvlab.formats.raw_checkpoint import LazyTensors
+
+    plain, removed = without_wrappers([*raw.specs, *raw.aliases])
+    if not removed:
+        return raw
+    shorter = {stored_name: name for name, stored_name in plain.items()}
+    return replace(
+        raw,
+        specs={shorter[name]: spec for name, spec in raw.specs.items()},
+        tensors=LazyTensors({shorter[name]: raw.tensors.reader(name) for name in raw.tensors}),
+        aliases={shorter[alias]: shorter[kept] for alias, kept in raw.aliases.items()},
+        fop=None if raw.fop is None else raw.fop.renamed(shorter),
+        notes=(*raw.notes, f"taken off the names: {listed(removed)}"),
+    )
+
+
+def _network(
+    path: Path, raw: RawCheckpoint, architecture: Architecture | None, trust: bool, max_memory: int | None
+) -> Network:
+    from curvlab.formats.architecture import build_architecture, describe_architecture, load_weights
+
+    if architecture is None:
+        own = _own_network(path, raw, formats()[raw.format], trust, max_memory)
+        if own.code is None:
+            return own
+        architecture = own.code
+    if isinstance(architecture, str):
+        for entry in formats().values():
+            if entry.named is not None and _has_prefix(architecture, entry.named.prefix):
+                return entry.named.build(path, raw, architecture.removeprefix(entry.named.prefix), max_memory)
+    module = load_weights(path, build_architecture(architecture), raw.tensors, raw.aliases)
+    return Network(module, describe_architecture(architecture))
+
+
+def _has_prefix(architecture: str, prefix: str) -> bool:
+    """ "timm:" is followed by a name, "hf" stands alone."""
+    return architecture.startswith(prefix) if prefix.endswith(":") else architecture == prefix
+
+
+def _own_network(path: Path, raw: RawCheckpoint, entry: Format, trust: bool, max_memory: int | None) -> Network:
+    """What the file itself gives: a network, none with the reason, or with `trust` the name of its code."""
+    if entry.network is None:
+        return Network(notes=(f"the file holds weights only: {_GIVE} gives a full profile",))
+    if entry.trust and not trust:
+        what = f"the network of {entry.what} is code in the file"
+        return Network(notes=(f"{what}: --trust runs it, for a full profile",))
+    network = entry.network(path, raw, max_memory)
+    if network.code is None or trust:
+        return network
+    what = "the file names the code that makes its network"
+    return Network(notes=(f"{what}: give --architecture {quoted(network.code)} to run it",))
+
+
+def _ordered(raw: RawCheckpoint, module: nn.Module | None) -> RawCheckpoint:
+    """Names in the order of the network; without one, the file's order if it is the network's, else the natural one."""
+    if module is not None:
+        position = {name: index for index, name in enumerate(module.state_dict())}
+        last = len(position)
+        order = sorted(raw.specs, key=lambda name: position.get(name, last))
+    elif raw.ordered:
+        return raw
+    else:
+        order = sorted(raw.specs, key=natural_key)
+    return replace(raw, specs={name: raw.specs[name] for name in order})
+
+
+def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
+    from curvlab.formats.inference.infer import infer_layers
+
+    found = infer_layers(raw.specs, raw.tensors)
+    if all(layer.kind == "buffer" for layer in found.layers):
+        names = listed(raw.specs)
+        raise CheckpointError(f"{quoted(path)} holds no weights", f"its tensors are {names}, none of which is trained")
+    specs = {**raw.specs, **{name: fold.spec for name, fold in found.folds.items()}}
+    return Checkpoint(
+        path=path,
+        format=raw.format,
+        tensors=_with_folds(raw, specs, found.folds),
+        shapes={name: spec.shape for name, spec in specs.items()},
+        dtypes={name: spec.dtype for name, spec in specs.items()},
+        layers=found.layers,
+        module=network.module,
+        architecture=network.made_by,
+        metadata=raw.metadata,
+        notes=(*raw.notes, *network.notes),
+        data=raw.data,
+        likelihood=raw.likelihood,
+        aliases=raw.aliases,
+        folded={name: fold.sources for name, fold in found.folds.items()},
+        files=raw.files,
+        fop=raw.fop,
+    )
+
+
+def _with_folds(raw: RawCheckpoint, names: Iterable[str], folds: Mapping[str, Fold]) -> LazyTensors:
+    """The stored tensors in their new order, and behind them the weights put together from several of them."""
+    from curvlab.formats.raw_checkpoint import LazyTensors
+
+    return LazyTensors(
+        {
+            name: partial(_folded, raw.tensors, folds[name]) if name in folds else raw.tensors.reader(name)
+            for name in names
+        }
+    )
+
+
+def _folded(tensors: Mapping[str, Tensor], fold: Fold) -> Tensor:
+    return fold.compute(*(tensors[source] for source in fold.sources))

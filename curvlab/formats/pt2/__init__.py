@@ -1,0 +1,1 @@
+"""torch.export archives (.pt2): weights without running anything, the network with `--trust`."""

@@ -1,0 +1,1 @@
+"""PyTorch checkpoints: zip, legacy and bare pickles, none of which is opened before it was followed inertly."""

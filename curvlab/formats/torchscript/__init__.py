@@ -1,0 +1,1 @@
+"""TorchScript archives: weights without running anything, the network with `--trust`."""

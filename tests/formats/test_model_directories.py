@@ -1,0 +1,333 @@
+"""Hugging Face and timm directories: the network where it can be made, the weights and the reason where not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from real_models import real_folder
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import curvlab
+from curvlab.errors import CheckpointError
+from curvlab.formats.huggingface.network import stored_names
+from curvlab.formats.load import load
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Any:
+    """As curvlab imports it: a torchvision that does not fit the torch beside it is not there."""
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed")
+    from curvlab.formats.huggingface.network import _transformers
+
+    return _transformers()
+
+
+@pytest.fixture(scope="module")
+def classifier(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    write(transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES, num_labels=3)), folder)
+    return folder
+
+
+def write(model: Any, folder: Path) -> None:
+    """The two files that matter, without the progress bars of `save_pretrained`."""
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, default=str))
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    save_file({k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}, folder / "model.safetensors")
+
+
+@pytest.fixture
+def copy(classifier: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in classifier.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def change(folder: Path, **settings: Any) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **settings}))
+    return folder
+
+
+def text(path: Path, labels: bool = True) -> Path:
+    generator = np.random.default_rng(0)
+    mask = (np.arange(7) < generator.integers(2, 8, (24, 1))).astype(np.int64)
+    arrays = {"input_ids": generator.integers(1, 40, (24, 7)) * mask, "attention_mask": mask}
+    np.savez(path, **arrays, **({"labels": generator.integers(0, 3, 24)} if labels else {}))
+    return path
+
+
+def test_a_classifier_is_profiled_on_tokenised_text(transformers: Any, classifier: Path, tmp_path: Path) -> None:
+    checkpoint = load(classifier)
+    assert checkpoint.format == "huggingface"
+    assert checkpoint.architecture == "config.json (BertForSequenceClassification of transformers)"
+    stored = load_file(classifier / "model.safetensors")
+    assert checkpoint.module is not None
+    parameters = dict(checkpoint.module.named_parameters())
+    assert all(torch.equal(parameters[name], stored[name]) for name in parameters)
+    analysis = curvlab.analyze(checkpoint, str(text(tmp_path / "t.npz")))
+    assert analysis.coverage.analyzed == analysis.coverage.parameters
+    assert analysis.settings["likelihood"] == "categorical"
+    for layer in analysis.layers:
+        assert layer.moments is not None
+        assert layer.kfac is not None
+        assert layer.tnt is not None
+    query = analysis["bert.encoder.layer.0.attention.self.query"].moments
+    assert query is not None
+    assert query.count == int(np.load(tmp_path / "t.npz")["attention_mask"].sum())
+
+
+def test_a_bare_weights_file_with_hf_and_its_config(classifier: Path) -> None:
+    assert load(classifier / "model.safetensors").module is None
+    assert load(classifier / "model.safetensors", architecture="hf").module is not None
+
+
+def test_a_causal_model_s_labels_are_moved(transformers: Any, tmp_path: Path) -> None:
+    config = transformers.GPT2Config(vocab_size=30, n_positions=12, n_embd=8, n_layer=1, n_head=2)
+    torch.manual_seed(0)
+    write(transformers.GPT2LMHeadModel(config), tmp_path / "gpt2")
+    checkpoint = load(tmp_path / "gpt2")
+    assert checkpoint.module is not None, checkpoint.notes
+    ids = np.random.default_rng(0).integers(0, 30, (6, 9))
+    np.savez(tmp_path / "t.npz", input_ids=ids, labels=ids)
+    analysis = curvlab.analyze(checkpoint, str(tmp_path / "t.npz"), analyses=("moments",))
+    assert any("moved by one position" in note for note in analysis.notes)
+    assert any("48 of 54 labels count" in note for note in analysis.notes)
+    mine = checkpoint.module(input_ids=torch.from_numpy(ids), labels=torch.from_numpy(ids)).loss.detach()
+    from curvlab.data.load import load as load_data
+    from curvlab.data.tokens import Tokens, keyword_inputs
+    from curvlab.likelihoods import Categorical
+    from curvlab.likelihoods.masked import with_mask
+
+    data = load_data(str(tmp_path / "t.npz"))
+    assert isinstance(data, Tokens)
+    inputs, labels, _ = keyword_inputs(data, checkpoint.module)
+    assert labels is not None
+    z = checkpoint.module(**inputs).logits.detach()
+    loss = with_mask(Categorical(-1), z, labels, inputs).loss(z, labels)
+    assert float(loss) == pytest.approx(float(mine) * 48 / 6, rel=1e-5)  # transformers takes the mean over tokens
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "code beside it": ({"auto_map": {"AutoModel": "evil.Model"}}, "'auto_map'"),
+    "kernels from the net": ({"_attn_implementation": "someone/kernel"}, "'_attn_implementation'"),
+    "the same without a stroke": ({"attn_implementation": "someone/kernel"}, "'attn_implementation'"),
+    "the same one level down": ({"text_config": {"_attn_implementation_internal": "x"}}, "'text_config._attn"),
+    "another library's numbers": ({"quantization_config": {"quant_method": "bitsandbytes"}}, "'quantization_config'"),
+    "a backbone from the net": ({"use_pretrained_backbone": True}, "'use_pretrained_backbone'"),
+    "a billion layers": ({"num_hidden_layers": 10**9}, "beyond what a network can have"),
+    "a petabyte": ({"hidden_size": 2**25, "num_attention_heads": 1}, "more weights than the file can fill"),
+    "a billion labels": ({"num_labels": 10**9}, "beyond what a network can have"),
+    "an unknown type": ({"model_type": "nonesuch"}, "knows no model of type 'nonesuch'"),
+    "a class of another type": (
+        {"architectures": ["GPT2LMHeadModel"]},
+        "no model 'GPT2LMHeadModel' for the type 'bert'",
+    ),
+    "a class that is none": ({"architectures": ["pipeline"]}, "no model 'pipeline'"),
+    "an attribute of a module": ({"architectures": ["os.system"]}, "no model 'os.system'"),
+    "no class": ({"architectures": []}, "no model_type and architectures"),
+    "sizes that do not fit": ({"hidden_size": 15}, "transformers cannot make the network"),
+    "sizes of another network": ({"intermediate_size": 25}, ""),
+    "a head of another size": ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}, ""),
+    "a head that the file has not": (
+        {"architectures": ["BertForMaskedLM"]},
+        "would start these weights anew, at random",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_leaves_weights_only(name: str, transformers: Any, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, words = REFUSED[name]
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the net"))
+    checkpoint = load(change(copy, **settings))
+    assert checkpoint.module is None
+    assert len(checkpoint.tensors) == 41
+    note = checkpoint.notes[-1]
+    assert note.startswith("weights only: ")
+    assert words in note
+    with pytest.raises(CheckpointError):
+        load(copy, architecture="hf")
+
+
+def test_an_adapter_is_not_followed_to_its_base_model(transformers: Any, copy: Path) -> None:
+    (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}')
+    assert "adapter_config.json" in load(copy).notes[-1]
+
+
+def test_the_file_s_names_are_shown_where_transformers_renames(transformers: Any, copy: Path) -> None:
+    stored = load_file(copy / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in stored.items()
+    }
+    save_file(old, copy / "model.safetensors")
+    checkpoint = load(copy)
+    if checkpoint.module is None:  # a version that reads old names no longer
+        assert "would start these weights anew" in checkpoint.notes[-1]
+    else:
+        assert any("renamed" in note and "gamma" in note for note in checkpoint.notes)
+    found = stored_names(nn.Linear(2, 2), {})
+    assert found == {}
+
+
+def test_sharded_directories_and_pickled_weights(transformers: Any, copy: Path) -> None:
+    stored = load_file(copy / "model.safetensors")
+    names = list(stored)
+    (copy / "model.safetensors").unlink()
+    places = {name: f"model-{place}.safetensors" for place in (0, 1) for name in names[place::2]}
+    for shard in set(places.values()):
+        save_file({name: stored[name] for name in names if places[name] == shard}, copy / shard)
+    total = sum(t.nbytes for t in stored.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load(copy).module is not None
+    for file in copy.glob("model*"):
+        file.unlink()
+    torch.save(stored, copy / "pytorch_model.bin")
+    checkpoint = load(copy)  # read without opening the pickle; transformers is handed tensors
+    assert checkpoint.module is not None
+    for name, value in checkpoint.module.state_dict().items():
+        torch.testing.assert_close(value, stored[name].float(), rtol=0, atol=0)
+    assert set(checkpoint.tensors) == set(stored)
+
+
+def test_without_transformers_there_are_weights_and_what_to_install(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "transformers" else before(name, *rest)
+    )
+    checkpoint = load(classifier)
+    assert checkpoint.module is None
+    assert "pip install 'curvlab[hf]'" in checkpoint.notes[-1]
+
+
+def test_minilm_is_profiled_with_data_end_to_end(transformers: Any, tmp_path: Path) -> None:
+    """A sentence encoder without a head: its outputs are vectors at every token, so the likelihood is gaussian."""
+    checkpoint = load(real_folder("minilm"))
+    assert checkpoint.architecture == "config.json (BertModel of transformers)"
+    generator = np.random.default_rng(0)
+    mask = (np.arange(8) < generator.integers(3, 9, (6, 1))).astype(np.int64)
+    np.savez(tmp_path / "t.npz", input_ids=generator.integers(1000, 20_000, (6, 8)) * mask, attention_mask=mask)
+    layers = ("*word_embeddings", "encoder.layer.5.*", "pooler.dense")
+    analysis = curvlab.analyze(checkpoint, str(tmp_path / "t.npz"), loss="mse", layers=layers)
+    assert len(analysis.layers) == 10
+    for layer in analysis.layers:
+        assert layer.moments is not None
+        if layer.name != "pooler.dense":  # no output depends on it
+            assert layer.kfac is not None
+        if layer.name.startswith("encoder"):
+            assert layer.tnt is not None
+            assert layer.moments.count == int(mask.sum())
+
+
+# timm itself needs an environment of its own (`make test-timm`); here is what stands around it.
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A module in timm's place with one network, which notes how it was asked."""
+    made = types.ModuleType("timm")
+    made.__version__ = "0"  # type: ignore[attr-defined]
+    made.asked = []  # type: ignore[attr-defined]
+
+    def create_model(name: str, pretrained: bool, num_classes: int = 10, width: int = 4) -> nn.Module:
+        made.asked.append((name, pretrained, num_classes, width))  # type: ignore[attr-defined]
+        net = nn.Sequential()
+        net.add_module("stem", nn.Conv2d(3, width, 3))
+        net.add_module("flat", nn.Flatten())
+        net.add_module("fc", nn.Linear(36 * width, num_classes))
+        return net
+
+    made.create_model = create_model  # type: ignore[attr-defined]
+    made.is_model = lambda name: name.split(".")[0] == "tiny"  # type: ignore[attr-defined]
+    made.get_pretrained_cfg = lambda name: types.SimpleNamespace(classifier="fc")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", made)
+    return made
+
+
+def directory(folder: Path, **config: Any) -> Path:
+    net = nn.Sequential()
+    net.add_module("stem", nn.Conv2d(3, 4, 3))
+    net.add_module("fc", nn.Linear(144, 7))
+    save_file(net.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": "tiny", **config}))
+    return folder
+
+
+def test_a_timm_directory(timm: Any, tmp_path: Path) -> None:
+    checkpoint = load(directory(tmp_path, num_classes=7, model_args={"width": 4}))
+    assert checkpoint.architecture == "timm:tiny"
+    assert timm.asked == [("tiny", False, 7, 4)]
+    analysis = curvlab.analyze(checkpoint, (torch.randn(8, 3, 8, 8), torch.arange(8) % 7))
+    assert analysis.coverage.analyzed == analysis.coverage.parameters
+
+
+def test_timm_by_name_counts_the_classes_of_the_file(timm: Any, tmp_path: Path) -> None:
+    path = directory(tmp_path) / "model.safetensors"
+    assert load(path, architecture="timm:tiny.in1k").architecture == "timm:tiny.in1k"
+    assert timm.asked == [("tiny.in1k", False, 7, 4)]
+
+
+TIMM_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a name that asks a server": ({"architecture": "hf-hub:someone/model"}, "no model named 'hf-hub:someone/model'"),
+    "a name that opens files": ({"architecture": "local-dir:/etc"}, "no model named"),
+    "an unknown name": ({"architecture": "huge"}, "no model named 'huge'"),
+    "arguments it does not take": ({"model_args": {"code": 1}}, "timm cannot make 'tiny'"),
+    "arguments that are no table": ({"model_args": [1]}, "are no table"),
+    "a huge width": ({"model_args": {"width": 10**9}}, "beyond what a network can have"),
+    "more than the file fills": ({"model_args": {"width": 500_000}}, "more weights than the file can fill"),
+    "weights of another size": ({"num_classes": 9}, "does not fit the network"),
+}
+
+
+@pytest.mark.parametrize("name", TIMM_REFUSED)
+def test_timm_directories_that_leave_weights_only(name: str, timm: Any, tmp_path: Path) -> None:
+    config, words = TIMM_REFUSED[name]
+    checkpoint = load(directory(tmp_path, **config))
+    assert checkpoint.module is None
+    assert words in checkpoint.notes[-1]
+    assert {layer.kind for layer in checkpoint.layers} == {"Conv2d", "Linear"}
+
+
+def test_without_timm_there_are_weights_and_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    checkpoint = load(directory(tmp_path))
+    assert checkpoint.module is None
+    assert "pip install 'curvlab[timm]'" in checkpoint.notes[-1]
+    with pytest.raises(CheckpointError, match="timm, which makes the network, cannot be imported"):
+        load(tmp_path / "model.safetensors", architecture="timm:resnet18")
+
+
+def test_a_folder_with_one_model_file_is_that_file(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.zeros(3)}, tmp_path / "best.pth")
+    (tmp_path / "notes.txt").write_text("hello")
+    found = curvlab.load(tmp_path)
+    assert [layer.kind for layer in found.layers] == ["Linear"]
+    assert any("opened 'best.pth', the only model file of the folder" in note for note in found.notes)
