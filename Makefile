@@ -6,6 +6,9 @@ WORKERS ?= auto
 SECONDS ?= 60
 EXAMPLE ?= examples/digits-cnn.safetensors
 
+# The order in which matrix products add up must not depend on addresses: tests compare bits (docs/training.md).
+export MKL_CBWR ?= AUTO
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from curvlab.errors import CurvlabError, out_of_memory
+from curvlab.reproducible import reproducible
 
 from .analyze import EPILOG, analyze
 from .compare import EPILOG as COMPARE_EPILOG
@@ -57,6 +58,7 @@ def run() -> None:
 
     `CURVLAB_DEBUG=1` prints the traceback before the sentence.
     """
+    reproducible()  # nothing has imported torch yet
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show κ gets a question mark, not a crash

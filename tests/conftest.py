@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+from curvlab.reproducible import VARIABLE, reproducible
+
+# Tests that compare bits of what was computed twice rely on it (docs/training.md); pytest itself never needs torch.
+if "torch" in sys.modules and VARIABLE not in os.environ:
+    raise pytest.UsageError(f"torch was imported before {VARIABLE} was set: use make test, or set {VARIABLE}=AUTO")
+reproducible()
 
 import curvlab.analyses.settings  # noqa: F401 - before the hook: it answers wrong values itself, in sentences
 

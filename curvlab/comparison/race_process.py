@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import IO, Any
 
 from curvlab.comparison.race_run import RaceRun
 from curvlab.quoting import escaped
+from curvlab.reproducible import reproducible
 from curvlab.training.loop import Report
 from curvlab.training.settings import TrainingSettings
 
@@ -35,7 +37,9 @@ def run_apart(
     answer: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as child,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=reproducible({**os.environ})
+        ) as child,
     ):
         assert child.stdin is not None
         assert child.stdout is not None
