@@ -16,7 +16,7 @@ if "torch" in sys.modules and VARIABLE not in os.environ:
     raise pytest.UsageError(f"torch was imported before {VARIABLE} was set: use make test, or set {VARIABLE}=AUTO")
 reproducible()
 
-import curvlab.analyses.settings  # noqa: F401 - before the hook: it answers wrong values itself, in sentences
+import curvlab.analyses.settings  # noqa: E402, F401 - before the hook: it answers wrong values itself, in sentences
 
 sys.path.insert(0, str(Path(__file__).parent))
 
