@@ -10,6 +10,7 @@ import typer
 
 from curvlab.analyses.settings import Settings
 from curvlab.errors import CommandError
+from curvlab.fields import fields_of
 from curvlab.reports.sorting import Sort
 
 from .options import takes
@@ -38,7 +39,7 @@ A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, num
 
 
 @takes(
-    Settings,
+    fields_of(Settings),
     {
         INPUT: ("samples", "batch_size"),
         WORK: ("analyses", "layers", "loss", "fisher_type", "mc_samples", "kfac_approx", "statistic", "seed"),

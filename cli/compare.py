@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curvlab.comparison.request import choices
 from curvlab.errors import CommandError
 
+from .options import takes
 from .output import STDOUT, check_target, deliver, say, show
 from .progress import progress
-from .ranges import parse_range, parse_whole_numbers
-from .sizes import parse_size
+from .ranges import parse_range
 
 if TYPE_CHECKING:
     from curvlab.comparison.results import Comparison
@@ -34,7 +35,17 @@ curvlab compare --mode training --problem wine-mlp --optimizers kfac,adam --seed
 """
 
 
+@takes(
+    choices(),
+    {
+        WHAT: ("architecture", "data", "loss", "mode"),
+        HOW: ("steps", "baseline", "interval", "warm_start", "layers"),
+        RACE: ("seeds", "epochs", "seconds", "target"),
+        LIMITS: ("samples", "batch_size", "seed", "device", "dtype", "max_memory"),
+    },
+)
 def compare(
+    options: dict[str, Any],
     model: Annotated[
         str | None,
         typer.Argument(metavar="[MODEL]", help="A saved model: directions at its weights. Without: a problem."),
@@ -55,83 +66,20 @@ def compare(
             help="One of [bold]curvlab list problems[/bold]; for races also several with commas. Default digits-mlp.",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC", rich_help_panel=WHAT, help="A dataset's name or a path; of a problem in its place."
-        ),
-    ] = None,
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC", rich_help_panel=WHAT, help="What runs MODEL: [bold]package.module:callable[/bold]."
-        ),
-    ] = None,
-    loss: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=WHAT, help="Of MODEL: auto, cross-entropy, bce, mse.")
-    ] = "auto",
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="LABEL.KEY=VALUE", rich_help_panel=WHAT, help="Such as kfac.damping=0.03; may be repeated."
         ),
     ] = None,
-    mode: Annotated[
-        str, typer.Option(metavar="MODE", rich_help_panel=WHAT, help="directions, training, or both.")
-    ] = "directions",
-    steps: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=HOW, help="Of the trajectory, default 100; with --mode training of it."),
-    ] = None,
-    baseline: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", rich_help_panel=HOW, help="An optimizer, or for small networks ggn or hessian (exact)."
-        ),
-    ] = "block-fisher",
-    interval: Annotated[
-        int, typer.Option(rich_help_panel=HOW, help="Steps between renewals of everyone's operators (T2).")
-    ] = 5,
-    warm_start: Annotated[
-        bool,
-        typer.Option(
-            "--warm-start/--no-warm-start",
-            rich_help_panel=HOW,
-            help="Begin with a pass over the training set for everyone's averages.",
-        ),
-    ] = True,
     damping: Annotated[
         str | None,
         typer.Option(
             metavar="FROM:TO:N", rich_help_panel=HOW, help="Sweep everyone's damping over N values, evenly by ratio."
         ),
     ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", rich_help_panel=HOW, help="Only layers of such names; may be repeated."),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="N,N", rich_help_panel=RACE, help="Of the runs; default that of --seed.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(rich_help_panel=RACE, help="Budget; default the problem's.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(rich_help_panel=RACE, help="Budget of training seconds, in place of epochs.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", rich_help_panel=RACE, help="Time until it holds: 'train.loss<0.3'."),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=LIMITS, help="Examples for directions; default all, 1024 beside a MODEL."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Of directions.")] = None,
-    seed: Annotated[int, typer.Option(rich_help_panel=LIMITS, help="Of weights, order, and draws.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="NAME", rich_help_panel=LIMITS, help="float32 or float64.")] = "float32",
-    threads: Annotated[int | None, typer.Option(rich_help_panel=LIMITS, help="Processor threads to use.")] = None,
-    max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", rich_help_panel=LIMITS, help="Of model and data, such as 8GiB.")
+    threads: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=LIMITS, help="Processor threads to use.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell layers, sizes and runs.")
@@ -165,47 +113,20 @@ def compare(
     """
     if model is not None and problem is not None:
         raise CommandError("a MODEL and a --problem are given", "a comparison is of one of them")
-    if dtype not in ("float32", "float64"):
-        raise CommandError(f"--dtype {dtype} is not float32 or float64")
-    check_target(json, "--json")
-    check_target(csv, "--csv")
-    if json == csv == STDOUT:
-        raise CommandError("--json - and --csv - both go to stdout", do="give one of them a path")
-    options: dict[str, Any] = {
-        "mode": mode,
-        "steps": steps,
-        "baseline": baseline,
-        "interval": interval,
-        "warm_start": warm_start,
-        "dampings": parse_range(damping, "--damping"),
-        "layers": layers or (),
-        "seeds": parse_whole_numbers(seeds, "--seeds"),
-        "epochs": epochs,
-        "seconds": seconds,
-        "target": target,
-        "data": data,
-        "samples": samples,
-        "batch_size": batch_size,
-        "loss": loss,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "max_memory": None if max_memory is None else parse_size(max_memory, "--max-memory"),
-    }
-    if options["seeds"]:
-        if seed:
-            raise CommandError("--seed and --seeds are given", "the first of --seeds is that of the directions")
-        del options["seed"]
-    if threads is not None and threads < 1:
-        raise CommandError(f"--threads {threads} is not a whole number above 0")
-    if csv is not None and mode == "training":
-        raise CommandError("--csv holds directions", "a race has none", "use --json")
+    if problem is not None and "architecture" in options:
+        raise CommandError("a --problem and an --architecture are given", "a comparison is of one of them")
+    if trust and model is None:
+        raise CommandError("--trust is for the code that a MODEL's file names", "no MODEL is given")
+    if "seed" in options and "seeds" in options:
+        raise CommandError("--seed and --seeds are given", "the first of --seeds is that of the directions")
+    options["dampings"] = parse_range(damping, "--damping")
+    _check_outputs(json, csv, plots, fail_if, (options.get("mode") == "training", dry_run))
     gates = fail_if or []
     for text in gates:
         from curvlab.gates import parse
 
         parse(text)  # what cannot be read is said before the work
-    work = _work(model, problem, optimizers, set_ or [], (architecture, trust, threads), options)
+    work = _work(model, problem, optimizers, set_ or [], (trust, threads), options)
     if dry_run:
         _plan(*work, options, json)
         return
@@ -218,27 +139,43 @@ def compare(
         raise typer.Exit(REFUSED)
 
 
+def _check_outputs(
+    json: str | None, csv: str | None, plots: Path | None, fail_if: list[str] | None, run: tuple[bool, bool]
+) -> None:
+    """Refuse, before any work, what could not be delivered after it; `run` is (of races alone?, only told?)."""
+    races, dry = run
+    check_target(json, "--json")
+    check_target(csv, "--csv")
+    if json == csv == STDOUT:
+        raise CommandError("--json - and --csv - both go to stdout", do="give one of them a path")
+    if csv is not None and races:
+        raise CommandError("--csv holds directions", "a race has none", "use --json")
+    for option, given in (("--csv", csv), ("--plots", plots), ("--fail-if", fail_if)):
+        if dry and given:
+            raise CommandError(f"--dry-run computes nothing that {option} could use", do="leave one of them out")
+
+
 def _work(
     model: str | None,
     problem: str | None,
     optimizers: str | None,
     assigned: list[str],
-    loading: tuple[str | None, bool, int | None],
+    loading: tuple[bool, int | None],
     options: dict[str, Any],
 ) -> tuple[Any, list[str]]:
     """What is compared, and the names of the optimizers; their settings join the options."""
-    architecture, trust, threads = loading
+    trust, threads = loading
     import torch
 
-    from curvlab.comparison.compare import OPTIMIZERS, PROBLEM
-    from curvlab.comparison.contestants import assignments
+    from curvlab.comparison.compare import OPTIMIZERS
+    from curvlab.comparison.optimizer_specs import assignments
 
     if threads is not None:
         torch.set_num_threads(threads)
     options["settings"] = assignments(assigned)
     names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
     if model is None:
-        return [name.strip() for name in (problem or PROBLEM).split(",")], names
+        return None if problem is None else [name.strip() for name in problem.split(",")], names
     from pathlib import Path
 
     from curvlab.formats.load import load
@@ -246,7 +183,8 @@ def _work(
 
     if model in known() and not Path(model).exists():
         raise CommandError(f"'{model}' is a problem and no file", do=f"write --problem {model}")
-    return load(model, architecture=architecture, trust=trust, max_memory=options["max_memory"]), names
+    architecture = options.pop("architecture", None)
+    return load(model, architecture=architecture, trust=trust, max_memory=options.get("max_memory")), names
 
 
 def _plan(what: Any, names: list[str], options: dict[str, Any], json: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from curvlab.fields import MISSING, Field, fields_of
+from curvlab.fields import MISSING, Field
 
 from .ranges import parse_range, parse_whole_numbers
 from .sizes import parse_size
@@ -32,16 +32,15 @@ PARSERS: Mapping[str, Callable[[str, str], Any]] = {
 """By how a field says that it is written: (text, option) -> value."""
 
 
-def takes(settings: type, panels: Mapping[str, Sequence[str]]) -> Callable[[Command], Command]:
+def takes(fields: Mapping[str, Field], panels: Mapping[str, Sequence[str]]) -> Callable[[Command], Command]:
     """A decorator: the command has an option for each of these fields, beside its own parameters.
 
     The command's first parameter is a dictionary of what was given, by field; what was not given is not in it.
 
     Args:
-        settings: the dataclass.
+        fields: as declared, by name.
         panels: heading in the help -> names of fields.
     """
-    fields = fields_of(settings)
 
     def wrapped(command: Command) -> Command:
         first, *own = inspect.signature(command).parameters.values()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curvlab.errors import CommandError
+from curvlab.fields import fields_of
 from curvlab.training.settings import TrainingSettings
 
 from .options import takes
@@ -39,7 +40,7 @@ A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy,
 
 
 @takes(
-    TrainingSettings,
+    fields_of(TrainingSettings),
     {
         TASK: ("problem", "architecture", "data", "loss"),
         METHOD: ("optimizer", "batch_size", "schedule", "warm_start", "seed"),
@@ -105,6 +106,9 @@ def train(
     if dry_run:
         if resume:
             raise CommandError("--dry-run looks at a run that begins", "--resume has begun already")
+        for option, given in (("--plots", plots), ("--fail-if", values.get("fail_if")), ("--force", force)):
+            if given:
+                raise CommandError(f"--dry-run does nothing that {option} is about", do="leave one of them out")
         _plan(values, json)
         return
     result = _trained(values, resume, force, trust)

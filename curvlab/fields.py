@@ -125,8 +125,8 @@ class Field:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, one sentence, or None."""
-        if value is None:
-            return None if self.optional else f"{self.name} is None, not {_wanted(self.kind, self.setting.bound)}"
+        if value is None and (self.optional or self.kind is Any):
+            return None
         if not _fits(self.kind, self.setting.bound, value):
             if isinstance(value, int | float) and value > self.setting.bound.high > FROM_ONE.low:
                 return f"{self.name} is {shown(value)}, more than {self.setting.bound.high:,.0f}"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from curvlab.capture.closures import Closure
 from curvlab.comparison.damping_sweep import sweep
-from curvlab.comparison.panel import Panel, finite
+from curvlab.comparison.direction_study import DirectionStudy, finite
 from curvlab.comparison.reference import AveragedGradient
 from curvlab.comparison.trajectory import Measured, Report
 from curvlab.errors import DataError, MemoryBudgetError, NumericalError
 
 
-def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measured:
+def at_weights(study: DirectionStudy, dampings: Sequence[float], report: Report) -> Measured:
     """One pass over the data, nothing moves; then one direction each.
 
     Optimizers with a warm start average over the whole pass; the others take the batches in their order, as steps that
@@ -25,27 +25,27 @@ def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measu
     """
     gradient = AveragedGradient(decay=None)
     steps = 0
-    panel.fisher.expect(panel.subject.passes)
-    for steps, closure in enumerate(panel.subject.warm(), start=1):
-        report("statistics", steps - 1, panel.subject.passes)
-        record = panel.run(closure)
+    study.fisher.expect(study.workload.passes)
+    for steps, closure in enumerate(study.workload.warm(), start=1):
+        report("statistics", steps - 1, study.workload.passes)
+        record = study.run(closure)
         gradient.add(record.gradients, record.examples)
-        _learn(panel, closure)
-        panel.fisher.add(record, panel.shared.found, mean=True)
+        _learn(study, closure)
+        study.fisher.add(record, study.shared.found, mean=True)
     if not steps:
         raise DataError("the data holds no batch")
-    for follower in panel.everyone():
-        follower.attempt(follower.settle)
+    for shadow in study.everyone():
+        shadow.attempt(shadow.settle)
     averaged = gradient.value()
-    baseline = panel.reference.direction(averaged)
+    baseline = study.reference.direction(averaged)
     if not finite(baseline):
         raise NumericalError("the baseline's direction is not finite", "", "raise its damping with --set")
     directions = {
         label: one.attempt(lambda one=one: one.optimizer.direction(averaged))  # type: ignore[misc]
-        for label, one in panel.followers.items()
+        for label, one in study.shadows.items()
     }
-    found = panel.measure(directions, baseline, averaged)
-    points = sweep(panel, averaged, dampings) if dampings else {}
+    found = study.measure(directions, baseline, averaged)
+    points = sweep(study, averaged, dampings) if dampings else {}
     return Measured(
         steps,
         (steps,),
@@ -54,10 +54,10 @@ def at_weights(panel: Panel, dampings: Sequence[float], report: Report) -> Measu
     )
 
 
-def _learn(panel: Panel, closure: Closure) -> None:
+def _learn(study: DirectionStudy, closure: Closure) -> None:
     try:
-        for follower in panel.everyone():
-            follower.learn(closure)
+        for shadow in study.everyone():
+            shadow.learn(closure)
     except MemoryBudgetError as error:
         # What the error advises is about training.
         raise MemoryBudgetError(error.found, error.why, "use fewer --samples, or --baseline ekfac") from error

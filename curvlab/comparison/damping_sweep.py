@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from curvlab.comparison.agreement import Number
-from curvlab.comparison.panel import Panel
+from curvlab.comparison.direction_study import DirectionStudy
 from curvlab.comparison.reference import OptimizerReference
 from curvlab.comparison.results import mean
 from curvlab.errors import NumericalError
@@ -39,30 +39,30 @@ class Point:
         return Point(points[0].value, {layer: mean([one.cosine[layer] for one in points]) for layer in layers})
 
 
-def sweep(panel: Panel, gradient: Named, dampings: Sequence[float]) -> dict[str, list[Point]]:
+def sweep(study: DirectionStudy, gradient: Named, dampings: Sequence[float]) -> dict[str, list[Point]]:
     """Label -> a point per damping, for every optimizer that has one; "" is the baseline's own at other dampings.
 
     All directions are of the same gradient, so that only the preconditioner differs.
     """
-    baseline = panel.reference.direction(gradient)
-    everyone = dict(panel.followers)
-    if isinstance(panel.reference, OptimizerReference):
-        everyone = {"": panel.reference.follower, **everyone}
+    baseline = study.reference.direction(gradient)
+    everyone = dict(study.shadows)
+    if isinstance(study.reference, OptimizerReference):
+        everyone = {"": study.reference.shadow, **everyone}
     found: dict[str, list[Point]] = {}
-    for label, follower in everyone.items():
-        if follower.damping_name is None:
+    for label, shadow in everyone.items():
+        if shadow.damping_name is None:
             continue
         for value in dampings:
             direction: Named = {}
             try:
-                with torch.no_grad(), follower.damped(value):
-                    if not follower.optimizer.failures:
-                        direction = follower.optimizer.direction(gradient)
+                with torch.no_grad(), shadow.damped(value):
+                    if not shadow.optimizer.failures:
+                        direction = shadow.optimizer.direction(gradient)
             except NumericalError:
                 direction = {}
-            found.setdefault(label, []).append(Point(value, _cosines(panel, direction, baseline, gradient)))
+            found.setdefault(label, []).append(Point(value, _cosines(study, direction, baseline, gradient)))
     return found
 
 
-def _cosines(panel: Panel, direction: Named, baseline: Named, gradient: Named) -> Mapping[str, Number]:
-    return panel.measure({"swept": direction}, baseline, gradient)["swept"].cosine
+def _cosines(study: DirectionStudy, direction: Named, baseline: Named, gradient: Named) -> Mapping[str, Number]:
+    return study.measure({"swept": direction}, baseline, gradient)["swept"].cosine

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curvlab.analyses.job import Model
 from curvlab.capture.survey import survey
 from curvlab.comparison.blocks import layers_of
-from curvlab.comparison.compare import problems_of
-from curvlab.comparison.contestants import contestants
+from curvlab.comparison.optimizer_specs import specs
 from curvlab.comparison.request import STEPS, Request
-from curvlab.comparison.subject import of_model, of_problem
-from curvlab.errors import CommandError
+from curvlab.comparison.sources import What, source_of
+from curvlab.comparison.workload import of_model, of_problem
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,29 @@ class Plan:
     optimizers: dict[str, dict[str, Any]]
 
 
-def plan(what: str | Model | Sequence[str], optimizers: Sequence[str], request: Request) -> Plan:
+def plan(what: What, optimizers: Sequence[str], request: Request) -> Plan:
     """Loads network and data, runs the network on two examples, and computes nothing else.
 
     Raises:
         CurvlabError: as `compare` would before it begins.
     """
-    found = contestants(optimizers, request.settings, also=[request.baseline])
-    problems = problems_of(what)
-    if request.mode != "directions" and not problems:
-        raise CommandError("a race needs a problem, not a saved model", do="see curvlab list problems")
-    seeds = request.seeds or (request.sampling.seed,)
-    raced = request.mode != "directions"
-    runs = tuple((name, one.label, seed) for name in problems for seed in seeds for one in found) if raced else ()
+    raced, mode = request.mode != "directions", request.mode
+    found = specs(optimizers, request.settings, also=[] if mode == "training" else [request.baseline])
+    source, options = source_of(what, request), request.data_options
+    seeds = request.seeds or (options.seed,)
+    names = (source.problems or (source.name or "module",)) if raced else ()
+    runs = tuple((name, one.label, seed) for name in names for seed in seeds for one in found)
     named = {one.label: {"optimizer": one.optimizer, **one.settings} for one in found}
-    if request.mode == "training":
-        return Plan(", ".join(problems), request.mode, request.baseline, 0, 0, (), runs, named)
-    subject = of_problem(problems[0], request.sampling) if problems else of_model(what, request.sampling)  # type: ignore[arg-type]
-    sizes = {name: (p.numel(), p.element_size()) for name, p in subject.model.named_parameters()}
+    if mode == "training":
+        source.races(request)  # what is missing is said
+        return Plan(", ".join(names), mode, request.baseline, 0, 0, (), runs, named)
+    moving = source.directions
+    workload = of_model(source.model, options) if moving is None else of_problem(moving, options)  # type: ignore[arg-type]
+    sizes = {name: (p.numel(), p.element_size()) for name, p in workload.model.named_parameters()}
     layers = []
-    for name, names in layers_of(subject.model, survey(subject.model, subject.first), request.layers).items():
-        size, number = sum(sizes[one][0] for one in names), max(sizes[one][1] for one in names)
+    for name, members in layers_of(workload.model, survey(workload.model, workload.first), request.layers).items():
+        size, number = sum(sizes[one][0] for one in members), max(sizes[one][1] for one in members)
         layers.append(PlannedLayer(name, size, size**2 * number))
-    steps = (request.steps or STEPS) if subject.moves else subject.passes
-    size = int(subject.info["batch_size"])
-    return Plan(subject.name, request.mode, request.baseline, steps, size, tuple(layers), runs, named)
+    steps = (request.steps or STEPS) if workload.moves else workload.passes
+    size = int(workload.info["batch_size"])
+    return Plan(workload.name, mode, request.baseline, steps, size, tuple(layers), runs, named)

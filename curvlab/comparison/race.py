@@ -17,7 +17,7 @@ from curvlab.comparison.race_settings import ENDLESS, RaceSettings
 from curvlab.device import pick_device
 from curvlab.errors import CurvlabError
 from curvlab.optim.catalogue import catalogue
-from curvlab.problems.registry import problem as find_problem
+from curvlab.problems.problem import Problem
 from curvlab.quoting import reason
 from curvlab.training.seeded import seeded
 from curvlab.training.settings import TrainingSettings
@@ -43,11 +43,9 @@ def race(settings: RaceSettings, report: Progress = lambda *_: None) -> Races:
     settings = replace(settings, threads=settings.threads or torch.get_num_threads())
     first = next(iter(settings.optimizers))
     # Before any run: whatever is not there shall not be missed after an hour.
-    conditions = [
-        _conditions(settings, settings.training(name, first, settings.seeds[0])) for name in settings.problems
-    ]
-    races = tuple(_race(settings, found, report) for found in conditions)
-    with seeded(settings.training(settings.problems[0], first, settings.seeds[0])):
+    known = [_known(settings, settings.training(name, first, settings.seeds[0])) for name in settings.names]
+    races = tuple(_race(settings, problem, conditions, report) for problem, conditions in known)
+    with seeded(settings.training(settings.names[0], first, settings.seeds[0])):
         machine = environment(pick_device(settings.device))
     return Races(races, settings.seeds, machine, profile_of(races))
 
@@ -77,15 +75,16 @@ def profile_of(races: Sequence[ProblemRace]) -> PerformanceProfile | None:
     return performance_profile(times, {one.problem: one.longest for one in timed})
 
 
-def _race(settings: RaceSettings, conditions: Mapping[str, Any], report: Progress) -> ProblemRace:
+def _race(settings: RaceSettings, problem: Problem, conditions: Mapping[str, Any], report: Progress) -> ProblemRace:
     name = conditions["problem"]
     runs: dict[str, list[RaceRun]] = {label: [] for label in settings.optimizers}
     for seed in settings.seeds:
         for label in settings.optimizers:
-            stage = f"{name}, {label}, seed {seed}" if len(settings.problems) > 1 else f"{label}, seed {seed}"
+            stage = f"{name}, {label}, seed {seed}" if len(settings.names) > 1 else f"{label}, seed {seed}"
             runs[label].append(_run(settings, settings.training(name, label, seed), stage, report))
         check_alike(name, seed, {label: of_label[-1] for label, of_label in runs.items()})
-    return ProblemRace(name, conditions, {label: _entrant(settings, name, label, tuple(runs[label])) for label in runs})
+    entrants = {label: _entrant(settings, problem, label, tuple(runs[label])) for label in runs}
+    return ProblemRace(name, conditions, entrants)
 
 
 def _run(settings: RaceSettings, training: TrainingSettings, stage: str, report: Progress) -> RaceRun:
@@ -97,26 +96,26 @@ def _run(settings: RaceSettings, training: TrainingSettings, stage: str, report:
     if settings.fresh_process:
         return run_apart(training, settings.seconds, told)
     try:
-        return run_once(training, settings.seconds, told, own_process=False)
+        return run_once(training, settings.seconds, told, own_process=False, own=settings.own)
     except Exception as error:  # a process of its own would have died of it, and the race gone on as well
         sentence = str(error) if isinstance(error, CurvlabError) else f"{type(error).__name__}: {reason(error)}"
         return RaceRun(training.seed, failed=sentence)
 
 
-def _entrant(settings: RaceSettings, problem: str, label: str, runs: tuple[RaceRun, ...]) -> Entrant:
-    training = settings.training(problem, label, settings.seeds[0])
-    used = {**catalogue()[training.optimizer].settings, **optimizer_settings(training, find_problem(problem))}
+def _entrant(settings: RaceSettings, problem: Problem, label: str, runs: tuple[RaceRun, ...]) -> Entrant:
+    training = settings.training(problem.name, label, settings.seeds[0])
+    used = {**catalogue()[training.optimizer].settings, **optimizer_settings(training, problem)}
     if "seed" in used and "seed" not in training.settings:
         del used["seed"]  # every run's is its own
     return Entrant(training.optimizer, used, runs)
 
 
-def _conditions(settings: RaceSettings, training: TrainingSettings) -> dict[str, Any]:
-    """What all have on a problem, once it is known that its data is there."""
+def _known(settings: RaceSettings, training: TrainingSettings) -> tuple[Problem, dict[str, Any]]:
+    """The problem, and what all have on it, once it is known that its data is there."""
     with seeded(training):
-        found = task(training)
+        found = task(training, settings.own)
     examples = len(found.split.train)
-    return {
+    return found.problem, {
         "problem": found.problem.name,
         "data": found.split.train.source,
         "likelihood": found.problem.likelihood,

@@ -21,6 +21,7 @@ from curvlab.training.entry import Entry
 from curvlab.training.interruption import Interruption
 from curvlab.training.loop import Report, Supervision, train_loop
 from curvlab.training.memory import peak_memory, state_bytes
+from curvlab.training.own_network import OwnNetwork
 from curvlab.training.run import Run
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.seeded import seeded
@@ -93,7 +94,12 @@ class RaceRun:
 
 
 def run_once(
-    settings: TrainingSettings, training_seconds: float | None, report: Report, *, own_process: bool
+    settings: TrainingSettings,
+    training_seconds: float | None,
+    report: Report,
+    *,
+    own_process: bool,
+    own: OwnNetwork | None = None,
 ) -> RaceRun:
     """Train as `settings` say in this process and say what came of it; nothing is left on disk, nobody is stopped
     at a target.
@@ -103,12 +109,13 @@ def run_once(
         training_seconds: the budget where it is of seconds; `settings.steps` is then `ENDLESS`.
         report: told the steps taken.
         own_process: whether the process's peak memory is this run's.
+        own: see `task`.
 
     Raises:
         CurvlabError: it cannot be begun.
     """
     with seeded(settings), tempfile.TemporaryDirectory(prefix="curvlab-race-") as folder:
-        chosen = task(settings)
+        chosen = task(settings, own)
         before, used = peak_memory(), optimizer_settings(settings, chosen.problem)
         rehearse(settings, used, chosen)
         if own_process:

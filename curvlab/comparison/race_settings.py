@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import isfinite
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
-from curvlab.fields import refusal
+from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Threads
+from curvlab.fields import FROM_ONE, POSITIVE, SEED, Declared, Setting
+from curvlab.training.own_network import OwnNetwork
 from curvlab.training.settings import TrainingSettings, wrong
 
 ENDLESS = 10**9
@@ -18,110 +19,136 @@ BUDGETS = ("epochs", "steps", "seconds")
 
 
 @dataclass(frozen=True)
-class RaceSettings:
-    """Races between optimizers; everyone has the same problem, seed and budget.
-
-    Attributes:
-        problems: names of `curvlab list problems`; each is a race of its own.
-        optimizers: label -> {"optimizer": name, setting: value, ...}; without "optimizer" the label is the name. What
-            is not set comes from the problem's recommendation, then from the optimizer's defaults, as in training.
-        seeds: of weights, held-out examples, order of the data and everything drawn; every optimizer runs with each.
-        epochs: the budget as passes over the training set.
-        steps: or as steps.
-        seconds: or as training seconds, warm start included, evaluation excluded. A step that began before the end is
-            completed. With none of the three it is the problem's number of epochs.
-        target: a comparison over an evaluation such as 'train.loss<0.3', for all problems or by problem; nobody stops
-            at it.
-        data: in place of a problem's own, for one problem.
-        device: as of `TrainingSettings`, like `dtype` and `max_memory`.
-        dtype: "float32" or "float64".
-        threads: of the processor; None: as many as torch has here.
-        max_memory: bytes that the examples may take.
-        fresh_process: run each in a process of its own, so that its peak memory is its own; problems and optimizers
-            that only this process knows need False.
+class RaceSettings(Declared):
+    """Races between optimizers; everyone has the same network, data, seed and budget.
 
     Raises:
         CommandError: naming everything that is wrong.
     """
 
-    problems: tuple[str, ...]
-    optimizers: Mapping[str, Mapping[str, Any]]
-    seeds: tuple[int, ...] = (0,)
-    epochs: int | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    target: str | Mapping[str, str] | None = None
-    data: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    threads: int | None = None
-    max_memory: int | None = None
-    fresh_process: bool = True
+    problems: Annotated[tuple[str, ...], Setting("Names of `curvlab list problems`; each is a race of its own.")]
+    optimizers: Annotated[
+        Mapping[str, Mapping[str, Any]],
+        Setting(
+            "Label -> {optimizer: name, setting: value, ...}; without optimizer the label is the name. What is not set "
+            "comes from the problem's recommendation, then from the optimizer's defaults, as in training."
+        ),
+    ]
+    seeds: Annotated[
+        tuple[int, ...],
+        Setting("Of weights, held-out examples, order of the data and draws; everyone runs with each.", SEED),
+    ] = (0,)
+    epochs: Annotated[int | None, Setting("The budget as passes over the training set.", FROM_ONE)] = None
+    steps: Annotated[int | None, Setting("Or as steps.", FROM_ONE)] = None
+    seconds: Annotated[
+        float | None,
+        Setting(
+            "Or as training seconds, warm start included, evaluation excluded. A step that began before the end is "
+            "completed. With none of the three it is the problem's number of epochs.",
+            POSITIVE,
+        ),
+    ] = None
+    target: Annotated[
+        str | Mapping[str, str] | None,
+        Setting("A comparison over an evaluation, for all problems or by problem; nobody stops at it."),
+    ] = None
+    architecture: Annotated[
+        str | None, Setting("A network of your own, in place of problems: `package.module:callable`.")
+    ] = None
+    data: Annotated[str | None, Setting("In place of a problem's own, for one problem; of an architecture.")] = None
+    loss: Annotated[LossName, Setting("Of an architecture.")] = "auto"
+    device: Device = "auto"
+    dtype: DtypeName = "float32"
+    threads: Threads = None
+    max_memory: MaxMemory = None
+    fresh_process: Annotated[
+        bool,
+        Setting(
+            "Run each in a process of its own, so that its peak memory is its own; problems, optimizers and networks "
+            "that only this process knows need false."
+        ),
+    ] = True
+    own: Annotated[
+        OwnNetwork | None,
+        Setting("A network and examples in memory, in place of problems; fresh_process is false then."),
+    ] = None
 
     def __post_init__(self) -> None:
         for name in ("problems", "seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.own is not None:
+            object.__setattr__(self, "fresh_process", False)
         frozen = {label: MappingProxyType(dict(entry)) for label, entry in self.optimizers.items()}
         object.__setattr__(self, "optimizers", MappingProxyType(frozen))
-        # The same mistake shows with every optimizer and problem that meets it: it is said once.
-        if found := list(dict.fromkeys((*self._wrong_together(), *self._wrong_runs()))):
-            raise refusal(found)
+        super().__post_init__()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the problems, or of the network that is raced on."""
+        own = self.architecture if self.own is None else self.own.name
+        return self.problems if own is None else (own,)
 
     @property
     def budget(self) -> dict[str, float] | None:
         """{"epochs" | "steps" | "seconds": number}; None: every problem's own number of epochs."""
         return next(({name: getattr(self, name)} for name in BUDGETS if getattr(self, name) is not None), None)
 
-    def target_of(self, problem: str) -> str | None:
+    def target_of(self, name: str) -> str | None:
         """The target of one problem."""
-        return self.target.get(problem) if isinstance(self.target, Mapping) else self.target
+        return self.target.get(name) if isinstance(self.target, Mapping) else self.target
 
-    def training(self, problem: str, label: str, seed: int) -> TrainingSettings:
+    def training(self, name: str, label: str, seed: int) -> TrainingSettings:
         """The settings of one run.
 
         Raises:
             CommandError: they are wrong.
         """
-        return TrainingSettings(**self._values(problem, label, seed))
+        return TrainingSettings(**_run(vars(self), name, label, seed))
 
-    def _values(self, problem: str, label: str, seed: int) -> dict[str, Any]:
-        settings = dict(self.optimizers[label])
-        return {
-            "optimizer": settings.pop("optimizer", label),
-            "problem": problem,
-            "data": self.data,
-            "settings": settings,
-            "epochs": self.epochs,
-            "steps": ENDLESS if self.seconds is not None else self.steps,
-            "seed": seed,
-            "device": self.device,
-            "dtype": self.dtype,
-            "threads": self.threads,
-            "target": self.target_of(problem),
-            "max_memory": self.max_memory,
-        }
-
-    def _wrong_runs(self) -> Iterator[str]:
-        for problem, label, seed in product(self.problems, self.optimizers, self.seeds):
-            yield from wrong(self._values(problem, label, seed))
-
-    def _wrong_together(self) -> Iterator[str]:
-        for name, values in (("problem", self.problems), ("optimizer", self.optimizers), ("seed", self.seeds)):
+    @classmethod
+    def wrong_together(cls, sound: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
+        """See `Declared`."""
+        architecture = sound.get("architecture") or getattr(sound.get("own"), "name", None)
+        names = (*sound.get("problems", ()), *((architecture,) if architecture else ()))
+        listed = {"problem": names, "optimizer": sound.get("optimizers", {}), "seed": sound.get("seeds", (0,))}
+        for name, values in listed.items():
             if not values:
                 yield f"a race needs at least one {name}"
             if len(set(values)) < len(tuple(values)):
                 yield f"a {name} is given twice: {', '.join(map(str, values))}"
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            yield f"a race has one budget, not {' and '.join(given)}"
-        if self.seconds is not None and not _is_time(self.seconds):
-            yield f"seconds is {self.seconds!r}, not a number above 0"
-        if self.data is not None and len(self.problems) > 1:
+        if architecture and sound.get("problems"):
+            yield "a race is on problems or on a network of your own, not both"
+        budgets = [name for name in BUDGETS if name in given]
+        if len(budgets) > 1:
+            yield f"a race has one budget, not {' and '.join(budgets)}"
+        if "data" in given and len(names) > 1:
             yield "data belongs to one problem"
-        for problem in self.target if isinstance(self.target, Mapping) else ():
-            if problem not in self.problems:
+        target = sound.get("target")
+        for problem in target if isinstance(target, Mapping) else ():
+            if problem not in names:
                 yield f"there is a target for '{problem}', which is none of the race's problems"
+        for name, label, seed in product(names, sound.get("optimizers", {}), sound.get("seeds", (0,))):
+            yield from wrong(_run(sound, name, label, seed))
 
 
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+def _run(values: Mapping[str, Any], name: str, label: str, seed: int) -> dict[str, Any]:
+    """TrainingSettings of one run by name, from those of the race."""
+    settings, own = dict(values["optimizers"][label]), values.get("own")
+    target = values.get("target")
+    place: dict[str, Any] = {"problem": name, "data": values.get("data")}
+    if values.get("architecture"):
+        place = {"architecture": name, "data": values.get("data"), "loss": values.get("loss", "auto")}
+    elif own is not None:
+        data = own.data if isinstance(own.data, str) else own.data.source
+        place = {"architecture": name, "data": data, "loss": own.loss}
+    return {
+        "optimizer": settings.pop("optimizer", label),
+        "settings": settings,
+        "epochs": values.get("epochs"),
+        "steps": ENDLESS if values.get("seconds") is not None else values.get("steps"),
+        "seed": seed,
+        "target": target.get(name) if isinstance(target, Mapping) else target,
+        **{key: values.get(key) for key in ("threads", "max_memory")},
+        **{key: values[key] for key in ("device", "dtype") if key in values},
+        **place,
+    }

@@ -6,31 +6,28 @@ import torch
 from torch import Tensor
 
 from curvlab.comparison.exact_baseline import ExactBaseline, Part
-from curvlab.comparison.follower import Follower
+from curvlab.comparison.shadow_optimizer import ShadowOptimizer
 from curvlab.optim.core import Named
-
-EXACT = ("ggn", "hessian")
-"""Baselines that are a matrix and no optimizer."""
 
 
 class OptimizerReference:
     """An optimizer as the baseline."""
 
-    def __init__(self, follower: Follower) -> None:
-        self.follower = follower
+    def __init__(self, shadow: ShadowOptimizer) -> None:
+        self.shadow = shadow
 
     def propose(self, gradient: Named) -> Named:
         """Where it goes."""
-        return self.follower.propose()
+        return self.shadow.propose()
 
     def direction(self, gradient: Named) -> Named:
         """Its direction for a given gradient."""
-        return self.follower.optimizer.direction(gradient)
+        return self.shadow.optimizer.direction(gradient)
 
     def move(self, directions: Named) -> None:
         """The step itself."""
         with torch.no_grad():
-            self.follower.optimizer.move(directions)
+            self.shadow.optimizer.move(directions)
 
 
 class ExactReference:

@@ -1,100 +1,116 @@
-"""Request: everything that `compare` can be asked for beyond the subject and the optimizers, as one frozen value."""
+"""Request: everything that `compare` can be asked for beyond the workload and the optimizers, as one frozen value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from curvlab.comparison.reference import EXACT
-from curvlab.comparison.subject import Sampling
+from curvlab.comparison.data_options import DataOptions
+from curvlab.conditions import Globs
 from curvlab.errors import CommandError
-from curvlab.optim.catalogue import catalogue
+from curvlab.fields import FROM_ONE, POSITIVE, SEED, Declared, Field, Setting, fields_of, unknown
 
 Mode = Literal["directions", "training", "both"]
 BASELINE = "block-fisher"
+EXACT = ("ggn", "hessian")
+"""Baselines that are a matrix and no optimizer."""
 STEPS = 100
+INTERVAL = 5
+OF_DIRECTIONS = {"mode": ("directions", "both")}
+OF_RACES = {"mode": ("training", "both")}
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Declared):
     """The choices of a comparison; the defaults are those of `curvlab compare`.
 
-    Attributes:
-        mode: "directions", "training" or "both".
-        baseline: an optimizer's name, "ggn" or "hessian".
-        settings: label -> setting -> value; the baseline's are under its own name.
-        steps: batches of a trajectory; of a race, where it is given for one.
-        warm_start: begin a trajectory with a pass over the training set for everyone's averages, where they have one.
-        interval: T2 of all that have one: steps between renewals of their operators.
-        dampings: values of a sweep; none without.
-        layers: globs over layers; all without.
-        seeds: of races; the first is that of the directions.
-        epochs: of a race; the problem's without.
-        seconds: of a race, training seconds.
-        target: of a race, such as 'train.loss<0.3'.
-        sampling: data, seed, device.
-
     Raises:
-        CommandError: a value that cannot be.
+        CommandError: a value that cannot be, or that has no effect beside the others.
     """
 
-    mode: Mode = "directions"
-    baseline: str = BASELINE
-    settings: Mapping[str, Mapping[str, Any]] | None = None
-    steps: int | None = None
-    warm_start: bool = True
-    interval: int = 5
-    dampings: tuple[float, ...] = ()
-    layers: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    epochs: int | None = None
-    seconds: float | None = None
-    target: str | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    mode: Annotated[Mode, Setting("directions, training, or both.", written="MODE")] = "directions"
+    baseline: Annotated[
+        str,
+        Setting("An optimizer, or for small networks ggn or hessian (exact).", when=OF_DIRECTIONS, written="NAME"),
+    ] = BASELINE
+    settings: Annotated[
+        Mapping[str, Mapping[str, Any]] | None,
+        Setting("Label -> setting -> value; the baseline's are under its own name."),
+    ] = None
+    steps: Annotated[
+        int | None, Setting(f"Of the trajectory, default {STEPS}; with mode training of the race.", FROM_ONE)
+    ] = None
+    warm_start: Annotated[
+        bool, Setting("Begin with a pass over the training set for everyone's averages.", when=OF_DIRECTIONS)
+    ] = True
+    interval: Annotated[
+        int,
+        Setting("T2 of all that have one: steps between renewals of their operators.", FROM_ONE, when=OF_DIRECTIONS),
+    ] = INTERVAL
+    dampings: Annotated[
+        tuple[float, ...],
+        Setting(
+            "Sweep everyone's damping over N values, evenly by ratio.", POSITIVE, OF_DIRECTIONS, written="FROM:TO:N"
+        ),
+    ] = ()
+    layers: Annotated[Globs, Setting(when=OF_DIRECTIONS)] = ()
+    seeds: Annotated[
+        tuple[int, ...], Setting("Of the runs; the first is that of the directions.", SEED, written="N,N")
+    ] = ()
+    epochs: Annotated[int | None, Setting("Budget of a race; the problem's without.", FROM_ONE, OF_RACES)] = None
+    seconds: Annotated[float | None, Setting("Budget of training seconds, in place of epochs.", POSITIVE, OF_RACES)] = (
+        None
+    )
+    target: Annotated[str | None, Setting("Time until it holds: 'train.loss<0.3'.", when=OF_RACES, written="EXPR")] = (
+        None
+    )
+    architecture: Annotated[
+        str | None,
+        Setting(
+            "A network of your own, with its data: `package.module:callable`. Beside a MODEL: what runs it.",
+            written="SPEC",
+        ),
+    ] = None
+    data_options: DataOptions = field(default_factory=DataOptions)
 
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise CommandError(f"mode is {self.mode!r}, not one of {', '.join(get_args(Mode))}")
-        for name in ("steps", "interval", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise CommandError(f"{name} is {value}, not a whole number above 0")
-        if wrong := [value for value in self.dampings if not (isfinite(value) and value > 0)]:
-            raise CommandError(f"a damping is {wrong[0]}, not a number above 0")
-        if self.baseline not in {*catalogue(), *EXACT}:
-            there = ", ".join([*catalogue(), *EXACT])
-            raise CommandError(f"there is no baseline '{self.baseline}'", do=f"there are {there}")
-        if self.mode == "directions":
-            for name in ("epochs", "seconds", "target"):
-                if getattr(self, name) is not None:
-                    raise CommandError(f"{name} belongs to a race", do="add --mode training or --mode both")
-            if len(self.seeds) > 1:
-                raise CommandError("directions are of one seed at a time", f"{len(self.seeds)} are given")
-        if self.mode == "training":
-            for name in ("dampings", "layers"):
-                if getattr(self, name):
-                    raise CommandError(f"{name} is about directions", do="add --mode directions or --mode both")
-            for name in ("samples", "batch_size"):
-                if getattr(self.sampling, name) is not None:
-                    raise CommandError(f"{name} is about directions", do="add --mode directions or --mode both")
+    @classmethod
+    def wrong_together(cls, sound: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
+        """See `Declared`."""
+        from curvlab.optim.registry import OPTIMIZERS
+
+        baseline, mode = sound.get("baseline", BASELINE), sound.get("mode", "directions")
+        if baseline not in {*OPTIMIZERS, *EXACT}:
+            yield f"there is no baseline '{baseline}', {unknown([*OPTIMIZERS, *EXACT], baseline)}"
+        if mode == "directions" and len(sound.get("seeds", ())) > 1:
+            yield f"directions are of one seed at a time, {len(sound['seeds'])} are given"
+        options = sound.get("data_options", DataOptions())
+        for name in ("samples", "batch_size"):
+            if mode == "training" and getattr(options, name) is not None:
+                yield f"{name} is {getattr(options, name)}, which has an effect with mode=directions or mode=both only"
+        if ":" not in sound.get("architecture", ":"):
+            yield f"architecture is {sound['architecture']!r}, not package.module:callable"
+        if "architecture" in sound and options.data is None:
+            yield "an architecture needs data (--data)"
 
     def asked(self, options: Mapping[str, Any]) -> Request:
-        """With other choices by name, those of `sampling` among them.
+        """With other choices by name, those of `data_options` among them.
 
         Raises:
             CommandError: there is no such choice.
         """
-        inner = {name: value for name, value in options.items() if name in Sampling.__dataclass_fields__}
+        known = choices()
+        for name in options:
+            if name not in known:
+                raise CommandError(f"compare has no option '{name}'", do=unknown(known, name))
+        inner = {name: value for name, value in options.items() if name in fields_of(DataOptions)}
         outer = {name: value for name, value in options.items() if name not in inner}
-        known = [name for name in Request.__dataclass_fields__ if name != "sampling"]
-        if unknown := sorted(set(outer) - set(known)):
-            there = ", ".join([*known, *Sampling.__dataclass_fields__])
-            raise CommandError(f"compare has no option '{unknown[0]}'", do=f"there are {there}")
-        for name, kind in (("dampings", float), ("layers", str), ("seeds", int)):
-            if name in outer:
-                outer[name] = tuple(map(kind, outer[name]))
         if outer.get("seeds") and "seed" not in inner:
             inner["seed"] = outer["seeds"][0]
-        return replace(self, **outer, sampling=replace(self.sampling, **inner))
+        return replace(self, **outer, data_options=replace(self.data_options, **inner))
+
+
+def choices() -> dict[str, Field]:
+    """All there are by name: of a Request, and of its DataOptions."""
+    own = {name: one for name, one in fields_of(Request).items() if name != "data_options"}
+    return {**own, **fields_of(DataOptions)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from curvlab.capture.preserve import preserve
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.damping_sweep import Point, sweep
-from curvlab.comparison.panel import Panel, finite
+from curvlab.comparison.direction_study import DirectionStudy, finite
 from curvlab.comparison.reference import AveragedGradient
 from curvlab.errors import NumericalError
 
@@ -34,7 +34,9 @@ class Measured:
     swept: tuple[int, ...] = ()
 
 
-def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report: Report, warm: bool) -> Measured:
+def along_trajectory(
+    study: DirectionStudy, steps: int, dampings: Sequence[float], report: Report, warm: bool
+) -> Measured:
     """Every step: one batch for all, everyone's direction with averages taken along the way, then the baseline moves.
 
     With `warm`, one pass over the training set comes before: those with a warm start average over it (ren 4.7.2).
@@ -43,35 +45,35 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
         NumericalError: the baseline's own direction is not finite.
     """
     if warm:
-        _warm_start(panel, report)
-    gradient, batches = AveragedGradient(), panel.subject.closures()
+        _warm_start(study, report)
+    gradient, batches = AveragedGradient(), study.workload.closures()
     found: list[dict[str, Agreement]] = []
     swept = set(_evenly(steps)) if dampings else set()
     points: list[dict[str, list[Point]]] = []
     for step in range(1, steps + 1):
         report("directions", step - 1, steps)
         closure = next(batches)
-        record = panel.run(closure)
+        record = study.run(closure)
         gradient.add(record.gradients, record.examples)
-        for follower in panel.everyone():
-            if follower.failed is None:
-                follower.take(closure)
+        for shadow in study.everyone():
+            if shadow.failed is None:
+                shadow.take(closure)
         averaged = gradient.value()
-        proposals = {label: follower.attempt(follower.propose) for label, follower in panel.followers.items()}
-        baseline = panel.reference.propose(averaged)
-        panel.fisher.add(record, panel.shared.found)
+        proposals = {label: shadow.attempt(shadow.propose) for label, shadow in study.shadows.items()}
+        baseline = study.reference.propose(averaged)
+        study.fisher.add(record, study.shared.found)
         if not finite(baseline):
             raise NumericalError(
                 f"the baseline's direction is not finite at step {step}",
                 "the trajectory ends there",
                 "lower its lr or raise its damping with --set",
             )
-        found.append(panel.measure(proposals, baseline, averaged))
+        found.append(study.measure(proposals, baseline, averaged))
         if step in swept:
-            points.append(sweep(panel, averaged, dampings))
-        panel.reference.move(baseline)
-        for follower in panel.everyone():
-            follower.follow()
+            points.append(sweep(study, averaged, dampings))
+        study.reference.move(baseline)
+        for shadow in study.everyone():
+            shadow.follow()
     report("directions", steps, steps)
     labels = list(found[0])
     merged = {label: _averaged([one[label] for one in points]) for label in points[0]} if points else {}
@@ -84,16 +86,16 @@ def along_trajectory(panel: Panel, steps: int, dampings: Sequence[float], report
     )
 
 
-def _warm_start(panel: Panel, report: Report) -> None:
+def _warm_start(study: DirectionStudy, report: Report) -> None:
     """As in training: weights, buffers and random state stay as they were."""
-    with preserve(panel.model):
-        for place, closure in enumerate(panel.subject.warm()):
-            report("warm start", place, panel.subject.passes)
-            panel.fisher.add(panel.run(closure), panel.shared.found, mean=True)
-            for follower in panel.everyone():
-                follower.warm(closure)
-    for follower in panel.everyone():
-        follower.settle()
+    with preserve(study.model):
+        for place, closure in enumerate(study.workload.warm()):
+            report("warm start", place, study.workload.passes)
+            study.fisher.add(study.run(closure), study.shared.found, mean=True)
+            for shadow in study.everyone():
+                shadow.warm(closure)
+    for shadow in study.everyone():
+        shadow.settle()
 
 
 def _evenly(steps: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from curvlab.data.dataset import Dataset
     from curvlab.problems.split import Split
 
     Metric = Callable[[Tensor, Tensor], Tensor]
@@ -76,12 +77,12 @@ class Problem:
                 self.initialise(module)
         return module
 
-    def load(self, seed: int = 0, data: str | None = None, max_memory: int | None = None) -> Split:
+    def load(self, seed: int = 0, data: str | Dataset | None = None, max_memory: int | None = None) -> Split:
         """Training and test examples as the network takes them; see `load_split`.
 
         Args:
             seed: of the draw of the test examples.
-            data: a dataset's name or path to use in place of the problem's own.
+            data: a dataset's name or path, or examples, to use in place of the problem's own.
             max_memory: bytes that the data may take; None = the machine's memory.
         """
         from curvlab.problems.split import load_split

@@ -28,8 +28,8 @@ class Split:
     test: Dataset
 
 
-def load_split(problem: Problem, seed: int, data: str | None = None, max_memory: int | None = None) -> Split:
-    """The problem's data, or that of a name or path, in two parts.
+def load_split(problem: Problem, seed: int, data: str | Dataset | None = None, max_memory: int | None = None) -> Split:
+    """The problem's data, or that of a name or path, or other examples, in two parts.
 
     IDX folders that come with a test set keep it. Elsewhere `problem.test_size` examples are drawn by `seed`, and the
     rest is shuffled by it.
@@ -38,6 +38,9 @@ def load_split(problem: Problem, seed: int, data: str | None = None, max_memory:
         DataError: it is not there, or does not fit the problem.
         MemoryBudgetError: it is larger than `max_memory`.
     """
+    if isinstance(data, Dataset):
+        train, test = _divided(data, problem.test_size, seed)
+        return Split(_prepared(problem, train), _prepared(problem, test))
     spec = _found(problem) if data is None else data
     whole = load(spec, input_shape=problem.input_shape, seed=seed, max_memory=max_memory)
     own_test = None if spec in names() else _test_images(Path(spec).expanduser())

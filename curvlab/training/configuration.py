@@ -81,7 +81,11 @@ def fresh(values: Mapping[str, Any]) -> TrainingSettings:
     Raises:
         CommandError: with everything that is wrong.
     """
-    if found := wrong(_with_default_problem(values)):
+    found = wrong(_with_default_problem(values))
+    name = str(values.get("optimizer"))
+    if values.get("warm_start") is True and name in OPTIMIZERS and not OPTIMIZERS[name].warms:
+        found.append(f"warm_start is asked for, and {name} has none")
+    if found:
         raise refusal(found)
     return TrainingSettings(**values)
 

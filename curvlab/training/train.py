@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -162,9 +163,23 @@ def _target(run: Run) -> Target | None:
     memory = {"peak": line["memory"], "device_peak": line["device_memory"], "state": 1}
     for text in run.settings.fail_if:
         missing += parse_target(text, "gate").missing({**summary_shape(metrics), "memory": memory})
+    missing += _idle(run)
     if missing:
         raise refusal(missing)
     return target
+
+
+def _idle(run: Run) -> Iterator[str]:
+    """What was asked for and will never happen in a run of this length."""
+    epochs = math.ceil(run.total / run.per_epoch)
+    for name, length, what in (
+        ("log_every", run.total, "steps"),
+        ("save_every", run.total, "steps"),
+        ("snapshots", epochs, "epochs"),
+    ):
+        every = getattr(run.settings, name)
+        if every is not None and every > length:
+            yield f"{name} is {every}, and the run has {length} {what}: it would never happen"
 
 
 def _notes(settings: TrainingSettings, chosen: Task, state: dict[str, Any] | None) -> Iterator[str]:

@@ -139,3 +139,52 @@ def test_cosines_as_csv() -> None:
     assert lines[0] == "optimizer,layer,step,cosine,fisher_cosine,predicted_decrease"
     assert [line.split(",")[:3] for line in lines[1:3]] == [["sgd", "fc1", "1"], ["sgd", "fc2", "1"]]
     assert len(lines) == 1 + 2 * 3
+
+
+OWN = ("--architecture", "mynet:build", "--data", "digits")
+
+
+def test_a_race_on_a_network_of_ones_own(process, tmp_path):
+    race = ("--mode", "training", "--epochs", "1", "--optimizers", "sgd,adam", "--threads", "1")
+    done = process("compare", *OWN, *race, "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert "Race on mynet:build" in done.stdout
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document["problem"] == "mynet:build"
+    assert len(document["training"]["sgd"]["seeds"][0]["loss"]) == 2
+
+
+def test_directions_on_a_network_of_ones_own(inside):
+    done = inside("compare", *OWN, "--steps", "2", "--optimizers", "sgd,kfac", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["problem"], list(document["optimizers"]["kfac"]["cosine"])) == ("mynet:build", ["1", "3"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--architecture", "mynet:build"),
+        (*OWN, "--problem", "digits-mlp"),
+        ("--loss", "mse"),
+        ("--trust",),
+        ("--seed", "0", "--seeds", "1"),
+        ("--epochs", "1"),
+        ("--mode", "training", "--interval", "3"),
+        ("--mode", "training", "--no-warm-start"),
+        ("--mode", "training", "--baseline", "sgd"),
+        ("--mode", "training", "--layers", "fc1"),
+        ("--mode", "training", "--damping", "0.1:1:2"),
+        ("--mode", "training", "--set", "block-fisher.damping=1"),
+        ("--mode", "training", "--csv", "-"),
+        ("--dry-run", "--csv", "c.csv"),
+        ("--dry-run", "--plots", "p"),
+        ("--dry-run", "--fail-if", "sgd.mean<1"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_without_effect_is_code_2(inside, options):
+    done = inside("compare", "--optimizers", "sgd", *options)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1

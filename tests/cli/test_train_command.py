@@ -298,3 +298,25 @@ def test_help_loads_no_torch():
 
 def test_no_optimizer_is_said(inside):
     assert "no optimizer is given" in inside("train", "--problem", "wine-mlp").stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--loss", "mse"),
+        ("--warm-start",),
+        ("--save-factors",),
+        ("--snapshots", "50"),
+        ("--log-every", "5000"),
+        ("--save-every", "5000"),
+        ("--dry-run", "--plots", "p"),
+        ("--dry-run", "--force"),
+        ("--dry-run", "--fail-if", "steps>1"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_without_effect_is_code_2(inside, tmp_path, options):
+    done = inside(*WINE, "--optimizer", "sgd", "--out", tmp_path / "r", *options)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert not (tmp_path / "r" / "state").exists()

@@ -6,51 +6,51 @@ import pytest
 import torch
 
 from curvlab.comparison.compare import compare
-from curvlab.comparison.contestants import Contestant
 from curvlab.comparison.damping_sweep import sweep
-from curvlab.comparison.panel import Panel
-from curvlab.comparison.subject import Sampling, of_problem
+from curvlab.comparison.direction_study import DirectionStudy
+from curvlab.comparison.optimizer_specs import OptimizerSpec
+from curvlab.comparison.workload import DataOptions, of_problem
 
 OPTIMIZERS = ["kfac", "ekfac", "tnt", "shampoo", "block-fisher", "adam", "rmsprop"]
 ALL = [*OPTIMIZERS, "lnb"]
 
 
-def panel_after_steps(steps: int) -> tuple[Panel, dict[str, torch.Tensor]]:
-    subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
-    contestants = [
-        Contestant(f"{name}!", name, {"inverse_interval": 1} if name not in ("lnb", "adam", "rmsprop") else {})
+def panel_after_steps(steps: int) -> tuple[DirectionStudy, dict[str, torch.Tensor]]:
+    workload = of_problem("wine-mlp", DataOptions(dtype="float64", batch_size=10))
+    specs = [
+        OptimizerSpec(f"{name}!", name, {"inverse_interval": 1} if name not in ("lnb", "adam", "rmsprop") else {})
         for name in ALL
     ]
-    panel = Panel(subject, contestants, Contestant("b", "block-fisher", {"lr": 0.05, "inverse_interval": 1}), 0)
-    batches = subject.closures()
+    study = DirectionStudy(workload, specs, OptimizerSpec("b", "block-fisher", {"lr": 0.05, "inverse_interval": 1}), 0)
+    batches = workload.closures()
     for _ in range(steps):
         closure = next(batches)
-        seen = panel.run(closure)
-        for follower in panel.everyone():
-            follower.take(closure)
-            follower.propose()
-    return panel, seen.gradients
+        seen = study.run(closure)
+        for shadow in study.everyone():
+            shadow.take(closure)
+            shadow.propose()
+    return study, seen.gradients
 
 
 def test_at_its_own_damping_every_optimizer_has_its_own_direction() -> None:
-    panel, gradient = panel_after_steps(3)
-    baseline = panel.reference.direction(gradient)
-    own = {label: one.optimizer.direction(gradient) for label, one in panel.followers.items()}
-    expected = panel.measure(own, baseline, gradient)
+    study, gradient = panel_after_steps(3)
+    baseline = study.reference.direction(gradient)
+    own = {label: one.optimizer.direction(gradient) for label, one in study.shadows.items()}
+    expected = study.measure(own, baseline, gradient)
     for label in (f"{name}!" for name in OPTIMIZERS):
-        follower = panel.followers[label]
-        assert follower.damping_name is not None
-        value = follower.optimizer.param_groups[0][follower.damping_name]
-        point = sweep(panel, gradient, [value])[label][0]
+        shadow = study.shadows[label]
+        assert shadow.damping_name is not None
+        value = shadow.optimizer.param_groups[0][shadow.damping_name]
+        point = sweep(study, gradient, [value])[label][0]
         assert point.cosine == pytest.approx(expected[label].cosine, abs=1e-9), label
 
 
 def test_afterwards_all_is_as_before() -> None:
-    panel, gradient = panel_after_steps(3)
-    before = {label: one.optimizer.direction(gradient) for label, one in panel.followers.items()}
-    points = sweep(panel, gradient, [1e-4, 1.0])
+    study, gradient = panel_after_steps(3)
+    before = {label: one.optimizer.direction(gradient) for label, one in study.shadows.items()}
+    points = sweep(study, gradient, [1e-4, 1.0])
     assert points["kfac!"][0].mean != points["kfac!"][1].mean
-    for label, one in panel.followers.items():
+    for label, one in study.shadows.items():
         after = one.optimizer.direction(gradient)
         for name, direction in before[label].items():
             torch.testing.assert_close(after[name], direction, rtol=0, atol=0)
@@ -70,18 +70,18 @@ def test_lnb_is_solved_to_the_end_wherever_its_run_has_been() -> None:
     """The sweep's point does not depend on the ridge, and so on the last solution, of the run; it is that of M + γI."""
     points = []
     for ridge in (1e-3, 10.0):
-        subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
-        lnb = Contestant("lnb", "lnb", {"ridge": ridge, "lr": 0.0})
-        panel = Panel(subject, [lnb], Contestant("b", "sgd", {"lr": 0.0}), 0)
-        batches = subject.closures()
+        workload = of_problem("wine-mlp", DataOptions(dtype="float64", batch_size=10))
+        lnb = OptimizerSpec("lnb", "lnb", {"ridge": ridge, "lr": 0.0})
+        study = DirectionStudy(workload, [lnb], OptimizerSpec("b", "sgd", {"lr": 0.0}), 0)
+        batches = workload.closures()
         for _ in range(3):
             closure = next(batches)
-            seen = panel.run(closure)
-            for follower in panel.everyone():
-                follower.take(closure)
-                follower.propose()
-        points.append(sweep(panel, seen.gradients, [0.01])["lnb"][0].cosine)
-        assert "solution" in panel.followers["lnb"].optimizer.state[subject.model.fc1.weight]
+            seen = study.run(closure)
+            for shadow in study.everyone():
+                shadow.take(closure)
+                shadow.propose()
+        points.append(sweep(study, seen.gradients, [0.01])["lnb"][0].cosine)
+        assert "solution" in study.shadows["lnb"].optimizer.state[workload.model.fc1.weight]
     assert points[0] == pytest.approx(points[1], abs=1e-9)
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from curvlab.capture.batch_record import BatchRecord
 from curvlab.comparison.agreement import agreements
 from curvlab.comparison.compare import compare
-from curvlab.comparison.contestants import Contestant
-from curvlab.comparison.panel import Panel
+from curvlab.comparison.direction_study import DirectionStudy
+from curvlab.comparison.optimizer_specs import OptimizerSpec
 from curvlab.comparison.results import Comparison
-from curvlab.comparison.subject import Sampling, Subject, of_problem
 from curvlab.comparison.trajectory import along_trajectory
+from curvlab.comparison.workload import DataOptions, Workload, of_problem
 from curvlab.errors import CurvlabError, NumericalError
 from curvlab.likelihoods import likelihood
 from curvlab.optim import KFAC, create
@@ -62,50 +62,50 @@ def test_the_same_seed_gives_the_same_document_and_another_does_not() -> None:
 
 
 def test_the_trajectory_is_that_of_the_baseline_alone() -> None:
-    sampling = Sampling(seed=3, dtype="float64", batch_size=10)
-    subject = of_problem("wine-mlp", sampling)
+    data_options = DataOptions(seed=3, dtype="float64", batch_size=10)
+    workload = of_problem("wine-mlp", data_options)
     settings = {"lr": 0.05, "damping": 0.1, "fisher_type": "empirical", "inverse_interval": 1}
-    panel = Panel(subject, [Contestant("kfac", "kfac")], Contestant("b", "block-fisher", settings), 3)
-    along_trajectory(panel, 6, (), silent, warm=False)
-    alone = of_problem("wine-mlp", sampling)
+    study = DirectionStudy(workload, [OptimizerSpec("kfac", "kfac")], OptimizerSpec("b", "block-fisher", settings), 3)
+    along_trajectory(study, 6, (), silent, warm=False)
+    alone = of_problem("wine-mlp", data_options)
     optimizer = create("block-fisher", alone.model, likelihood="categorical", **settings)
     batches = alone.closures()
     for _ in range(6):
         optimizer.step(next(batches))
     for name, p in alone.model.named_parameters():
-        torch.testing.assert_close(dict(subject.model.named_parameters())[name], p, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(dict(workload.model.named_parameters())[name], p, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "lnb", "fop", "pp-hd"])
 def test_what_a_follower_proposes_is_what_it_would_step_along(name: str) -> None:
     """The shared pass shows an optimizer what its own would have shown it."""
-    subject = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
+    workload = of_problem("wine-mlp", DataOptions(dtype="float64", batch_size=10))
     own = {"momentum": 0.9} if name in ("sgd", "kfac", "ekfac", "tnt", "shampoo") else {}
     settings = {**own, **(EMPIRICAL if name in ("kfac", "ekfac", "tnt") else {})}
-    panel = Panel(subject, [Contestant("x", name, settings)], Contestant("b", "sgd", {"lr": 0.1}), 0)
-    alone = of_problem("wine-mlp", Sampling(dtype="float64", batch_size=10))
+    study = DirectionStudy(workload, [OptimizerSpec("x", name, settings)], OptimizerSpec("b", "sgd", {"lr": 0.1}), 0)
+    alone = of_problem("wine-mlp", DataOptions(dtype="float64", batch_size=10))
     optimizer = create(name, alone.model, likelihood="categorical", **settings)
-    batches, own_batches = subject.closures(), alone.closures()
+    batches, own_batches = workload.closures(), alone.closures()
     for _ in range(3):
         closure, own_closure = next(batches), next(own_batches)
-        panel.run(closure)
-        for follower in panel.everyone():
-            follower.take(closure)
-        proposed = panel.followers["x"].propose()
+        study.run(closure)
+        for shadow in study.everyone():
+            shadow.take(closure)
+        proposed = study.shadows["x"].propose()
         optimizer.accumulate(own_closure)
         wanted = optimizer.propose()
         optimizer.steps += 1
         assert proposed.keys() == wanted.keys()
         for parameter, direction in wanted.items():
             torch.testing.assert_close(proposed[parameter], direction, rtol=1e-9, atol=1e-12)
-        panel.reference.move(panel.reference.propose({}))
+        study.reference.move(study.reference.propose({}))
         with torch.no_grad():
-            for p, q in zip(alone.model.parameters(), subject.model.parameters(), strict=True):
+            for p, q in zip(alone.model.parameters(), workload.model.parameters(), strict=True):
                 p.copy_(q)
 
 
 def test_one_forward_feeds_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = of_problem("wine-mlp", Sampling(batch_size=10))
+    workload = of_problem("wine-mlp", DataOptions(batch_size=10))
     calls = 0
 
     def count(*_: object) -> None:
@@ -113,10 +113,12 @@ def test_one_forward_feeds_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
         calls += 1
 
     names = ["sgd", "adam", "kfac", "ekfac", "tnt", "shampoo", "lnb", "fop"]
-    panel = Panel(subject, [Contestant(name, name) for name in names], Contestant("b", "block-fisher"), 0)
-    along_trajectory(panel, 1, (), silent, warm=False)  # finds the blocks by a small forward of its own
-    subject.model.register_forward_hook(count)
-    along_trajectory(panel, 3, (), silent, warm=False)
+    study = DirectionStudy(
+        workload, [OptimizerSpec(name, name) for name in names], OptimizerSpec("b", "block-fisher"), 0
+    )
+    along_trajectory(study, 1, (), silent, warm=False)  # finds the blocks by a small forward of its own
+    workload.model.register_forward_hook(count)
+    along_trajectory(study, 3, (), silent, warm=False)
     assert calls == 3
 
 
@@ -125,22 +127,22 @@ def test_cosines_and_decrease_are_those_of_dense_matrices() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x, y = torch.randn(9, 4).double(), torch.randint(0, 2, (9,))
-    subject = Subject(
+    workload = Workload(
         "mine", model, likelihood("categorical"), lambda: iter(()), lambda: iter(()), (), {}, {}, "", x, 1, True
     )
-    panel = Panel(subject, [], Contestant("b", "block-fisher", {"fisher_type": "empirical"}), 0)
+    study = DirectionStudy(workload, [], OptimizerSpec("b", "block-fisher", {"fisher_type": "empirical"}), 0)
     closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
-    seen = panel.run(closure)
-    panel.everyone()[0].take(closure)
-    panel.everyone()[0].propose()
+    seen = study.run(closure)
+    study.everyone()[0].take(closure)
+    study.everyone()[0].propose()
     drawn = [{n: torch.randn_like(p) for n, p in model.named_parameters()} for _ in range(3)]
     found = agreements(
-        {"p": drawn[0], "g": seen.gradients, "none": {}}, drawn[1], seen.gradients, panel.layers, panel.fisher.blocks()
+        {"p": drawn[0], "g": seen.gradients, "none": {}}, drawn[1], seen.gradients, study.layers, study.fisher.blocks()
     )
     columns = list(oracles.fisher_columns(model, x, y, "categorical", "empirical"))
-    assert panel.layers == {"0": ("0.weight", "0.bias"), "2": ("2.weight", "2.bias")}
+    assert study.layers == {"0": ("0.weight", "0.bias"), "2": ("2.weight", "2.bias")}
     curvature, slope = 0.0, 0.0
-    for layer, names in panel.layers.items():
+    for layer, names in study.layers.items():
         fisher = oracles.dense_block(columns, list(names))
         p, q, g = (numbers(one, names) for one in (drawn[0], drawn[1], seen.gradients))
         euclidean = float(p @ q / (p.norm() * q.norm()))
@@ -174,24 +176,24 @@ def test_dropout_and_batch_norm_go_on_as_if_nobody_had_looked_twice() -> None:
     torch.manual_seed(1)
     x, y = torch.randn(12, 5), torch.randint(0, 3, (12,))
 
-    def run(contestants: list[Contestant]) -> tuple[dict[str, Tensor], list[BatchRecord]]:
+    def run(specs: list[OptimizerSpec]) -> tuple[dict[str, Tensor], list[BatchRecord]]:
         torch.manual_seed(2)
         model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
-        subject = Subject(
+        workload = Workload(
             "mine", model, likelihood("categorical"), lambda: iter(()), lambda: iter(()), (), {}, {}, "", x, 1, True
         )
-        panel = Panel(subject, contestants, Contestant("b", "sgd"), 0)
+        study = DirectionStudy(workload, specs, OptimizerSpec("b", "sgd"), 0)
         seen = []
         for _ in range(3):
             closure = lambda: nn.functional.cross_entropy(model(x), y)  # noqa: E731
-            seen.append(panel.run(closure))
-            for follower in panel.everyone():
-                follower.take(closure)
-                follower.propose()
+            seen.append(study.run(closure))
+            for shadow in study.everyone():
+                shadow.take(closure)
+                shadow.propose()
         return model.state_dict(), seen
 
     plain, first = run([])
-    watched, second = run([Contestant("kfac", "kfac", EMPIRICAL), Contestant("tnt", "tnt")])
+    watched, second = run([OptimizerSpec("kfac", "kfac", EMPIRICAL), OptimizerSpec("tnt", "tnt")])
     for name, value in plain.items():
         torch.testing.assert_close(watched[name], value, rtol=0, atol=0)
     assert plain["1.num_batches_tracked"] == 3
@@ -217,13 +219,13 @@ def test_layers_can_be_chosen() -> None:
         (["kfac"], {"baseline": "ggn", "settings": {"ggn": {"momentum": 0.1}}}, "ggn has no setting 'momentum'"),
         (["kfac"], {"mode": "race"}, "mode is 'race'"),
         (["kfac"], {"steps": 0}, "steps is 0"),
-        (["kfac"], {"dampings": [0.0]}, "a damping is 0.0"),
-        (["kfac"], {"epochs": 3}, "epochs belongs to a race"),
+        (["kfac"], {"dampings": [0.0]}, "dampings is"),
+        (["kfac"], {"epochs": 3}, "epochs is 3, which has an effect with mode=training or mode=both only"),
         (["kfac"], {"seeds": (0, 1)}, "directions are of one seed at a time"),
         (["kfac"], {"samples": 0}, "samples is 0"),
         (["kfac"], {"settings": {"kfac": {"step_size": "mvp"}}}, "kfac.step_size is about the length of steps"),
         (["sgd"], {"baseline": "kfac", "settings": {"kfac": {"adapt_damping": True}}}, "is about the length of steps"),
-        (["kfac"], {"mode": "training", "dampings": [0.1]}, "dampings is about directions"),
+        (["kfac"], {"mode": "training", "dampings": [0.1]}, "has an effect with mode=directions or mode=both only"),
         (["kfac"], {"mode": "both", "layers": ["nope"], "epochs": 1}, "no layer is called nope"),
         (["kfac"], {"stepz": 3}, "compare has no option 'stepz'"),
         ([], {}, "no optimizer is given"),
@@ -242,15 +244,15 @@ def test_a_baseline_that_leaves_the_numbers_says_so() -> None:
 
 def test_a_warm_start_is_one_pass_for_those_that_have_one() -> None:
     """As `warm_start` of the optimizer itself, of the data's own targets; weights and buffers stay."""
-    sampling = Sampling(dtype="float64", batch_size=10)
-    subject, alone = (of_problem("wine-mlp", sampling) for _ in range(2))
+    data_options = DataOptions(dtype="float64", batch_size=10)
+    workload, alone = (of_problem("wine-mlp", data_options) for _ in range(2))
     settings = {"fisher_type": "empirical", "damping": 0.1, "inverse_interval": 1}
-    panel = Panel(subject, [Contestant("x", "kfac", settings)], Contestant("b", "sgd", {"lr": 0.0}), 0)
-    along_trajectory(panel, 1, (), silent, warm=True)
+    study = DirectionStudy(workload, [OptimizerSpec("x", "kfac", settings)], OptimizerSpec("b", "sgd", {"lr": 0.0}), 0)
+    along_trajectory(study, 1, (), silent, warm=True)
     optimizer = create("kfac", alone.model, likelihood="categorical", lr=0.0, **settings)
     optimizer.warm_start(list(alone.warm()))
     optimizer.step(next(alone.closures()))
-    averages = panel.followers["x"].optimizer.averages
+    averages = study.shadows["x"].optimizer.averages
     for name, state in optimizer.averages.items():
         for key, value in state.items():
             torch.testing.assert_close(averages[name][key], value, rtol=1e-10, atol=1e-12)

@@ -20,7 +20,7 @@ def of(**values):
         ({"optimizers": {}}, "at least one optimizer"),
         ({"seeds": ()}, "at least one seed"),
         ({"seeds": (1, 1)}, "a seed is given twice: 1, 1"),
-        ({"seeds": (-1,)}, "seed is -1"),
+        ({"seeds": (-1,)}, "seeds is (-1,), not a list of whole numbers from 0"),
         ({"problems": ("wine-mlp", "wine-mlp")}, "a problem is given twice"),
         ({"problems": ("wine",)}, "there is no problem 'wine'; did you mean 'wine-mlp'"),
         ({"optimizers": {"kfca": {}}}, "there is no optimizer 'kfca', did you mean 'kfac'"),

@@ -8,8 +8,9 @@ from training_runs import trained
 
 import curvlab
 from curvlab.errors import CurvlabError, DataError
+from curvlab.training.own_network import binary_accuracy
 from curvlab.training.settings import TrainingSettings
-from curvlab.training.task import binary_accuracy, task
+from curvlab.training.task import task
 
 NETWORKS = """
 import torch

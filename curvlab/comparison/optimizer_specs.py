@@ -1,4 +1,4 @@
-"""Contestants: which optimizers are compared, under which labels, with which settings."""
+"""OptimizerSpec: which optimizers are compared, under which labels, with which settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASSIGNMENT = re.compile(r"([A-Za-z][\w+-]*)\.([A-Za-z][\w-]*)\s*=\s*(.+)", re.A
 
 
 @dataclass(frozen=True)
-class Contestant:
+class OptimizerSpec:
     """One optimizer of a comparison.
 
     Attributes:
@@ -40,10 +40,10 @@ class Contestant:
         return merged
 
 
-def contestants(
+def specs(
     optimizers: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None, also: Iterable[str] = ()
-) -> tuple[Contestant, ...]:
-    """A contestant for every word, `"kfac"` or `"label=kfac"`, so that one optimizer can run with several settings.
+) -> tuple[OptimizerSpec, ...]:
+    """A specification for every word, `"kfac"` or `"label=kfac"`, so that one optimizer can run with several settings.
 
     Args:
         optimizers: the words.
@@ -65,12 +65,12 @@ def contestants(
     for label in given:
         if label not in {*labels, *also}:
             raise CommandError(f"settings are given for '{label}'", f"compared are {', '.join(labels)}")
-    found = tuple(Contestant(label, name, dict(given.get(label, {}))) for label, name in named)
+    found = tuple(OptimizerSpec(label, name, dict(given.get(label, {}))) for label, name in named)
     check(found)
     return found
 
 
-def check(found: Iterable[Contestant]) -> None:
+def check(found: Iterable[OptimizerSpec]) -> None:
     """Raise CommandError at the first setting that is wrong."""
     for one in found:
         if wrong := wrong_settings(one.optimizer, one.settings):

@@ -1,4 +1,4 @@
-"""Subject: the network, the batches and the loss that optimizers are compared on."""
+"""Workload: the network, the batches and the loss that optimizers are compared on."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from curvlab.analyses.source import moved, open_source
 from curvlab.capture.closures import Closure
 from curvlab.capture.output import output_tensor
 from curvlab.capture.tape import Inputs, call_model, explained
+from curvlab.comparison.data_options import DataOptions
 from curvlab.comparison.exact_baseline import Part
 from curvlab.data.registry import names
 from curvlab.device import pick_device
-from curvlab.errors import CommandError, CurvlabError, DataError
+from curvlab.errors import CurvlabError, DataError
 from curvlab.likelihoods import Likelihood, likelihood
 from curvlab.likelihoods.of_batch import of_batch
 from curvlab.problems.batches import batches
 from curvlab.problems.registry import problem
 from curvlab.problems.split import fingerprint
+from curvlab.training.own_network import OwnNetwork, own_problem
 from curvlab.training.task import on_device
 
 BATCH_SIZE = 256
@@ -37,7 +39,7 @@ SAMPLES = 1024
 
 
 @dataclass(frozen=True)
-class Subject:
+class Workload:
     """What is compared on.
 
     Attributes:
@@ -72,45 +74,32 @@ class Subject:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How data is read: its name or path (None: the problem's own, or the one the file names), examples in all and per
-    batch, seed, device, element type, bytes it may take."""
-
-    data: Any = None
-    samples: int | None = None
-    batch_size: int | None = None
-    loss: str = "auto"
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "float32"
-    max_memory: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise CommandError(f"{name} is {value}, not a whole number above 0")
-
-
-def of_problem(name: str, sampling: Sampling) -> Subject:
+def of_problem(name: str | OwnNetwork, data_options: DataOptions) -> Workload:
     """A problem at its initial weights; batches are those of a training run with the same seed.
+
+    Args:
+        name: the problem's; or a network of the user's own with its data.
+        data_options: see there.
 
     Raises:
         CurvlabError: there is no such problem, or its data cannot be had.
     """
-    chosen = problem(name)
-    device, dtype = pick_device(sampling.device), getattr(torch, sampling.dtype)
-    model = chosen.build(sampling.seed).to(device, dtype).train()
-    split = chosen.load(sampling.seed, sampling.data, sampling.max_memory)
+    notes: tuple[str, ...] = ()
+    if isinstance(name, OwnNetwork):
+        data, (chosen, notes) = name.data, own_problem(name, data_options.seed, data_options.max_memory)
+    else:
+        data, chosen = data_options.data, problem(name)
+    device, dtype = pick_device(data_options.device), getattr(torch, data_options.dtype)
+    model = chosen.build(data_options.seed).to(device, dtype).train()
+    split = chosen.load(data_options.seed, data, data_options.max_memory)
     train = on_device(split.train, device, dtype)
-    if sampling.samples is not None:
-        train = train.take(sampling.samples, sampling.seed)
-    size = min(sampling.batch_size or chosen.batch_size, len(train))
+    if data_options.samples is not None:
+        train = train.take(data_options.samples, data_options.seed)
+    size = min(data_options.batch_size or chosen.batch_size, len(train))
 
     def closures() -> Iterator[Closure]:
         for epoch in count():
-            for x, y in batches(train, size, epoch, sampling.seed, last="drop"):
+            for x, y in batches(train, size, epoch, data_options.seed, last="drop"):
                 yield lambda x=x, y=y: chosen.loss(model(x), y)  # type: ignore[misc]
 
     def warm() -> Iterator[Closure]:
@@ -125,10 +114,10 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
 
     whole = tuple(partial(part, start) for start in range(0, len(train), BATCH_SIZE))
     info = {"source": train.source, "samples": len(train), "batch_size": size}
-    order = f"{fingerprint(split)} {len(train)} {size} {sampling.seed}"
+    order = f"{fingerprint(split)} {len(train)} {size} {data_options.seed}"
     digest = hashlib.sha256(order.encode()).hexdigest()
-    return Subject(
-        name,
+    return Workload(
+        chosen.name,
         model,
         likelihood(chosen.likelihood),
         closures,
@@ -140,10 +129,11 @@ def of_problem(name: str, sampling: Sampling) -> Subject:
         train.x[:2],
         len(train) // size,
         True,
+        notes,
     )
 
 
-def of_model(given: Model, sampling: Sampling) -> Subject:
+def of_model(given: Model, data_options: DataOptions) -> Workload:
     """A saved network in eval mode on data with targets.
 
     Raises:
@@ -156,28 +146,28 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
             "; ".join(checkpoint.notes),
             "give --architecture package.module:callable",
         )
-    data = sampling.data
+    data = data_options.data
     if data is None and checkpoint.data in names():
         data = checkpoint.data
     if data is None:
         raise DataError("directions are of a loss, and there is no data", do="give --data NAME or PATH")
-    device, dtype = pick_device(sampling.device), getattr(torch, sampling.dtype)
+    device, dtype = pick_device(data_options.device), getattr(torch, data_options.dtype)
     model = copy.deepcopy(checkpoint.module).to(device, dtype).eval()
     model.zero_grad(set_to_none=True)
     source = open_source(
-        data, model, samples=sampling.samples or SAMPLES, seed=sampling.seed, max_memory=sampling.max_memory
+        data, model, samples=data_options.samples or SAMPLES, seed=data_options.seed, max_memory=data_options.max_memory
     )
     if source.targets is None:
         raise DataError(f"{source.info['source']} has no targets", "directions are of a loss")
     with explained(str(source.info["source"])), torch.no_grad():
         first, _ = moved((source.first, None), device, dtype)
         z = output_tensor(call_model(model, first))
-    chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets, first)
+    chosen, note = choose_likelihood(data_options.loss, checkpoint.likelihood, z, source.targets, first)
     taken_off = with_logits(model, chosen, z)
     if taken_off is not None:
         with torch.no_grad():
             z = output_tensor(call_model(model, first))
-        chosen, note = choose_likelihood(sampling.loss, checkpoint.likelihood, z, source.targets, first)
+        chosen, note = choose_likelihood(data_options.loss, checkpoint.likelihood, z, source.targets, first)
     notes = (*checkpoint.notes, *source.notes, *(said for said in (note, taken_off) if said))
 
     own_inputs = chosen.name != "categorical" and isinstance(source.first, Tensor) and z.shape == source.first.shape
@@ -185,7 +175,7 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
         notes = (*notes, "targets: the inputs themselves, which the output has the shape of")
     else:
         own_inputs = False
-    size = min(sampling.batch_size or BATCH_SIZE, source.samples or BATCH_SIZE)
+    size = min(data_options.batch_size or BATCH_SIZE, source.samples or BATCH_SIZE)
 
     def run(batch: tuple[Inputs, Tensor | None]) -> tuple[Tensor, Tensor, Likelihood]:
         x, y = moved(batch, device, dtype)
@@ -203,7 +193,7 @@ def of_model(given: Model, sampling: Sampling) -> Subject:
     info = {**source.info, "batch_size": size}
     name = "module" if checkpoint.path is None else str(checkpoint.path)
     digest, passes = _hash(source.batches(size)), sum(1 for _ in source.batches(size))
-    return Subject(name, model, chosen, closures, closures, whole, {}, info, digest, first, passes, False, notes)
+    return Workload(name, model, chosen, closures, closures, whole, {}, info, digest, first, passes, False, notes)
 
 
 def _hash(batches: Iterator[tuple[Inputs, Tensor | None]]) -> str:

@@ -1,4 +1,4 @@
-"""Follower: an optimizer that is shown every batch and says where it would go, while another moves the weights."""
+"""ShadowOptimizer: it is shown every batch and says where it would go, while another moves the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONVERGED = 300
 """CG iterations of LNB in a sweep; far more than its neurons need."""
 
 
-class Follower:
+class ShadowOptimizer:
     """An optimizer in a comparison.
 
     Args:
