@@ -1,47 +1,69 @@
-"""`python -m benchmarks [--rounds N]`: every benchmark, printed as Markdown."""
+"""`python -m benchmarks [--rounds N]`: what users call, timed against peers, printed as Markdown.
+
+All times are wall times on all threads (`--threads` sets their number), with the time that the process computed beside
+them: on a busy machine that one is the steadier, and with `--threads 1` it is the time on one quiet core.
+"""
 
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 
 import torch
 
-from benchmarks import factors, fop, kbfgs_steps, lnb, memory, optimizer_memory, spectra, steps, timing
+from benchmarks import (
+    factors,
+    fop,
+    kbfgs_steps,
+    lnb,
+    memory,
+    optimizer_memory,
+    profiles,
+    spectra,
+    start,
+    steps,
+    targets,
+)
 from benchmarks.networks import mlp, resnet18
+
+MLP, RESNET = "MLP 784-1024-512-256-128-64-10", "ResNet-18, {0}×{0} stem, 32×32"
+PARTS = ["start", "mlp", "resnet", "profile", "steps", "spectra", "memory", "optimizer-memory", "fop", "lnb", "kbfgs"]
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
-PARTS = ["mlp", "resnet", "spectra", "memory", "steps", "optimizer-memory", "fop", "lnb", "kbfgs"]
 parser.add_argument("--only", choices=PARTS, action="append", help="repeatable")
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-parser.add_argument("--cpu-time", action="store_true", help="one thread, time spent computing: for busy machines")
 arguments = parser.parse_args()
 
 warnings.filterwarnings("ignore")  # the peers' own deprecations
-if arguments.cpu_time:
-    arguments.threads, timing.CLOCK = 1, time.process_time
 torch.set_num_threads(arguments.threads)
-wanted = arguments.only or PARTS
-clock = "CPU time" if arguments.cpu_time else "wall time"
-print(f"torch {torch.__version__}, {arguments.threads} threads, {clock}, medians of {arguments.rounds} rounds in turn")
+wanted, rounds = arguments.only or PARTS, arguments.rounds
+few = max(3, rounds // 3)
+print(f"torch {torch.__version__}, {arguments.threads} threads, medians of {rounds} rounds in turn (fewer of the slow)")
+found: list[targets.Target] = []
+if "start" in wanted:
+    found += start.measure(rounds)
 if "mlp" in wanted:
-    factors.measure("MLP 784-1024-512-256-128-64-10", mlp(), arguments.rounds)
+    found += factors.measure(MLP, mlp(), rounds)
 if "resnet" in wanted:
-    factors.measure("ResNet-18, 7×7 stem, 32×32", resnet18(7), max(3, arguments.rounds // 3))
-    factors.measure("ResNet-18, 3×3 stem, 32×32", resnet18(3), max(3, arguments.rounds // 5))
+    for stem, examples in ((7, 32), (7, 64), (3, 64)):
+        found += factors.measure(RESNET.format(stem), resnet18(stem, examples), few if stem == 7 else max(3, few // 2))
+if "profile" in wanted:
+    found += profiles.measure(MLP, mlp(), rounds)
+    found += profiles.measure(RESNET.format(7), resnet18(7), few)
+if "steps" in wanted:
+    found += steps.measure(few)
 if "spectra" in wanted:
-    spectra.measure(max(3, arguments.rounds // 3))
+    spectra.measure(few)
 if "memory" in wanted:
     memory.measure()
-if "steps" in wanted:
-    steps.measure(max(3, arguments.rounds // 3))
 if "optimizer-memory" in wanted:
     optimizer_memory.measure()
 if "fop" in wanted:
-    fop.measure(arguments.rounds)
+    fop.measure(rounds)
 if "lnb" in wanted:
-    lnb.measure(arguments.rounds)
+    lnb.measure(rounds)
 if "kbfgs" in wanted:
-    kbfgs_steps.measure(max(3, arguments.rounds // 3))
+    kbfgs_steps.measure(few)
+if found:
+    targets.show(found)

@@ -10,10 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.networks import resnet18
-from curvlab.capture.survey import survey
-from curvlab.likelihoods import likelihood
-from curvlab.statistics.collect import collect
-from curvlab.statistics.plan import Plan
+from curvlab.curvature import kfac_factors
 
 
 def peak_mebibytes() -> float:
@@ -28,14 +25,12 @@ def peak_mebibytes() -> float:
 def work(what: str, stem: int) -> None:
     """Do one thing and print how far the peak rose above a forward of two examples."""
     model, x, y = resnet18(stem)
-    found = survey(model, x[:2])
     torch.autograd.grad(torch.nn.functional.cross_entropy(model(x[:2]), y[:2]), list(model.parameters()))
     before = peak_mebibytes()
     if what == "gradient":
         torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), list(model.parameters()))
     else:
-        plan = Plan(output_gradients=True, keep_rows="rows" in what)
-        collect(model, found, [(x, y)], likelihood("categorical"), plan, torch.Generator().manual_seed(0))
+        kfac_factors(model, x, y, likelihood="categorical")
     print(peak_mebibytes() - before, peak_mebibytes())
 
 
@@ -45,7 +40,7 @@ def measure() -> None:
     print("| stem | what | above start | whole process | ratio |\n|---|---|---|---|---|")
     for stem in (7, 3):
         base = 0.0
-        for what in ("gradient", "moments + A + G (mc), rows while fewer than columns", "moments + A + G (mc), dense"):
+        for what in ("gradient", "curvlab.curvature.kfac_factors (mc)"):
             command = [sys.executable, "-c", f"from benchmarks.memory import work; work({what!r}, {stem})"]
             printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             rise, whole = map(float, printed.split())

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp() -> tuple[nn.Module, Tensor, Tensor]:
-    """784-1024-512-256-128-64-10 with ReLU, batch 512."""
+def mlp(examples: int = 512) -> tuple[nn.Module, Tensor, Tensor]:
+    """784-1024-512-256-128-64-10 with ReLU."""
     torch.manual_seed(0)
     sizes = [784, 1024, 512, 256, 128, 64, 10]
     layers: list[nn.Module] = []
     for i, o in pairwise(sizes):
         layers += [nn.Linear(i, o), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]), torch.rand(512, 784), torch.randint(0, 10, (512,))
+    return nn.Sequential(*layers[:-1]), torch.rand(examples, 784), torch.randint(0, 10, (examples,))
 
 
 class Residual(nn.Module):
@@ -37,9 +37,8 @@ class Residual(nn.Module):
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-def resnet18(stem: int = 7) -> tuple[nn.Module, Tensor, Tensor]:
-    """ResNet-18, batch 64 of 3×32×32: the original stem (7×7, stride 2, max-pool) or the 3×3 one common for small
-    images."""
+def resnet18(stem: int = 7, examples: int = 64) -> tuple[nn.Module, Tensor, Tensor]:
+    """ResNet-18 on 3×32×32: the original stem (7×7, stride 2, max-pool) or the 3×3 one common for small images."""
     torch.manual_seed(0)
     layers: list[nn.Module]
     if stem == 7:
@@ -51,4 +50,4 @@ def resnet18(stem: int = 7) -> tuple[nn.Module, Tensor, Tensor]:
         layers += [Residual(width, channels, 1 if stage == 0 else 2), Residual(channels, channels, 1)]
         width = channels
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
-    return nn.Sequential(*layers).eval(), torch.rand(64, 3, 32, 32), torch.randint(0, 10, (64,))
+    return nn.Sequential(*layers).eval(), torch.rand(examples, 3, 32, 32), torch.randint(0, 10, (examples,))

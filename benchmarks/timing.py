@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,40 +11,87 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One contender: median seconds, and the median over rounds of its ratio to the reference of the same round."""
+    """One contender: medians over rounds.
+
+    Attributes:
+        name: of the contender.
+        seconds: wall time, with all the threads that torch has.
+        ratio: wall time relative to the reference of the same round; `spread` is its least and its greatest.
+        cpu: seconds that this process computed, on all threads together; other work on the machine does not add to it.
+        cpu_ratio: that relative to the reference of the same round.
+    """
 
     name: str
     seconds: float
     ratio: float
     spread: tuple[float, float]
+    cpu: float
+    cpu_ratio: float
 
 
 CLOCK: Callable[[], float] = time.perf_counter
-"""Wall time; `--cpu-time` replaces it by the time this process computed, which a busy machine does not change."""
+"""The clock of training curves; `--cpu-time` of their commands replaces it by `time.process_time`."""
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int) -> list[Row]:
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time, and the time that this process and its children that have ended have computed."""
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> Seconds:
+        """Both clocks."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Seconds(time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime)
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+
+
+def timed(run: Callable[[], object], wait: Callable[[], object] = lambda: None) -> Seconds:
+    """The time of one run. A run that knows better which part of it counts returns its own `Seconds`.
+
+    Args:
+        run: what is timed.
+        wait: returns when the device has done all it was given.
+    """
+    wait()
+    start = Seconds.now()
+    found = run()
+    wait()
+    return found if isinstance(found, Seconds) else Seconds.now() - start
+
+
+def alternate(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], object] = lambda: None
+) -> list[Row]:
     """Run all contenders in turn, `rounds` times after one round of warm-up; the first is the reference of the
     ratios."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[Seconds]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, run in contenders.items():
-            start = CLOCK()
-            run()
+            found = timed(run, wait)
             if turn:
-                times[name].append(CLOCK() - start)
+                times[name].append(found)
     reference = next(iter(times.values()))
-    rows = []
-    for name, own in times.items():
-        ratios = sorted(mine / base for mine, base in zip(own, reference, strict=True))
-        rows.append(Row(name, statistics.median(own), statistics.median(ratios), (ratios[0], ratios[-1])))
-    return rows
+    return [_row(name, own, reference) for name, own in times.items()]
+
+
+def _row(name: str, own: list[Seconds], reference: list[Seconds]) -> Row:
+    median, rounds = statistics.median, list(zip(own, reference, strict=True))
+    wall, cpu = sorted(a.wall / b.wall for a, b in rounds), [a.cpu / b.cpu for a, b in rounds]
+    spread = wall[0], wall[-1]
+    return Row(name, median(a.wall for a in own), median(wall), spread, median(a.cpu for a in own), median(cpu))
 
 
 def show(title: str, rows: list[Row], notes: Mapping[str, str]) -> None:
     """Print a Markdown table."""
-    print(f"\n### {title}\n\n| what | ms | ratio | min–max | unavoidable |\n|---|---|---|---|---|")
+    print(f"\n### {title}\n\n| what | ms | ratio | min–max | CPU ms | CPU ratio | unavoidable |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         low, high = row.spread
-        note = notes.get(row.name, "")
-        print(f"| {row.name} | {row.seconds * 1e3:.1f} | {row.ratio:.2f} | {low:.2f}–{high:.2f} | {note} |")
+        wall = f"{row.seconds * 1e3:.1f} | {row.ratio:.2f} | {low:.2f}–{high:.2f}"
+        cpu = f"{row.cpu * 1e3:.1f} | {row.cpu_ratio:.2f}"
+        print(f"| {row.name} | {wall} | {cpu} | {notes.get(row.name, '')} |", flush=True)
