@@ -10,7 +10,9 @@ import torch
 from benchmarks.factors import gradient
 from benchmarks.networks import mlp
 from benchmarks.timing import alternate, show
+from curvlab.analyses.data_pass import of_layer
 from curvlab.analyses.kfac import kfac_operators
+from curvlab.analyses.settings import Settings
 from curvlab.capture.survey import survey
 from curvlab.likelihoods import likelihood
 from curvlab.operators.spectrum import spectrum
@@ -26,7 +28,8 @@ def measure(rounds: int) -> None:
     def factors(keep_rows: bool, dtype: torch.dtype) -> list[object]:
         plan = Plan(output_gradients=True, keep_rows=keep_rows, dtype=dtype)
         (part,), _ = collect(model, found, [(x, y)], chosen, plan, torch.Generator().manual_seed(0))
-        return [op for b in found.blocks.values() for op in kfac_operators(b, plan, part) or ()]
+        layers = [(block.layer, of_layer(block, part)) for block in found.blocks.values()]
+        return [op for layer, known in layers for op in kfac_operators(layer, Settings(), known) or ()]
 
     ours, dense = factors(True, torch.float64), factors(False, torch.float32)
     matrices = [op.matrix.float() for op in factors(False, torch.float32)]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curvlab.analyses.settings import Settings
 from curvlab.errors import CommandError
 from curvlab.fields import fields_of
-from curvlab.reports.sorting import Sort
 
+from .delivery import Targets, publish
 from .options import takes
-from .output import STDOUT, check_target, deliver, say, show
+from .output import say
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -81,11 +81,12 @@ def analyze(
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell sizes, memory and work per layer.")
     ] = False,
     sort: Annotated[
-        Sort,
+        str,
         typer.Option(
             metavar="ORDER",
             rich_help_panel=OUTPUT,
-            help=f"Order of the table's rows: {', '.join(get_args(Sort))}. Largest first; condition is worst first.",
+            help="Order of the table's rows: model, name, parameters, condition (worst first), or another number of "
+            "[bold]curvlab list analyses[/bold], largest first.",
         ),
     ] = "model",
     json: Annotated[
@@ -94,11 +95,12 @@ def analyze(
     csv: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write CSV; '-' is stdout.")
     ] = None,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write Markdown; '-' is stdout.")
+    ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", rich_help_panel=OUTPUT, help="Draw spectra, conditioning, FOP's matrices: PNG, SVG."
-        ),
+        typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Draw what there is to see, as PNG and SVG."),
     ] = None,
     fail_if: Annotated[
         list[str] | None,
@@ -116,10 +118,18 @@ def analyze(
     from curvlab.gates import parse
 
     gates = [parse(text) for text in fail_if or ()]
-    _check_outputs(json, csv, dry_run, bool(gates))
-    if sort != "model" and (dry_run or STDOUT in (json, csv)):
-        raise CommandError("--sort orders the table", "none is printed here", "leave it out")
-    _check_plots(plots, dry_run)
+    targets = Targets(json, csv, markdown, plots)
+    targets.check()
+    if dry_run:
+        targets.refuse("--dry-run computes nothing")
+        if gates:
+            raise CommandError("--dry-run computes nothing that --fail-if could look at")
+    if sort != "model":
+        from curvlab.analyses.registry import check_sort
+
+        check_sort(sort)
+        if dry_run or (targets.stdout_is_taken and markdown is None):
+            raise CommandError("--sort orders the table", "none is printed here", "leave it out")
     settings = Settings(**options)
     if threads is not None:
         import torch
@@ -127,12 +137,10 @@ def analyze(
         torch.set_num_threads(threads)
     checkpoint = _checkpoint(model, architecture, trust, settings)
     if dry_run:
-        _estimate(checkpoint, data, settings, json)
+        _estimate(checkpoint, data, settings, targets)
         return
     analysis = _analysis(checkpoint, data, settings)
-    _report(analysis, json, csv, sort)
-    if plots is not None:
-        _draw(analysis, checkpoint, plots)
+    _report(analysis, checkpoint, targets, sort)
     found = analysis.to_dict() if gates else {}
     verdicts = [(gate, gate.check(found)) for gate in gates]
     failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
@@ -140,25 +148,6 @@ def analyze(
         say(f"gate '{gate.text}' holds: {'; '.join(verdict.evidence) or 'for every layer'}")
     if failed:
         raise typer.Exit(GATE)
-
-
-def _check_outputs(json: str | None, csv: str | None, dry_run: bool, gated: bool) -> None:
-    """Refuse, before any work, what could not be delivered after it."""
-    check_target(json, "--json")
-    check_target(csv, "--csv")
-    if json == csv == STDOUT:
-        raise CommandError("--json and --csv both ask for stdout", "only one can have it", "give one of them a file")
-    if dry_run and csv is not None:
-        raise CommandError("--dry-run has no CSV", do="use --json")
-    if dry_run and gated:
-        raise CommandError("--dry-run computes nothing that --fail-if could look at")
-
-
-def _check_plots(plots: Path | None, dry_run: bool) -> None:
-    if plots is not None and dry_run:
-        raise CommandError("--dry-run computes nothing that --plots could draw")
-    if plots is not None and plots.exists() and not plots.is_dir():
-        raise CommandError(f"--plots '{plots}' is a file", "the name of a folder was expected")
 
 
 def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
@@ -176,34 +165,16 @@ def _analysis(checkpoint: Checkpoint, data: str | None, settings: Settings) -> A
         return profile(checkpoint, data, settings=settings, progress=report, command=("curvlab", *sys.argv[1:]))
 
 
-def _draw(analysis: Analysis, checkpoint: Checkpoint, folder: Path) -> None:
-    from curvlab.reports.plots import plot_analysis
-
-    written = plot_analysis(analysis, folder, checkpoint)
-    names = ", ".join(sorted({path.stem for path in written}))
-    say(f"drawn in {folder}, as PNG and SVG: {names}" if written else "--plots: there is nothing to draw")
-
-
-def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, json: str | None) -> None:
+def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, targets: Targets) -> None:
     from curvlab.analyses.analyze import estimate
-    from curvlab.document.json import dumps
-    from curvlab.reports.estimate import estimate_to_dict, print_estimate
+    from curvlab.reports.estimate import estimate_document
 
-    cost = estimate(checkpoint, data, settings=settings)
-    deliver(dumps(estimate_to_dict(cost)), json)
-    if json != STDOUT:
-        show(lambda console: print_estimate(console, cost))
+    publish(estimate_document(estimate(checkpoint, data, settings=settings)), targets)
 
 
-def _report(analysis: Analysis, json: str | None, csv: str | None, sort: Sort) -> None:
-    """Files first, so that a reader who closes the pipe early loses nothing; then the table, unless stdout is taken."""
-    from curvlab.document.json import dumps
-    from curvlab.reports.csv import to_csv
-    from curvlab.reports.terminal import print_analysis
+def _report(analysis: Analysis, checkpoint: Checkpoint, targets: Targets, sort: str) -> None:
+    from curvlab.reports.analysis import analysis_document
+    from curvlab.reports.analysis_figures import analysis_figures
 
-    if json is not None:
-        deliver(dumps(analysis.to_dict()), json)
-    if csv is not None:
-        deliver(to_csv(analysis), csv)
-    if STDOUT not in (json, csv):
-        show(lambda console: print_analysis(console, analysis, sort))
+    figures = () if targets.plots is None else analysis_figures(analysis, checkpoint)
+    publish(analysis_document(analysis, sort, figures), targets)

@@ -11,8 +11,9 @@ import typer
 from curvlab.comparison.request import choices
 from curvlab.errors import CommandError
 
+from .delivery import Targets, publish
 from .options import takes
-from .output import STDOUT, check_target, deliver, say, show
+from .output import say
 from .progress import progress
 from .ranges import parse_range
 
@@ -90,6 +91,9 @@ def compare(
     csv: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The cosines as CSV; '-' is stdout.")
     ] = None,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The report as Markdown; '-' is stdout.")
+    ] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Figures as PNG and SVG.")
     ] = None,
@@ -120,7 +124,15 @@ def compare(
     if "seed" in options and "seeds" in options:
         raise CommandError("--seed and --seeds are given", "the first of --seeds is that of the directions")
     options["dampings"] = parse_range(damping, "--damping")
-    _check_outputs(json, csv, plots, fail_if, (options.get("mode") == "training", dry_run))
+    targets = Targets(json, csv, markdown, plots)
+    targets.check()
+    if csv is not None and options.get("mode") == "training":
+        raise CommandError("--csv holds directions", "a race has none", "use --json")
+    if dry_run:
+        for option, given in (("--csv", csv), ("--plots", plots), ("--fail-if", fail_if)):
+            if given:
+                raise CommandError(f"--dry-run computes nothing that {option} could use", do="leave one of them out")
+        targets.refuse("--dry-run computes nothing")
     gates = fail_if or []
     for text in gates:
         from curvlab.gates import parse
@@ -128,31 +140,15 @@ def compare(
         parse(text)  # what cannot be read is said before the work
     work = _work(model, problem, optimizers, set_ or [], (trust, threads), options)
     if dry_run:
-        _plan(*work, options, json)
+        _plan(*work, options, targets)
         return
     with progress() as report:
         from curvlab.comparison.compare import compare as run
 
         found = run(*work, report=report, command=("curvlab", *sys.argv[1:]), **options)
-    _report(found, json, csv, plots)
+    _report(found, targets)
     if gates and _refused(found, gates):
         raise typer.Exit(REFUSED)
-
-
-def _check_outputs(
-    json: str | None, csv: str | None, plots: Path | None, fail_if: list[str] | None, run: tuple[bool, bool]
-) -> None:
-    """Refuse, before any work, what could not be delivered after it; `run` is (of races alone?, only told?)."""
-    races, dry = run
-    check_target(json, "--json")
-    check_target(csv, "--csv")
-    if json == csv == STDOUT:
-        raise CommandError("--json - and --csv - both go to stdout", do="give one of them a path")
-    if csv is not None and races:
-        raise CommandError("--csv holds directions", "a race has none", "use --json")
-    for option, given in (("--csv", csv), ("--plots", plots), ("--fail-if", fail_if)):
-        if dry and given:
-            raise CommandError(f"--dry-run computes nothing that {option} could use", do="leave one of them out")
 
 
 def _work(
@@ -187,45 +183,19 @@ def _work(
     return load(model, architecture=architecture, trust=trust, max_memory=options.get("max_memory")), names
 
 
-def _plan(what: Any, names: list[str], options: dict[str, Any], json: str | None) -> None:
+def _plan(what: Any, names: list[str], options: dict[str, Any], targets: Targets) -> None:
     from curvlab.comparison.plan import plan
     from curvlab.comparison.request import Request
-    from curvlab.document.json import dumps, plain
-    from curvlab.reports.direction_tables import print_plan
+    from curvlab.reports.comparison import plan_document
 
-    planned = plan(what, names, Request().asked(options))
-    deliver(dumps(plain(planned)), json)
-    if json != STDOUT:
-        show(lambda console: print_plan(console, planned))
+    publish(plan_document(plan(what, names, Request().asked(options))), targets)
 
 
-def _report(found: Comparison, json: str | None, csv: str | None, plots: Path | None) -> None:
-    from curvlab.document.json import dumps
-    from curvlab.reports.direction_csv import directions_to_csv
+def _report(found: Comparison, targets: Targets) -> None:
+    from curvlab.reports.comparison import comparison_document, comparison_figures
 
-    deliver(dumps(found.to_dict()), json)
-    if csv is not None:
-        deliver(directions_to_csv(found), csv)
-    if plots is not None:
-        if found.optimizers:
-            from curvlab.reports.direction_plots import plot_directions
-
-            plot_directions(found, plots)
-        if found.training is not None:
-            from curvlab.reports.race_plots import plot_races
-
-            plot_races(found.training, plots)
-    if STDOUT in (json, csv):
-        return
-    if found.optimizers:
-        from curvlab.reports.direction_tables import print_directions
-
-        show(lambda console: print_directions(console, found))
-    races = found.training
-    if races is not None:
-        from curvlab.reports.race_tables import print_races
-
-        show(lambda console: print_races(console, races))
+    figures = () if targets.plots is None else comparison_figures(found)
+    publish(comparison_document(found, figures), targets)
 
 
 def _refused(found: Comparison, gates: list[str]) -> bool:

@@ -8,7 +8,7 @@ import typer
 
 from curvlab.listing import Subject
 
-from .output import STDOUT, check_target, deliver, show
+from .delivery import Targets, publish
 
 
 def list_(
@@ -18,13 +18,10 @@ def list_(
         typer.Option("--json", metavar="PATH", help="Write the list as JSON; '-' is stdout, and nothing else."),
     ] = None,
 ) -> None:
-    """List optimizers, problems, datasets, file formats or layer types, with where each comes from."""
-    check_target(json, "--json")
-    from curvlab.document.json import dumps
+    """List optimizers, problems, datasets, file formats, layer types or analyses, with where each comes from."""
+    targets = Targets(json)
+    targets.check()
     from curvlab.listing import listing
-    from curvlab.reports.listing import listing_to_dict, print_listing
+    from curvlab.reports.listing import listing_document
 
-    found = listing(subject)
-    deliver(dumps(listing_to_dict(found)), json)
-    if json != STDOUT:
-        show(lambda console: print_listing(console, found))
+    publish(listing_document(listing(subject)), targets)

@@ -12,8 +12,9 @@ from curvlab.errors import CommandError
 from curvlab.fields import fields_of
 from curvlab.training.settings import TrainingSettings
 
+from .delivery import Targets, publish
 from .options import takes
-from .output import STDOUT, check_target, deliver, say, show
+from .output import say
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def train(
     json: Annotated[
         str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The summary as JSON; '-' is stdout.")
     ] = None,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The report as Markdown; '-' is stdout.")
+    ] = None,
 ) -> None:
     """Train a network, and leave it ready to be profiled.
 
@@ -99,7 +103,8 @@ def train(
     state/, from which --resume goes on as if the run had never stopped. Ctrl-C
     ends it after the current step; a second one at once.
     """
-    check_target(json, "--json")
+    targets = Targets(json, None, markdown, plots)
+    targets.check()
     from curvlab.training.configuration import configured
 
     values = configured(options, set_ or (), config, trust=trust)
@@ -109,10 +114,11 @@ def train(
         for option, given in (("--plots", plots), ("--fail-if", values.get("fail_if")), ("--force", force)):
             if given:
                 raise CommandError(f"--dry-run does nothing that {option} is about", do="leave one of them out")
-        _plan(values, json)
+        targets.refuse("--dry-run computes nothing")
+        _plan(values, targets)
         return
     result = _trained(values, resume, force, trust)
-    _report(result, json, plots)
+    _report(result, targets)
     raise typer.Exit(_code(result))
 
 
@@ -124,28 +130,19 @@ def _trained(values: dict[str, Any], resume: bool, force: bool, trust: bool) -> 
         return train(values, Start(resume, force, command, trust), report, lambda sentence: say(f"note: {sentence}"))
 
 
-def _plan(values: dict[str, Any], json: str | None) -> None:
-    from curvlab.document.json import dumps, plain
-    from curvlab.reports.training import print_plan
+def _plan(values: dict[str, Any], targets: Targets) -> None:
+    from curvlab.reports.training import plan_document
     from curvlab.training.train import plan
 
-    found = plan(values)
-    deliver(dumps(plain(found)), json)
-    if json != STDOUT:
-        show(lambda console: print_plan(console, found))
+    publish(plan_document(plan(values)), targets)
 
 
-def _report(result: TrainingResult, json: str | None, plots: Path | None) -> None:
-    from curvlab.document.json import dumps
-    from curvlab.reports.training import print_training
+def _report(result: TrainingResult, targets: Targets) -> None:
+    from curvlab.reports.training import training_document
+    from curvlab.reports.training_figures import training_figures
 
-    deliver(dumps(result.to_dict()), json)
-    if plots is not None:
-        from curvlab.reports.training_plots import plot_training
-
-        plot_training(result, plots)
-    if json != STDOUT:
-        show(lambda console: print_training(console, result))
+    figures = () if targets.plots is None else tuple(training_figures(result))
+    publish(training_document(result, figures), targets)
 
 
 def _code(result: TrainingResult) -> int:

@@ -11,8 +11,8 @@ A path is what the JSON holds, joined by dots. A layer is found by its name (dot
 by its number (`fc1.tnt.modes.0.rank`). A layer's name is quoted when it is a word of this language or has other
 characters than letters, digits, `_` and dots: `"conv-1".weights.rank`. A comparison with `any.PATH` holds when it is
 true in at least one layer, with `all.PATH` when it is true in every layer; layers that have no such number are left
-out. `any.fop.PATH` and `all.fop.PATH` are about every matrix that FOP has learned, beside what else its layer has;
-`fc1.fop.PATH` is about the first of a layer, as in the CSV.
+out. Some analyses have rows of their own, such as the matrices that FOP has learned: `any.fop.PATH` and `all.fop.PATH`
+are about every row, beside what else its layer has, and `fc1.fop.PATH` is about the first of a layer, as in the CSV.
 
 Null: a condition number is null because it is infinite, so it counts as infinity (unless the rank beside it is null
 too: then it was not computed). Any other null, and a path that leads nowhere, is an error and never a silent pass; so
@@ -79,7 +79,7 @@ class Gate:
         """
         evidence: list[str] = []
         try:
-            holds = self._holds(self.tree, _with_first_matrices(document), evidence)
+            holds = self._holds(self.tree, _with_first_rows(document), evidence)
         except NoNumber as reason:
             raise CommandError(f"the gate '{self.text}' cannot be decided", str(reason)) from reason
         return Verdict(holds, tuple(evidence))
@@ -99,8 +99,9 @@ class Gate:
     def _compared(self, node: ast.Compare, document: Document, evidence: list[str]) -> bool:
         """One comparison, in the layer its quantifier binds; what is added to `evidence` is what decided."""
         quantifier, rows = _quantifier(node, self.paths), document["layers"]
-        if any(path.quantifier and path.keys[:1] == ("fop",) for path in _paths(node, self.paths)):
-            rows = _matrices(document)
+        bound = {path.keys[0] for path in _paths(node, self.paths) if path.quantifier}
+        for key in _tables(document).keys() & bound:
+            rows = _rows(document, key)
         outcomes: list[tuple[bool, str]] = []
         reasons: list[str] = []
         for layer in rows if quantifier else (None,):
@@ -216,18 +217,28 @@ def _paths(node: ast.Compare, paths: Mapping[str, Path]) -> list[Path]:
     return [paths[part.id] for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in paths]
 
 
-def _with_first_matrices(document: Document) -> Document:
-    """The document whose layers have FOP's first matrix of theirs as `fop`, if any layer has one."""
-    first = {entry["name"]: entry for entry in reversed(document.get("fop") or ())}
+def _tables(document: Document) -> dict[str, list[Mapping[str, Any]]]:
+    """Key -> rows, for every list of rows in the document that belong to layers by their name, the layers aside."""
+    lists = {key: value for key, value in document.items() if key != "layers" and isinstance(value, list)}
+    return {key: rows for key, rows in lists.items() if all(isinstance(row, Mapping) and "name" in row for row in rows)}
+
+
+def _with_first_rows(document: Document) -> Document:
+    """The document whose layers have the first row of theirs under the key of each analysis with rows of its own."""
+    first = {key: {row["name"]: row for row in reversed(rows)} for key, rows in _tables(document).items() if rows}
     if not first:
         return document
-    return {**document, "layers": [{**layer, "fop": first.get(layer["name"])} for layer in document["layers"]]}
+    layers = [
+        {**layer, **{key: rows.get(layer["name"]) for key, rows in first.items()}} for layer in document["layers"]
+    ]
+    return {**document, "layers": layers}
 
 
-def _matrices(document: Document) -> list[Mapping[str, Any]]:
-    """A row per matrix of FOP: its layer's, called by the parameter's name, with the matrix as `fop`."""
+def _rows(document: Document, key: str) -> list[Mapping[str, Any]]:
+    """The rows of an analysis that has its own, each with what else its layer has; a row goes by its parameter's name
+    where it has one, since a layer may have several."""
     layers = {layer["name"]: layer for layer in document["layers"]}
-    entries = document.get("fop") or ()
-    if not entries:
-        raise NoNumber("FOP has learned no matrix of this model, or they were not looked at")
-    return [{**layers.get(entry["name"], {}), "name": entry["parameter"], "fop": entry} for entry in entries]
+    rows = _tables(document)[key]
+    if not rows:
+        raise NoNumber(f"'{key}' has no rows: it found nothing in this model, or was not asked for")
+    return [{**layers.get(row["name"], {}), "name": row.get("parameter", row["name"]), key: row} for row in rows]

@@ -1,4 +1,4 @@
-"""What there is: optimizers, problems, formats, datasets and layer types, those that plugins bring included."""
+"""What there is: optimizers, problems, formats, datasets, layer types and analyses, those of plugins included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from curvlab.plugins import Plugin
 
-Subject = Literal["optimizers", "problems", "datasets", "formats", "layers"]
+Subject = Literal["optimizers", "problems", "datasets", "formats", "layers", "analyses"]
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,37 @@ def _problems() -> Listing:
     )
 
 
+def _analyses() -> Listing:
+    """Analyses with what they ask of the data, what they add to `--sort`, and the numbers that gates can compare."""
+    from curvlab.analyses.definition import LayerAnalysis
+    from curvlab.analyses.registry import ANALYSES, definitions
+    from curvlab.document.field_paths import field_paths
+
+    plugins = ANALYSES.plugins()
+    origin = {plugin.module.partition(".")[0].partition(":")[0]: plugin.distribution for plugin in plugins}
+    data = {"needed": "needed", "used": "used if given", "unused": "not used"}
+    rows = tuple(
+        (
+            one.name,
+            one.help,
+            data[one.data],
+            "yes" if one.by_default else "when asked for",
+            ", ".join(one.rankings) if isinstance(one, LayerAnalysis) else "",
+            ", ".join(field_paths(one.result)),
+            origin.get(type(one).__module__.partition(".")[0], "unknown"),
+        )
+        for one in definitions()
+    )
+    note = "gates: LAYER.NAME.PATH, any.NAME.PATH or all.NAME.PATH with a path of the column gates, as in docs/gates.md"
+    columns = ("name", "what", "data", "by default", "sort", "gates", "from")
+    return Listing("analyses", columns, rows, (note, *_skipped(plugins)))
+
+
 _SUBJECTS: Mapping[str, Callable[[], Listing]] = {
     "optimizers": _optimizers,
     "problems": _problems,
     "datasets": _datasets,
     "formats": _formats,
     "layers": _layers,
+    "analyses": _analyses,
 }

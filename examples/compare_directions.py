@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 
 import curvlab
-from curvlab.reports.direction_plots import plot_directions
-from curvlab.reports.direction_tables import print_directions
+from curvlab.reports.comparison import comparison_document, comparison_figures
+from curvlab.reports.plots import draw
+from curvlab.reports.terminal import print_document
 
 OPTIMIZERS = ["sgd", "adam", "shampoo", "tnt", "tnt-per-example=tnt", "kfac", "ekfac", "lnb"]
 DAMPINGS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -43,11 +44,11 @@ def main() -> None:
         settings={"tnt-per-example": {"statistic": "per-example"}},
         dampings=[0.1] if arguments.quick else DAMPINGS,
     )
-    print_directions(Console(width=100, highlight=False), comparison)
+    print_document(Console(width=100, highlight=False), comparison_document(comparison))
     kfac, sgd, adam = (comparison[label].mean for label in ("kfac", "sgd", "adam"))
     print(f"K-FAC {kfac:.3f}, SGD-m {sgd:.3f}, Adam {adam:.3f}: mean over the middle four layers")
     if arguments.plots is not None:
-        for path in plot_directions(comparison, arguments.plots):
+        for path in draw(comparison_figures(comparison), arguments.plots):
             print(f"wrote {path}")
 
 

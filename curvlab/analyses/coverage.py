@@ -3,45 +3,46 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 
-from curvlab.analyses.entries import Entry
+from curvlab.analyses.analysis_plan import AnalysisPlan
+from curvlab.analyses.definition import LayerAnalysis
+from curvlab.analyses.layer_rows import LayerRow
 from curvlab.analyses.results import BlockCoverage, Coverage, LayerResult
 
 
-def coverage_of(
-    entries: Sequence[Entry],
-    layers: Sequence[LayerResult],
-    left_out: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> Coverage:
-    """One line per entry: "analyzed" (all that was asked), "fallback" (some of it), "weights-only", or "skipped".
+def coverage_of(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> Coverage:
+    """One line per row: "analyzed" (all that was asked), "fallback" (some of it), "weights-only", or "skipped".
 
-    The totals count a tensor that several entries share once.
+    The totals count a tensor that several rows share once.
     """
-    blocks = [_line(entry, layer, left_out) for entry, layer in zip(entries, layers, strict=True)]
+    blocks = [_line(plan, row, layer) for row, layer in zip(plan.rows, layers, strict=True)]
     everything, reached = set[str](), set[str]()
-    for entry, block in zip(entries, blocks, strict=True):
-        everything.update(entry.tensors)
+    for row, block in zip(plan.rows, blocks, strict=True):
+        everything.update(row.tensors)
         if block.status in ("analyzed", "fallback"):
-            reached.update(entry.tensors)
+            reached.update(row.tensors)
     return Coverage(
-        parameters=sum(prod(shapes[name]) for name in everything),
-        analyzed=sum(prod(shapes[name]) for name in reached),
+        parameters=sum(prod(plan.shapes[name]) for name in everything),
+        analyzed=sum(prod(plan.shapes[name]) for name in reached),
         blocks=tuple(blocks),
     )
 
 
-def _line(entry: Entry, layer: LayerResult, left_out: Mapping[str, str]) -> BlockCoverage:
-    reasons = [why for why in (entry.reason, left_out.get(entry.name)) if why]
-    on_data = layer.moments is not None or layer.kfac is not None or layer.tnt is not None
-    if entry.block is not None and entry.block.tied:
-        reasons.append(f"shares parameters with {', '.join(entry.block.tied)}: factors are of this use")
-    if on_data:
-        status = "fallback" if entry.name in left_out else "analyzed"
+def _line(plan: AnalysisPlan, row: LayerRow, layer: LayerResult) -> BlockCoverage:
+    reasons = [why for why in (row.reason, plan.left_out.get(row.name)) if why]
+    if row.block is not None and row.block.tied:
+        reasons.append(f"shares parameters with {', '.join(row.block.tied)}: factors are of this use")
+    if _on_data(plan, layer):
+        status = "fallback" if row.name in plan.left_out else "analyzed"
     else:
-        status = "weights-only" if layer.weights is not None else "skipped"
-        if entry.block is not None and not reasons:
+        status = "weights-only" if layer.results else "skipped"
+        if row.block is not None and not reasons:
             reasons.append("it was recorded, but no statistic of it was asked for")
-    return BlockCoverage(entry.name, status, "; ".join(reasons) or None, layer.parameters)
+    return BlockCoverage(row.name, status, "; ".join(reasons) or None, layer.parameters)
+
+
+def _on_data(plan: AnalysisPlan, layer: LayerResult) -> bool:
+    of_layers = (one for one in plan.chosen if isinstance(one, LayerAnalysis) and one.name in layer.results)
+    return any(one.on_data(layer.results[one.name]) for one in of_layers)

@@ -3,13 +3,11 @@ fit a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
-from curvlab.analyses.entries import Entry
 from curvlab.capture.survey import LayerBlock, Survey
-from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 from curvlab.statistics.plan import Plan
 
 _FLOAT64 = 8
@@ -18,7 +16,7 @@ _FLOAT64 = 8
 @dataclass(frozen=True)
 class BlockEstimate:
     """One block: i inputs (with the bias's 1), o outputs, T positions; bytes held until the end; multiplications for
-    all examples. Of FOP's matrix M, its two sides, and bytes held while it is looked at."""
+    all examples. For a matrix that an analysis looks at, its two sides, and bytes held while it does."""
 
     name: str
     kind: str
@@ -32,7 +30,7 @@ class BlockEstimate:
 @dataclass(frozen=True)
 class Estimate:
     """The answer to `--dry-run`: nothing has been computed. `memory` is the sum over blocks plus activations of one
-    batch, and the most that comes on top for one weight or one matrix of FOP after another, in bytes."""
+    batch, and the most that comes on top for one matrix after another, in bytes."""
 
     blocks: tuple[BlockEstimate, ...]
     memory: int
@@ -43,33 +41,6 @@ class Estimate:
 def estimate_blocks(survey: Survey, plan: Plan, examples: int) -> list[BlockEstimate]:
     """One estimate per block, in the model's order."""
     return [_block(block, plan, examples) for block in survey.blocks.values()]
-
-
-def estimate_weights(entries: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> list[BlockEstimate]:
-    """One estimate per weight: the Gram matrix of its smaller side (docs/curvature.md), held one at a time."""
-    found = []
-    for entry in entries:
-        shape, size = shapes[entry.weight], prod(shapes[entry.weight])
-        height = size if entry.groups == size else shape[0] if shape else 1
-        width = size // height if height else 0
-        small, large = sorted((height // entry.groups, width))
-        memory, work = _FLOAT64 * entry.groups * small**2, float(entry.groups * large * small**2)
-        sides = (height, width) if entry.transposed else (width, height)
-        found.append(BlockEstimate(entry.name, entry.kind, *sides, 1, memory, work))
-    return found
-
-
-def estimate_fop(fop: FopMatrices, entries: Sequence[Entry], budget: int | None) -> list[BlockEstimate]:
-    """One estimate per learned matrix P of M `[d, k]`: MᵀM and its eigenvalues, held one at a time; without those that
-    `fop_results` leaves out of `budget` bytes."""
-    found = []
-    for parameter in dict.fromkeys(name for entry in entries for name in entry.tensors if name in fop.factors):
-        d, k = fop.factors[parameter].shape
-        gram = 2 * _FLOAT64 * k**2
-        if budget is None or gram <= budget:
-            memory, work = gram + _FLOAT64 * d * k, float(d * k**2 + k**3)
-            found.append(BlockEstimate(parameter, "FOP's matrix", d, k, 1, memory, work))
-    return found
 
 
 def statistic_bytes(block: LayerBlock, plan: Plan) -> dict[str, int]:

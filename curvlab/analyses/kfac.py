@@ -1,23 +1,36 @@
-"""Spectra of a layer's K-FAC factors A and G and of the block A ⊗ G, with split-half errors (docs/curvature.md
-and 5)."""
+"""The analysis `kfac`: spectra of a layer's factors A and G and of the block A ⊗ G, with split-half errors
+(docs/curvature.md)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from curvlab.analyses.results import KfacResult
+from curvlab.analyses.definition import LayerAnalysis
+from curvlab.analyses.layer_data import LayerData, LayerStatistics
+from curvlab.analyses.needs import Needs
+from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition
+from curvlab.analyses.registry import register
+from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
-from curvlab.capture.survey import LayerBlock
+from curvlab.document.figure import Axis, Curve, Figure, Panel
+from curvlab.document.numbers import short
+from curvlab.document.table import Quantity
+from curvlab.layers.layer import Layer
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import kronecker_spectra
-from curvlab.operators.summary import Spectrum
-from curvlab.statistics.plan import Collected, Plan
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
+
+if TYPE_CHECKING:
+    from curvlab.analyses.results import Analysis
+    from curvlab.analyses.settings import Settings
+    from curvlab.formats.checkpoint import Checkpoint
 
 Factors = tuple[Operator, Operator]
 """A and G."""
@@ -25,46 +38,56 @@ Factors = tuple[Operator, Operator]
 _REDUCED = "A=1/N sum_n, G=1/N sum_n (reduce: a averaged, g summed over t)"
 
 
-def kfac_result(block: LayerBlock, plan: Plan, whole: Collected, halves: Sequence[Collected]) -> KfacResult | None:
+@dataclass(frozen=True)
+class KfacResult:
+    """Spectra of a layer's K-FAC factors A (input) and G (gradient) and of A ⊗ G."""
+
+    input_factor: Spectrum | None
+    gradient_factor: Spectrum | None
+    kronecker: Spectrum | None
+    pi: float | None
+    normalization: str = "A=1/N sum_nt, G=1/(NT) sum_nt"
+    note: str | None = None
+
+
+def kfac_result(
+    layer: Layer, settings: Settings, whole: LayerStatistics, halves: Sequence[LayerStatistics]
+) -> KfacResult | None:
     """The K-FAC block of a layer; None if no gradient reached it."""
-    factors = kfac_operators(block, plan, whole)
+    factors = kfac_operators(layer, settings, whole)
     if factors is None:
         return None
-    a, g, both = kronecker_spectra(factors, whole.rows[block.name])
-    parts = [kfac_operators(block, plan, half) for half in halves]
+    a, g, both = kronecker_spectra(factors, whole.rows)
+    parts = [kfac_operators(layer, settings, half) for half in halves]
     if len(parts) == 2 and parts[0] is not None and parts[1] is not None:
         first, second = (
-            kronecker_spectra(part, half.rows[block.name], levels=())
-            for part, half in zip(parts, halves, strict=True)
-            if part
+            kronecker_spectra(part, half.rows, levels=()) for part, half in zip(parts, halves, strict=True) if part
         )
         a, g, both = (with_split_half(*three) for three in zip((a, g, both), first, second, strict=True))
     result = KfacResult(a, g, both, _pi(a, g))
-    return replace(result, normalization=_REDUCED) if plan.reduced else result
+    return replace(result, normalization=_REDUCED) if settings.kfac_approx == "reduce" else result
 
 
-def kfac_operators(block: LayerBlock, plan: Plan, part: Collected) -> Factors | None:
-    """A and G of one block in the form they were stored in; G is the identity for "forward-only", None where no
+def kfac_operators(layer: Layer, settings: Settings, part: LayerStatistics) -> Factors | None:
+    """A and G of one layer in the form they were stored in; G is the identity for "forward-only", None where no
     gradient came."""
-    name, layer = block.name, block.layer
-    if plan.kfac_approx == "reduce" and plan.output_gradients:
-        if name not in part.reduced:
+    if settings.kfac_approx == "reduce":
+        if part.reduced is None:
             return None
-        moments = part.reduced[name]
-        a: Operator = _stacked(moments.input_factor(part.examples))
-        if moments.output_gradients.total is None:
+        a: Operator = _stacked(part.reduced.input_factor(part.examples))
+        if part.reduced.output_gradients.total is None:
             return None
-        return a, _stacked(moments.gradient_factor(part.examples))
-    if name not in part.features:
+        return a, _stacked(part.reduced.gradient_factor(part.examples))
+    if part.features is None:
         return None
-    features = part.features[name]
-    a = _scaled(metric(features.operator(), features.mean(), layer.biased), part.rows[name] / part.examples)
-    if plan.fisher_type == "forward-only":
+    features = part.features
+    a = _scaled(metric(features.operator(), features.mean(), layer.biased), part.rows / part.examples)
+    if settings.fisher_type == "forward-only":
         ones = torch.ones(layer.groups, layer.out_features, dtype=torch.float64)
         return a, Diagonal(ones[0]) if layer.groups == 1 else Grouped(torch.diag_embed(ones))
-    if name not in part.output_gradients:
+    if part.output_gradients is None:
         return None
-    return a, part.output_gradients[name].second.operator(part.rows[name])
+    return a, part.output_gradients.second.operator(part.rows)
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:
@@ -88,3 +111,65 @@ def _scaled(operator: Operator, factor: float) -> Operator:
     if isinstance(operator, Diagonal):
         return Diagonal(operator.values * factor)
     return Dense(matrix(operator) * factor)
+
+
+def _shown(name: str) -> Callable[[KfacResult], str]:
+    return lambda kfac: spectrum_text(getattr(kfac, name))
+
+
+def _rank(name: str) -> Ranking:
+    def rank(kfac: KfacResult) -> Rank | None:
+        factor: Spectrum | None = getattr(kfac, name)
+        return None if factor is None else by_condition(factor.condition_number, factor.condition_number_nonzero)
+
+    return rank
+
+
+@register
+class Kfac(LayerAnalysis):
+    """The Kronecker-factored curvature of every layer."""
+
+    name = "kfac"
+    help = "spectra of K-FAC's input factor A, gradient factor G and their product, layer by layer"
+    result = KfacResult
+    by_default = True
+    title = "Curvature factors"
+    quantities = (
+        Quantity("κ(A)", _shown("input_factor"), " of K-FAC's input factor"),
+        Quantity("κ(G)", _shown("gradient_factor"), " of its gradient factor"),
+        Quantity("κ(A⊗G)", _shown("kronecker"), " of its block"),
+        Quantity("π", lambda k: short(k.pi), " = √((tr A/dA)/(tr G/dG))"),
+    )
+    rankings: ClassVar[Rankings] = {
+        "condition": _rank("kronecker"),
+        "input-factor": _rank("input_factor"),
+        "gradient-factor": _rank("gradient_factor"),
+        "kronecker": _rank("kronecker"),
+    }
+    reads = ("loss", "fisher_type", "mc_samples", "kfac_approx")
+    settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "K-FAC": "kfac_approx"}
+
+    def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
+        """Output gradients; A of "expand" comes from the feature moments."""
+        return Needs(features=settings.kfac_approx == "expand", output_gradients=True)
+
+    def run(self, layer: LayerData) -> KfacResult | None:
+        """None if no gradient reached the layer."""
+        return None if layer.whole is None else kfac_result(layer.layer, layer.settings, layer.whole, layer.halves)
+
+    def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[Figure]:
+        """Eigenvalues of A and G by their quantiles, a line per layer, zeros left out."""
+        layers = [layer for layer in analysis.layers if layer.kfac is not None]
+        levels = tuple(analysis.settings.get("quantile_levels", QUANTILE_LEVELS))
+        panels = []
+        for field, title in (("input_factor", "input factor A"), ("gradient_factor", "gradient factor G")):
+            curves = []
+            for place, layer in enumerate(layers):
+                spectrum: Spectrum | None = getattr(layer.kfac, field)
+                if spectrum is not None and spectrum.quantiles and len(spectrum.quantiles) == len(levels):
+                    values = tuple(value if value > 0 else None for value in spectrum.quantiles)
+                    curves.append(Curve(layer.name, levels, values, place, marker="o"))
+            panels.append(Panel(title, Axis("quantile"), Axis("eigenvalue", "log"), tuple(curves)))
+        if layers:
+            title = "Eigenvalues of the curvature factors"
+            yield Figure("spectra", tuple(panels), title, (5.2, 4.2), "depth", "last")

@@ -1,16 +1,54 @@
-"""Feature moments of a layer as a result: spectrum of M, the whitening tables, dead and duplicated features (lnb
-3.3–3.5)."""
+"""The analysis `moments`: the spectrum of a layer's metric M = E[āāᵀ], the whitening tables, dead and duplicated
+features (lnb 3.3–3.5)."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from curvlab.analyses.condition_figure import bar, condition_figure
+from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.features import constant_features, duplicated_features, mean_energy
-from curvlab.analyses.results import MomentsResult, Whitening
+from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.needs import Needs
+from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition, by_number
+from curvlab.analyses.registry import register
 from curvlab.analyses.split_half import standard_error
-from curvlab.analyses.whitening import Tables, whitening
+from curvlab.analyses.whitening import Tables, Whitening, whitening
+from curvlab.document.figure import Figure
+from curvlab.document.numbers import ABSENT, condition, short, with_error
+from curvlab.document.table import Quantity
 from curvlab.layers.layer import Layer
 from curvlab.statistics.feature_moments import FeatureMoments
+
+if TYPE_CHECKING:
+    from curvlab.analyses.results import Analysis
+    from curvlab.analyses.settings import Settings
+    from curvlab.formats.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class MomentsResult:
+    """Distribution of a layer's input features: M = E[āāᵀ] before and after whitening.
+
+    `condition_number_nonzero` is over the range of each matrix: λ_max over the least eigenvalue that is not zero by
+    the rule of `Spectrum`, features without energy (for `centered` and `lnb`: without variance) dropped. Where
+    `condition_number` exists the two are equal.
+    """
+
+    count: int
+    size: int
+    rank: int
+    effective_rank: float | None
+    mean_energy: float | None
+    dead: int
+    duplicated: int
+    condition_number: Whitening
+    condition_number_nonzero: Whitening
+    eigenvalues: Mapping[str, Any]
+    stderr: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None
 
 
 def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMoments, ...] = ()) -> MomentsResult:
@@ -65,3 +103,94 @@ def _errors(a: _Numbers, b: _Numbers) -> dict[str, object]:
 
 def _table_errors(a: Whitening, b: Whitening) -> dict[str, float | None]:
     return {field.name: standard_error(getattr(a, field.name), getattr(b, field.name)) for field in fields(Whitening)}
+
+
+def _shown(name: str) -> Callable[[MomentsResult], str]:
+    """The condition number after one normalisation, with its standard error."""
+
+    def show(moments: MomentsResult) -> str:
+        value = getattr(moments.condition_number, name)
+        errors = moments.stderr.get("condition_number")
+        error = errors.get(name) if isinstance(errors, Mapping) else None
+        return with_error(condition(value, getattr(moments.condition_number_nonzero, name)), value, error)
+
+    return show
+
+
+def _rank(name: str) -> Ranking:
+    def rank(moments: MomentsResult) -> Rank:
+        return by_condition(getattr(moments.condition_number, name), getattr(moments.condition_number_nonzero, name))
+
+    return rank
+
+
+@register
+class Moments(LayerAnalysis):
+    """The distribution of every layer's input features."""
+
+    name = "moments"
+    help = "distribution of every layer's inputs: rank, dead features, conditioning before and after normalising"
+    result = MomentsResult
+    by_default = True
+    title = "Input features, M = E[āāᵀ]"
+    quantities = (
+        Quantity("rank", lambda m: f"{m.rank}/{m.size}", ": of M, out of its size"),
+        Quantity("eff. rank", lambda m: short(m.effective_rank), " = exp(entropy of λ/Σλ)"),
+        Quantity(
+            "mean",
+            lambda m: ABSENT if m.mean_energy is None else f"{100 * m.mean_energy:.0f}%",
+            ": share of the energy that is in the mean",
+        ),
+        Quantity("dead", lambda m: str(m.dead), ": features that never vary"),
+        Quantity("twins", lambda m: str(m.duplicated) if m.duplicated else ABSENT, ": features that copy another"),
+        Quantity("κ(M)", _shown("identity"), ": what a plain gradient sees"),
+        Quantity("centered", _shown("centered"), ": κ without the mean"),
+        Quantity("diagonal", _shown("diagonal"), ": κ with every feature scaled to 1"),
+        Quantity("lnb", _shown("lnb"), ": κ after LNB's normalisation"),
+    )
+    rankings: ClassVar[Rankings] = {
+        "condition": _rank("identity"),
+        "effective-rank": by_number("effective_rank"),
+        "dead": by_number("dead"),
+        "identity": _rank("identity"),
+        "lnb": _rank("lnb"),
+    }
+
+    def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
+        """μ and M."""
+        return Needs(features=True)
+
+    def run(self, layer: LayerData) -> MomentsResult | None:
+        """Of the features that the layer was given."""
+        if layer.whole is None or layer.whole.features is None:
+            return None
+        halves = tuple(half.features for half in layer.halves if half.features is not None)
+        return moments_result(layer.layer, layer.whole.features, halves)
+
+    def notes(self, results: Mapping[str, Any]) -> Iterator[str]:
+        """A sentence on the layers whose features outnumber the rows that were seen, if there are any."""
+        few = [name for name, moments in results.items() if moments.note]
+        if few:
+            named = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
+            says = "rank, dead and singular factors there say as much of the data's size"
+            yield f"fewer rows than features in {named}: {says}"
+
+    def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[Figure]:
+        """Four bars per layer: before and after each normalisation."""
+        layers = [layer for layer in analysis.layers if layer.moments is not None]
+        normalised = {
+            "as they are": "identity",
+            "mean removed": "centered",
+            "scaled to 1": "diagonal",
+            "LNB's normalisation": "lnb",
+        }
+        tables = [(layer.moments.condition_number, layer.moments.condition_number_nonzero) for layer in layers]
+        bars = {
+            title: [bar(getattr(whole, field), getattr(part, field)) for whole, part in tables]
+            for title, field in normalised.items()
+        }
+        figure = condition_figure(
+            [layer.name for layer in layers], bars, "input features, before and after normalising"
+        )
+        if figure is not None:
+            yield figure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from curvlab.conditions import Device, DtypeName, Globs, LossName, MaxMemory, Seed
 from curvlab.fields import FROM_ONE, Declared, Setting, fields_of
@@ -12,19 +12,17 @@ from curvlab.fields import FROM_ONE, Declared, Setting, fields_of
 FisherType = Literal["type-2", "mc", "empirical", "forward-only"]
 KfacApprox = Literal["expand", "reduce"]
 Statistic = Literal["per-example", "batch"]
-AnalysisName = Literal["weights", "moments", "kfac", "tnt", "fop"]
 
-NEEDED_BY: Mapping[str, tuple[AnalysisName, ...]] = {
-    "fisher_type": ("kfac", "tnt"),
-    "mc_samples": ("kfac", "tnt"),
-    "kfac_approx": ("kfac",),
-    "statistic": ("tnt",),
-    "loss": ("kfac", "tnt", "fop"),
-    "dtype": ("moments", "kfac", "tnt", "fop"),
-    "samples": ("moments", "kfac", "tnt", "fop"),
-    "batch_size": ("moments", "kfac", "tnt", "fop"),
-}
-"""Which analyses a choice is about; beside others it has no effect."""
+
+def _unknown(analyses: tuple[str, ...]) -> str | None:
+    """What is wrong with names of analyses, for `Setting.check`. Analyses are imported late here and below: they import
+    torch, which `--help` must not wait for."""
+    from curvlab.analyses.registry import ANALYSES
+
+    unknown = [name for name in analyses if name not in ANALYSES]
+    if not unknown:
+        return None
+    return f"all known: there is no {', '.join(map(repr, unknown))}; {ANALYSES.instead(unknown[0])}"
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,12 @@ class Settings(Declared):
         ),
     ] = "per-example"
     analyses: Annotated[
-        tuple[AnalysisName, ...] | None,
-        Setting(f"Some of {','.join(get_args(AnalysisName))}; all that can be done without.", written="NAMES"),
+        tuple[str, ...] | None,
+        Setting(
+            "Some of `curvlab list analyses`, with commas between; those that are done by default without.",
+            check=_unknown,
+            written="NAMES",
+        ),
     ] = None
     samples: Annotated[int | None, Setting("Draw this many examples; all without.", FROM_ONE)] = None
     batch_size: Annotated[
@@ -71,7 +73,9 @@ class Settings(Declared):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.analyses is not None:
-            ordered = tuple(name for name in get_args(AnalysisName) if name in self.analyses)
+            from curvlab.analyses.registry import names
+
+            ordered = tuple(name for name in names() if name in self.analyses)
             object.__setattr__(self, "analyses", ordered)
 
     @classmethod
@@ -81,10 +85,19 @@ class Settings(Declared):
         if analyses is None:
             return
         if not analyses:
-            yield f"analyses is empty, name at least one of {', '.join(get_args(AnalysisName))}"
-        for name in chosen(sound):
-            if analyses and not set(NEEDED_BY.get(name, analyses)) & set(analyses):
-                yield f"{name} has an effect on {', '.join(NEEDED_BY[name])} only, and analyses has none of them"
+            yield "analyses is empty, name at least one of 'curvlab list analyses'"
+            return
+        for name, readers in readers_of(chosen(sound)).items():
+            if not set(readers) & set(analyses):
+                yield f"{name} has an effect on {', '.join(readers)} only, and analyses has none of them"
+
+
+def readers_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Field -> the analyses it has an effect on, for those of these fields that are about some analyses only."""
+    from curvlab.analyses.registry import definitions
+
+    found = {name: tuple(one.name for one in definitions() if name in one.settings_read()) for name in names}
+    return {name: readers for name, readers in found.items() if readers}
 
 
 def chosen(values: Mapping[str, Any]) -> list[str]:

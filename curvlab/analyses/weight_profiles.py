@@ -9,9 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from curvlab.analyses.entries import Entry
-from curvlab.analyses.results import WeightsResult
-from curvlab.analyses.weights import stacked_statistics
+from curvlab.analyses.layer_rows import LayerRow
+from curvlab.analyses.weight_statistics import WeightsResult, stacked_statistics
 
 MOST_ENTRIES = 2**18
 """Numbers that are stacked: 2 MiB of float64. Beyond that, a call of torch costs nothing beside its work."""
@@ -22,21 +21,21 @@ _Alike = tuple[torch.Size, torch.dtype, torch.device, int, bool]
 
 
 def weight_profiles(
-    entries: Sequence[Entry], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+    rows: Sequence[LayerRow], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[WeightsResult]:
-    """`weight_statistics` of every entry's main weight, in the order of the entries.
+    """`weight_statistics` of every row's main weight, in the order of the rows.
 
-    A weight is read when it is its entry's turn, or earlier together with the first of its kind; no weight is kept.
+    A weight is read when it is its row's turn, or earlier together with the first of its kind; no weight is kept.
 
     Args:
-        entries: rows of the report.
-        tensors: name -> tensor, read once for each entry.
+        rows: of the report.
+        tensors: name -> tensor, read once for each row.
         shapes: name -> shape, known without reading.
 
     Raises:
         NumericalError: LAPACK did not converge.
     """
-    kinds = [(shapes[e.weight], e.groups, e.transposed, e.layer is None) for e in entries]
+    kinds = [(shapes[row.weight], row.groups, row.transposed, row.layer is None) for row in rows]
     waiting: dict[_Kind, deque[int]] = defaultdict(deque)
     for index, kind in enumerate(kinds):
         waiting[kind].append(index)
@@ -45,17 +44,17 @@ def weight_profiles(
         if index not in known:
             alike, room = waiting[kind], MOST_ENTRIES // max(1, prod(kind[0]))
             batch = [alike.popleft() for _ in range(max(1, min(len(alike), room, MOST_WEIGHTS)))]
-            known.update(_together({i: entries[i] for i in batch}, tensors))
+            known.update(_together({i: rows[i] for i in batch}, tensors))
         yield known.pop(index)
 
 
-def _together(batch: Mapping[int, Entry], tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, WeightsResult]]:
+def _together(batch: Mapping[int, LayerRow], tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, WeightsResult]]:
     alike: dict[_Alike, list[tuple[int, Tensor]]] = defaultdict(list)
-    for index, entry in batch.items():
-        weight, transposed = tensors[entry.weight], entry.transposed
-        if entry.layer is not None and transposed:  # stored in an order that only the layer knows
-            weight, transposed = entry.layer.matrix({"weight": weight}).flatten(0, 1), False
-        alike[weight.shape, weight.dtype, weight.device, entry.groups, transposed].append((index, weight))
+    for index, row in batch.items():
+        weight, transposed = tensors[row.weight], row.transposed
+        if row.layer is not None and transposed:  # stored in an order that only the layer knows
+            weight, transposed = row.layer.matrix({"weight": weight}).flatten(0, 1), False
+        alike[weight.shape, weight.dtype, weight.device, row.groups, transposed].append((index, weight))
     for (*_, groups, transposed), members in alike.items():
         found = stacked_statistics([weight for _, weight in members], groups, transposed)
         yield from zip((index for index, _ in members), found, strict=True)

@@ -1,176 +1,104 @@
-"""Weights: what the singular values of a weight say, read from the file alone."""
+"""The analysis `weights`: what the singular values of a weight say, read from the file alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from curvlab.analyses.condition_figure import condition_figure
+from curvlab.analyses.definition import LayerAnalysis
+from curvlab.analyses.estimate import BlockEstimate
+from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.ranking import Rank, Rankings, by_condition, by_number
+from curvlab.analyses.registry import register
+from curvlab.analyses.weight_profiles import weight_profiles
+from curvlab.analyses.weight_statistics import WeightsResult, weight_statistics
+from curvlab.document.figure import Figure
+from curvlab.document.numbers import ABSENT, condition, count, short
+from curvlab.document.table import Quantity
 
-from curvlab.analyses.power_law import power_laws
-from curvlab.analyses.results import WeightsResult
-from curvlab.analyses.singular_values import singular_values, spectral_norm
-from curvlab.linalg.float64 import CHUNK, double, pieces
-from curvlab.shapes import Num
-
-_ROOM = 224 * 2**20  # so that the whole process stays under four times a large weight and 500 MB
-_NOTHING = WeightsResult(None, None, None, None, None, None, 0, 0, None, None, None, None)
-
-
-def weight_statistics(
-    weight: Tensor, groups: int = 1, transposed: bool = False, memory: int | None = None
-) -> WeightsResult:
-    """‖W‖₂ = σ_1, ‖W‖_F = √Σσ², ‖W‖_F²/‖W‖₂², exp(−Σ p ln p) with p = σ²/Σσ², σ_1/σ_min, and the tail of λ = σ².
-
-    W is (out, everything else), a grouped weight blockdiag(W_1, …, W_g): the scale of a norm layer, with as many
-    groups as entries, is diag(γ). The tail is the `power_law` of λ, and its start a λ. All numbers are those of W as
-    stored, whatever its dtype, in float64; it is converted piece by piece.
-
-    Args:
-        weight: of any shape and real dtype; () and (n,) are columns, (out, in/groups, *kernel) a convolution.
-        groups: diagonal blocks along the first axis.
-        transposed: the weight is (in, out/groups, *kernel), as in a transposed convolution.
-        memory: bytes that may be used beside the weight; by default twice its own and 224 MiB. Where the Gram matrix
-            needs more, only the norms and the stable rank are computed, and `note` says so.
-
-    Returns:
-        Numbers that do not exist are None: all of them if any entry of W is not finite, the condition number if W has
-        not full rank, the tail of fewer than 10 values.
-
-    Raises:
-        ValueError: the first axis is not a multiple of `groups`.
-        NumericalError: LAPACK did not converge.
-    """
-    return stacked_statistics([weight], groups, transposed, memory)[0]
+if TYPE_CHECKING:
+    from curvlab.analyses.analysis_plan import AnalysisPlan
+    from curvlab.analyses.results import Analysis
+    from curvlab.formats.checkpoint import Checkpoint
 
 
-def stacked_statistics(
-    weights: Sequence[Tensor], groups: int = 1, transposed: bool = False, memory: int | None = None
-) -> list[WeightsResult]:
-    """`weight_statistics` of each of several weights of one shape, dtype and device, computed together.
-
-    Several weights are copied and converted at once: they should be small. `memory` is that of one weight.
-    """
-    first = weights[0]
-    if first.is_complex():
-        return [replace(_NOTHING, note="complex numbers are not analysed")] * len(weights)
-    if first.numel() == 0:
-        return [replace(_NOTHING, rank=0, note="the weight has no entries")] * len(weights)
-    stack = first.detach()[None] if len(weights) == 1 else torch.stack([weight.detach() for weight in weights])
-    tall = _blocks(stack, groups, transposed)
-    scanned = _scan(tall)
-    results = [_without_values(entries, first.numel()) for entries in scanned]
-    kept = [index for index, result in enumerate(results) if result is None]
-    found = iter(_spectra(tall if len(kept) == len(results) else tall[kept], [scanned[i] for i in kept], memory))
-    return [next(found) if result is None else result for result in results]
+def _shown(weights: WeightsResult) -> str:
+    """κ(W); a weight that was too large, or is not finite, has no rank, and a κ that is unknown and not infinite."""
+    return ABSENT if weights.rank is None else condition(weights.condition_number)
 
 
-def _without_values(entries: _Entries, size: int) -> WeightsResult | None:
-    """What there is to say of a weight that has no singular values, or only zeros; None for all others."""
-    known = replace(_NOTHING, nonfinite=entries.nonfinite, zeros=entries.zeros)
-    if entries.nonfinite:
-        return replace(known, note=f"{entries.nonfinite} of {size} entries are not finite")
-    if entries.largest == 0:
-        return replace(known, spectral_norm=0.0, frobenius_norm=0.0, rank=0, note="all entries are zero")
-    return None
+def _rank(weights: WeightsResult) -> Rank | None:
+    """A weight with entries that are not finite is worse than any; None where the condition number was not computed."""
+    if weights.nonfinite:
+        return math.inf, math.inf
+    return None if weights.rank is None else by_condition(weights.condition_number)
 
 
-def _spectra(tall: Num[Tensor, "b g n m"], scanned: Sequence[_Entries], memory: int | None) -> list[WeightsResult]:
-    """The numbers of weights whose entries are finite and not all zero."""
-    if not scanned:
-        return []
-    scales = [math.ldexp(1.0, max(math.frexp(entries.largest)[1] - 1, -1000)) for entries in scanned]
-    needed = 16 * tall.shape[3] ** 2
-    allowed = 2 * tall[0].nbytes + _ROOM if memory is None else memory
-    if needed > allowed:
-        sizes = f"needs {needed / 2**30:.2f} GiB, and {allowed / 2**30:.2f} GiB are allowed"
-        note = f"only norms: the Gram matrix of size {tall.shape[3]} {sizes}"
-        return [_norms(*each, note) for each in zip(tall, scanned, scales, strict=True)]
+@register
+class Weights(LayerAnalysis):
+    """Singular values of every weight; needs nothing but the file."""
 
-    found = singular_values(tall, double(tall[:0]).new_tensor(scales))
-    tops = found.values[:, -1:]
-    shares = (found.values / tops).square()  # of the largest λ
-    entropy = torch.special.entr(shares / shares.sum(1, keepdim=True)).sum(1)
-    columns = (tops[:, 0], found.values[:, 0], shares.sum(1), entropy.exp(), (found.values > 0).sum(1))
-    numbers = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        WeightsResult(
-            spectral_norm=_finite(top),
-            frobenius_norm=_finite(entries.norm),
-            stable_rank=stable,
-            effective_rank=effective,
-            condition_number=top / least if least > 0 else None,
-            rank=rank,
-            nonfinite=0,
-            zeros=entries.zeros,
-            tail_exponent=tail.exponent if tail else None,
-            tail_distance=tail.distance if tail else None,
-            tail_start=_finite(tail.start * top * top) if tail else None,
-            tail_count=tail.count if tail else None,
-            note=note,
-        )
-        for (top, least, stable, effective, rank), tail, note, entries in zip(
-            numbers, power_laws(shares), found.notes, scanned, strict=True
-        )
-    ]
-
-
-def _norms(tall: Num[Tensor, "g n m"], entries: _Entries, scale: float, note: str) -> WeightsResult:
-    top = spectral_norm(tall, scale)
-    return replace(
-        _NOTHING,
-        zeros=entries.zeros,
-        spectral_norm=top,
-        frobenius_norm=entries.norm,
-        stable_rank=(entries.norm / top) ** 2,
-        note=note,
+    name = "weights"
+    help = "singular values of every weight, their ranks and tail; from the file alone"
+    result = WeightsResult
+    data = "unused"
+    by_default = True
+    title = "Weights"
+    quantities = (
+        Quantity("σ max", lambda w: short(w.spectral_norm), ": largest singular value"),
+        Quantity("stable rank", lambda w: short(w.stable_rank), " = Σσ²/σ²max"),
+        Quantity("eff. rank", lambda w: short(w.effective_rank), " = exp(entropy of σ²/Σσ²)"),
+        Quantity("κ(W)", _shown, " = σmax/σmin"),
+        Quantity("tail α", lambda w: short(w.tail_exponent), ": power law of the largest σ²"),
+        Quantity(
+            "nonfinite",
+            lambda w: count(w.nonfinite) if w.nonfinite else ABSENT,
+            ": entries that are NaN or infinite",
+        ),
     )
+    rankings: ClassVar[Rankings] = {
+        "condition": _rank,
+        "stable-rank": by_number("stable_rank"),
+        "effective-rank": by_number("effective_rank"),
+        "tail": by_number("tail_exponent"),
+    }
 
+    def begin(self, layers: Sequence[LayerData]) -> Callable[[LayerData], WeightsResult]:
+        """Small weights of one shape together."""
+        if not layers:
+            return self.run
+        profiles = weight_profiles([layer.row for layer in layers], layers[0].tensors, layers[0].shapes)
 
-def _blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[Tensor, "b g n m"]:
-    """The diagonal blocks of each weight or their transposes, n ≥ m: a view, except of a transposed convolution."""
-    count, shape = stack.shape[0], stack.shape[1:]
-    if groups == shape.numel():  # a diagonal, whatever its shape: (1, T, C) of a scale by hand, (H, W) of a LayerNorm
-        return stack.reshape(count, groups, 1, 1)
-    rows = shape[0] if shape else 1
-    if rows % groups:
-        raise ValueError(f"a weight of {rows} rows cannot be {groups} groups")
-    if transposed and len(shape) > 1:
-        blocks = stack.reshape(count, groups, rows // groups, shape[1], -1).transpose(2, 3).flatten(3)
-    else:
-        blocks = stack.reshape(count, groups, rows // groups, -1)
-    return blocks if blocks.shape[2] >= blocks.shape[3] else blocks.mT
+        def following(layer: LayerData) -> WeightsResult:
+            result = next(profiles, None)  # ends with the first weight that fails
+            return self.run(layer) if result is None else result
 
+        return following
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+    def run(self, layer: LayerData) -> WeightsResult:
+        """Of the layer's main weight."""
+        weight, transposed = layer.weight()
+        return weight_statistics(weight, groups=layer.row.groups, transposed=transposed)
 
+    def estimate(self, plan: AnalysisPlan) -> Iterator[BlockEstimate]:
+        """The Gram matrix of the smaller side of every weight (docs/curvature.md); left out beside statistics of the
+        data, which are far larger."""
+        for row in plan.rows if plan.data_pass is None else ():
+            shape, size = plan.shapes[row.weight], prod(plan.shapes[row.weight])
+            height = size if row.groups == size else shape[0] if shape else 1
+            width = size // height if height else 0
+            small, large = sorted((height // row.groups, width))
+            memory, work = 8 * row.groups * small**2, float(row.groups * large * small**2)
+            sides = (height, width) if row.transposed else (width, height)
+            yield BlockEstimate(row.name, row.kind, *sides, 1, memory, work)
 
-@dataclass(frozen=True)
-class _Entries:
-    """What one reading of all entries says; `largest` and `norm` (Frobenius's) only if all are finite."""
-
-    nonfinite: int
-    zeros: int
-    largest: float
-    norm: float
-
-
-def _scan(tall: Num[Tensor, "b g n m"]) -> list[_Entries]:
-    """Several weights are one piece, or one weight several."""
-    count = len(tall)
-    limit = CHUNK if count == 1 else tall.numel()
-    nonfinite, zeros, largest, norm = torch.zeros(4, count, dtype=torch.float64)
-    for _, flat in pieces(tall.flatten(0, 1), limit):
-        piece = flat.reshape(count, -1, *flat.shape[1:])
-        zeros += (piece == 0).sum((1, 2, 3)).cpu()
-        bound = torch.maximum(piece.amax((1, 2, 3)), -piece.amin((1, 2, 3)))  # NaN if there is one
-        if not bool(bound.isfinite().all()):
-            nonfinite += (~piece.isfinite()).sum((1, 2, 3)).cpu()
-        divisor = bound.where(bound.isfinite() & (bound > 0), 1.0)  # scaled, since squares may overflow
-        scaled = torch.linalg.vector_norm(piece / divisor[:, None, None, None], dim=(1, 2, 3))
-        largest, norm = torch.maximum(largest, bound.cpu()), torch.hypot(norm, (scaled * divisor).cpu())
-    rows = zip(nonfinite.tolist(), zeros.tolist(), largest.tolist(), norm.tolist(), strict=True)
-    return [_Entries(int(bad), int(none), *rest) for bad, none, *rest in rows]
+    def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[Figure]:
+        """κ(W) of every weight of full rank."""
+        known = [layer for layer in analysis.layers if layer.weights and layer.weights.condition_number]
+        bars = {"weight": [(layer.weights.condition_number, False) for layer in known]}
+        figure = condition_figure([layer.name for layer in known], bars, "weights")
+        if figure is not None:
+            yield figure

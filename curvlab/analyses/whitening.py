@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,13 +17,28 @@ from curvlab.analyses.normalised import (
     normalised_matrices,
     normalised_rows,
 )
-from curvlab.analyses.results import Whitening
 from curvlab.linalg.float64 import double
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import rounding, spectrum
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.shapes import Float
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A condition number of the metric over ā after each normalisation (lnb 3.3, 3.5).
+
+    In `MomentsResult.condition_number` None is infinite (singular), in `condition_number_nonzero` it is of a zero
+    matrix.
+    """
+
+    identity: float | None
+    centered: float | None
+    diagonal: float | None
+    lnb: float | None
+    whitened: float | None
+
 
 Tables = tuple[Whitening, Whitening, Spectrum]
 """Condition numbers, condition numbers over the range, and the spectrum of M."""

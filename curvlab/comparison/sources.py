@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from curvlab.analyses.job import Model, as_checkpoint
+from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.comparison.request import INTERVAL, Request
 from curvlab.errors import CommandError, CurvlabError
 from curvlab.problems.registry import PROBLEMS

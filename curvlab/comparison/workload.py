@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.analyses.job import Model, as_checkpoint
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
+from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.source import moved, open_source
 from curvlab.capture.closures import Closure
 from curvlab.capture.output import output_tensor

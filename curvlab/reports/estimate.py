@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from curvlab.document.json import plain
-from curvlab.reports.escape import escape
-from curvlab.reports.numbers import count, operations, size
-from curvlab.reports.tables import GAP, shortened
+from curvlab.document.numbers import count, operations, size
+from curvlab.document.section import Document, Note, Section
+from curvlab.document.table import Column, Group, Table
 
 if TYPE_CHECKING:
     from curvlab.analyses.estimate import Estimate
 
 SCHEMA = "curvlab.estimate/1"
-NAME = 40
-"""Cells for the name of a block."""
+TITLE = "Estimate: nothing was computed"
 
 
 def estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
@@ -26,21 +22,19 @@ def estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
     return {"schema": SCHEMA, **plain(estimate)}
 
 
-def print_estimate(console: Console, estimate: Estimate) -> None:
+def estimate_document(estimate: Estimate) -> Document:
     """One row per block and the totals, with the memory that all need together."""
-    title = Text("Estimate: nothing was computed", "bold")
-    table = Table(title=title, title_justify="left", box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    for heading in ("layer", "kind"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("inputs", "outputs", "positions", "memory", "products"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for block in estimate.blocks:
-        sizes = (count(block.input_size), count(block.output_size), count(block.positions))
-        cells = (block.kind, *sizes, size(block.memory), operations(block.work))
-        table.add_row(Text(shortened(escape(block.name), NAME)), *(Text(escape(cell)) for cell in cells))
-    if estimate.blocks:
-        console.print(table)
-        console.print()
-    console.print(Text(f"held at once: {size(estimate.memory)}; products (multiply-adds): {operations(estimate.work)}"))
-    for note in estimate.notes:
-        console.print(Text.assemble(("note: ", "bold"), escape(note)))
+    blocks = estimate.blocks
+    columns = (
+        Column("kind", tuple(block.kind for block in blocks), align="left"),
+        Column("inputs", tuple(count(block.input_size) for block in blocks)),
+        Column("outputs", tuple(count(block.output_size) for block in blocks)),
+        Column("positions", tuple(count(block.positions) for block in blocks)),
+        Column("memory", tuple(size(block.memory) for block in blocks)),
+        Column("products", tuple(operations(block.work) for block in blocks)),
+    )
+    table = Table(tuple(block.name for block in blocks), (Group("", columns),))
+    total = f"held at once: {size(estimate.memory)}; products (multiply-adds): {operations(estimate.work)}"
+    notes = (Note(total), *(Note(note, label="note") for note in estimate.notes))
+    parts = (Section((table,), TITLE),) if blocks else ()
+    return Document(TITLE, (*parts, Section(notes)), partial(estimate_to_dict, estimate))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from curvlab.document.section import Document, Note, Section
+from curvlab.document.table import Column, Group, Table
 from curvlab.listing import Listing
-from curvlab.reports.escape import escape
-from curvlab.reports.tables import GAP
 
 SCHEMA = "curvlab.list/1"
 
@@ -21,13 +18,11 @@ def listing_to_dict(listing: Listing) -> dict[str, Any]:
     return {"schema": SCHEMA, "subject": listing.subject, "entries": entries, "notes": list(listing.notes)}
 
 
-def print_listing(console: Console, listing: Listing) -> None:
-    """One row per entry, long texts folded to the console's width, then the notes."""
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    for place, column in enumerate(listing.columns):
-        table.add_column(column, no_wrap=place == 0, overflow="fold")
-    for row in listing.rows:
-        table.add_row(*(Text(escape(cell)) for cell in row))
-    console.print(table)
-    for note in listing.notes:
-        console.print(Text.assemble(("\nnote: ", "bold"), escape(note)))
+def listing_document(listing: Listing) -> Document:
+    """One row per entry, long texts folded, then the notes."""
+    heading, *titles = listing.columns
+    names, *cells = zip(*listing.rows, strict=True) if listing.rows else ((), *((),) * len(titles))
+    columns = tuple(Column(title, tuple(texts), align="left") for title, texts in zip(titles, cells, strict=True))
+    table = Table(tuple(names), (Group("", columns),), heading, cut="text")
+    notes = (Section((Note(note, label="note"),)) for note in listing.notes)
+    return Document(f"curvlab list {listing.subject}", (Section((table,)), *notes), partial(listing_to_dict, listing))

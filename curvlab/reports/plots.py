@@ -1,56 +1,57 @@
-"""The figures of an analysis (`--plots`): what there is to draw, each as PNG and SVG."""
+"""Pictures: the figures of a document as PNG and SVG (`--plots`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curvlab.reports.plots_figure import save_figure
+from curvlab.document.figure import Figure
+from curvlab.reports.plots_page import depth_legend, panels, safe, save_figure
+from curvlab.reports.plots_panel import draw_panel
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Picture
 
-    from curvlab.analyses.results import Analysis
-    from curvlab.formats.checkpoint import Checkpoint
+LETTERS = 13.5
+"""Letters of a title in an inch."""
 
 
-def plot_analysis(analysis: Analysis, folder: Path, checkpoint: Checkpoint | None = None) -> tuple[Path, ...]:
-    """Figures in `folder`, made if need be: "spectra" and "condition-numbers", and of what FOP has learned
-    "fop-heat-maps", "fop-eigenvalues" and, over the snapshots of its training run, "fop-values".
-
-    Args:
-        analysis: the results.
-        folder: where the files go.
-        checkpoint: the model they are of; without it the figures of FOP's matrices are left out.
+def draw(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
+    """Every figure as NAME.png and NAME.svg in `folder`, which is made if need be.
 
     Returns:
         Paths of what was written; empty where there was nothing to draw.
 
     Raises:
-        CurvlabError: the files cannot be written, or a snapshot cannot be read.
+        CurvlabError: the files cannot be written.
     """
-    written: list[Path] = []
-    for stem, figure in _figures(analysis, checkpoint):
-        if figure is not None:
-            written.extend(save_figure(figure, folder, stem))
-    return tuple(written)
+    return tuple(path for one in figures for path in save_figure(picture(one), folder, one.name))
 
 
-def _figures(analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[tuple[str, Figure | None]]:
-    from curvlab.reports.plots_condition import plot_condition
-    from curvlab.reports.plots_spectra import plot_spectra
+def picture(figure: Figure) -> Picture:
+    """The figure as matplotlib draws it."""
+    drawn, axes = panels(len(figure.panels), *figure.size, shared=figure.shared)
+    for panel, area in zip(figure.panels, axes, strict=True):
+        draw_panel(panel, drawn, area, figure)
+    _legend(figure, drawn, axes)
+    if figure.title:
+        width = drawn.get_figwidth()
+        drawn.suptitle(safe(figure.title, int(LETTERS * width)), fontsize="medium" if width > 8 else "small")
+    return drawn
 
-    yield "spectra", plot_spectra(analysis)
-    yield "condition-numbers", plot_condition(analysis)
-    if not analysis.fop or checkpoint is None or checkpoint.fop is None:
-        return
-    from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
-    from curvlab.reports.plots_fop_eigenvalues import plot_fop_eigenvalues
-    from curvlab.reports.plots_fop_maps import plot_fop_maps
-    from curvlab.reports.plots_fop_values import plot_fop_values
 
-    yield "fop-heat-maps", plot_fop_maps(analysis.fop, checkpoint.fop)
-    yield "fop-eigenvalues", plot_fop_eigenvalues(analysis.fop, checkpoint.fop)
-    if checkpoint.path is not None:
-        yield "fop-values", plot_fop_values(analysis.fop, fop_snapshots(checkpoint.path))
+def _legend(figure: Figure, drawn: Picture, axes: list[Axes]) -> None:
+    if figure.legend == "below":
+        handles, labels = axes[0].get_legend_handles_labels()
+        columns = min(len(labels), max(2, int(drawn.get_figwidth() / 1.6)))
+        drawn.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1), fontsize="small")
+    chosen = {"first": axes[:1], "last": axes[-1:], "each": axes}.get(figure.legend, [])
+    for area in chosen:
+        if figure.order == "depth":
+            curves = max((panel.curves for panel in figure.panels), key=len)
+            if curves:
+                depth_legend(drawn, area, [curve.label for curve in curves])
+        elif area.get_legend_handles_labels()[1]:
+            area.legend(fontsize="small")

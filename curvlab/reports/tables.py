@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from curvlab.analyses.results import FopResult, LayerResult
-from curvlab.reports.columns import Column, Group
+from curvlab.document.numbers import ABSENT
+from curvlab.document.table import Column, Table
 from curvlab.reports.escape import escape
-from curvlab.reports.numbers import ABSENT
 
 NAME = (14, 30)
 """Cells of the column of names: at least, and at most before a group moves to the next table for lack of room."""
@@ -30,33 +28,30 @@ class Filled:
     width: int
 
 
-Rows = Sequence[LayerResult] | Sequence[FopResult]
-"""What a table shows: a result each, all of one type."""
-Part = tuple[str, list[Filled]]
-"""The title and the columns of one table."""
+Part = tuple[str, RichTable]
+"""The title and the content of one table on the page; no title where its groups have none."""
 
 
-def print_tables(console: Console, layers: Rows, groups: Sequence[Group]) -> None:
-    """One row per layer in as few tables as `console.width` allows; empty columns and rows are left out."""
-    names = [escape(layer.name) for layer in layers]
+def laid_out(table: Table, width: int) -> Iterator[Part]:
+    """The table in as few parts as a page of `width` cells allows; none where it may not be cut and does not fit."""
+    if table.cut == "text":
+        yield "", _folded(table)
+        return
+    names = [escape(name) for name in table.names]
     longest = max(map(cell_len, names), default=0)
-    for title, columns in _packed(layers, groups, min(longest, NAME[1]), console.width):
-        room = max(NAME[0], console.width - sum(filled.width for filled in columns))
-        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-        table.add_column("layer", no_wrap=True, max_width=room)
+    parts = list(_packed(table, min(longest, NAME[1]), width))
+    if table.cut == "never" and (len(parts) > 1 or _too_wide(longest, parts, width)):
+        return
+    for title, columns in parts:
+        room = max(NAME[0], width - sum(filled.width for filled in columns))
+        drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+        drawn.add_column(escape(table.heading), no_wrap=True, max_width=room)
         for filled in columns:
-            table.add_column(filled.heading, no_wrap=True)
+            drawn.add_column(filled.heading, no_wrap=True)
         for name, *cells in zip(names, *(filled.cells for filled in columns), strict=True):
-            if any(cell.strip() != ABSENT for cell in cells):
-                table.add_row(Text(shortened(name, room)), *map(Text, cells))
-        console.print(Text(title, "bold"))
-        console.print(table)
-        console.print()
-
-
-def shown(group: Group, layers: Rows) -> list[Column]:
-    """The columns of the group that are not empty."""
-    return [column for column in group.columns if any(column.text(layer) != ABSENT for layer in layers)]
+            if not table.sparse or any(cell.strip() != ABSENT for cell in cells):
+                drawn.add_row(Text(shortened(name, room)), *map(Text, cells))
+        yield title, drawn
 
 
 def shortened(name: str, width: int) -> str:
@@ -67,33 +62,50 @@ def shortened(name: str, width: int) -> str:
     return f"{name[:head]}…{name[head + 1 - width :]}"
 
 
-def _packed(layers: Rows, groups: Sequence[Group], name: int, width: int) -> Iterator[Part]:
+def _folded(table: Table) -> RichTable:
+    """All columns side by side, long texts over several lines."""
+    drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    columns = [column for group in table.groups for column in group.columns]
+    drawn.add_column(escape(table.heading), no_wrap=True, overflow="fold")
+    for column in columns:
+        drawn.add_column(escape(column.title), overflow="fold")
+    for name, *cells in zip(table.names, *(column.cells for column in columns), strict=True):
+        drawn.add_row(*(Text(escape(cell)) for cell in (name, *cells)))
+    return drawn
+
+
+def _too_wide(longest: int, parts: Sequence[tuple[str, list[Filled]]], width: int) -> bool:
+    return any(longest + sum(filled.width for filled in columns) > width for _, columns in parts)
+
+
+def _packed(table: Table, name: int, width: int) -> Iterator[tuple[str, list[Filled]]]:
     """Groups joined while they fit beside a name; a group that is too wide alone is cut between columns."""
     titles: list[str] = []
     columns: list[Filled] = []
     used = name
-    for group in groups:
-        filled = [_filled(column, layers) for column in shown(group, layers)]
+    for group in table.groups:
+        filled = [_filled(column) for column in group.columns]
         if columns and used + sum(one.width for one in filled) > width:
             yield " · ".join(titles), columns
             titles, columns, used = [], [], name
         for one in filled:
             if columns and used - name + NAME[0] + one.width > width:
-                yield " · ".join([*titles, group.title]), columns
+                yield " · ".join(dict.fromkeys(title for title in (*titles, group.title) if title)), columns
                 titles, columns, used = [], [], name
             columns.append(one)
             used += one.width
-        if filled and group.title not in titles:
+        if filled and group.title and group.title not in titles:
             titles.append(group.title)
     if columns:
         yield " · ".join(titles), columns
 
 
-def _filled(column: Column, layers: Rows) -> Filled:
-    texts = [column.title, *_aligned([escape(column.text(layer)) for layer in layers])]
+def _filled(column: Column) -> Filled:
+    texts = [escape(column.title), *_aligned([escape(cell) for cell in column.cells])]
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]
-    heading, *cells = (b + text if column.right else text + b for text, b in zip(texts, blanks, strict=True))
+    right = column.align == "right"
+    heading, *cells = (b + text if right else text + b for text, b in zip(texts, blanks, strict=True))
     return Filled(heading, tuple(cells), GAP + width)
 
 

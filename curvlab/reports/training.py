@@ -1,19 +1,18 @@
-"""A training run for a person and for a program."""
+"""What a training run came to: facts, the last evaluation, times, and how to go on."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from curvlab.data.load import is_name
-from curvlab.reports.escape import escape
-from curvlab.reports.numbers import ABSENT, count, short, size
-from curvlab.reports.tables import GAP
+from curvlab.document.figure import Figure
+from curvlab.document.json import plain
+from curvlab.document.numbers import ABSENT, count, short, size
+from curvlab.document.section import Document, Note, Section
+from curvlab.document.table import plain_table
 from curvlab.training.schedule import parse_schedule
 
 if TYPE_CHECKING:
@@ -30,28 +29,27 @@ _STATUS = {
 }
 
 
-def print_training(console: Console, result: TrainingResult) -> None:
+def training_document(result: TrainingResult, figures: Sequence[Figure] = ()) -> Document:
     """What was trained, how well, how long it took, and how to go on."""
-    for label, text in _facts(result):
-        _print(console, label, text)
-    console.print()
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
     train, test = result.train or {}, result.test or {}
-    table.add_column(f"step {result.evaluated}" if result.evaluated is not None else "", no_wrap=True)
-    for part in ("train", "test"):
-        table.add_column(part, justify="right", no_wrap=True)
-    for name in train:
-        table.add_row(escape(name.replace("_", " ")), _number(train[name]), _number(test[name]))
-    if train:
-        console.print(table)
-        console.print()
-    for label, text in _closing(result):
-        _print(console, label, text)
+    columns = [
+        ("train", [_number(value) for value in train.values()]),
+        ("test", [_number(test[name]) for name in train]),
+    ]
+    heading = f"step {result.evaluated}" if result.evaluated is not None else ""
+    table = plain_table([name.replace("_", " ") for name in train], columns, heading)
+    sections = [
+        Section(_labelled(_facts(result))),
+        *([Section((table,))] if train else []),
+        Section(_labelled(_closing(result))),
+        Section(tuple(figures)),
+    ]
+    title = f"{result.optimizer} on {result.problem['name']}"
+    return Document(title, tuple(sections), result.to_dict)
 
 
-def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
+def plan_document(plan: Mapping[str, Any]) -> Document:
     """The sizes of a run that was not begun."""
-    console.print(Text("Plan: nothing was computed", "bold"))
     settings = _settings(plan["optimizer_settings"])
     rows = (
         ("problem", plan["problem"]),
@@ -65,8 +63,12 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
         ),
         ("folder", plan["folder"]),
     )
-    for label, text in rows:
-        _print(console, label, text)
+    title = "Plan: nothing was computed"
+    return Document(title, (Section(_labelled(rows), title),), partial(plain, plan))
+
+
+def _labelled(lines: Iterable[tuple[str, Any]]) -> tuple[Note, ...]:
+    return tuple(Note(str(text), label=label) for label, text in lines)
 
 
 def _facts(result: TrainingResult) -> Iterator[tuple[str, str]]:
@@ -159,11 +161,4 @@ def _number(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool):
         return str(value).lower()
-    return short(value) if isinstance(value, int | float) else escape(str(value))
-
-
-def _print(console: Console, label: str, text: str) -> None:
-    lines = Text.assemble((f"{label}: ", "bold"), escape(text)).wrap(console, console.width - 2)
-    for place, line in enumerate(lines):
-        line.rstrip()
-        console.print(Text("  ").append_text(line) if place else line)
+    return short(value) if isinstance(value, int | float) else str(value)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import curvlab
-from curvlab.analyses.fop import angle, fop_result, kernel_structure
+from curvlab.analyses.fop import fop_result
+from curvlab.analyses.fop_structure import angle, kernel_structure
 from curvlab.curvatures.fop import LearnedMatrix
 from curvlab.document.json import dumps
 from curvlab.errors import CurvlabError

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import curvlab
-from curvlab.analyses.entries import Entry, entries_of_module
+from curvlab.analyses.layer_rows import LayerRow, rows_of_module
 from curvlab.analyses.power_law import power_law, power_laws
 from curvlab.analyses.weight_profiles import MOST_ENTRIES, weight_profiles
-from curvlab.analyses.weights import stacked_statistics, weight_statistics
+from curvlab.analyses.weight_statistics import stacked_statistics, weight_statistics
 
 
 def odd_weights() -> dict[str, Tensor]:
@@ -38,9 +38,9 @@ def odd_weights() -> dict[str, Tensor]:
     return made | {f"kernel{i}": torch.randn(4, 3, 3) for i in range(3)} | {"empty": torch.zeros(0, 3)}
 
 
-def as_entries(weights: Mapping[str, Tensor]) -> list[Entry]:
+def as_entries(weights: Mapping[str, Tensor]) -> list[LayerRow]:
     grouped = {"kernel1": 2, "kernel2": 4}
-    return [Entry(name, "Linear", name, (name,), groups=grouped.get(name, 1)) for name in weights]
+    return [LayerRow(name, "Linear", name, (name,), groups=grouped.get(name, 1)) for name in weights]
 
 
 def test_they_are_those_of_one_weight_after_the_other() -> None:
@@ -115,9 +115,7 @@ def test_thousands_of_weights_take_a_few_calls_and_a_few_looks_at_the_model(monk
 def test_a_transposed_convolution_is_read_in_the_layers_order() -> None:
     model = nn.Sequential(*(nn.ConvTranspose2d(4, 6, 3, groups=2) for _ in range(3)))
     tensors = {name: p.detach() for name, p in model.named_parameters()}
-    found = list(
-        weight_profiles(entries_of_module(model, None), tensors, {n: tuple(t.shape) for n, t in tensors.items()})
-    )
+    found = list(weight_profiles(rows_of_module(model, None), tensors, {n: tuple(t.shape) for n, t in tensors.items()}))
     for layer, result in zip(model, found, strict=True):
         w = layer.weight.detach().double()
         blocks = [w[i : i + 2].transpose(0, 1).reshape(3, -1) for i in (0, 2)]

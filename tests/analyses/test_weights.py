@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from curvlab.analyses import singular_values as module
 from curvlab.analyses.power_law import power_law
-from curvlab.analyses.results import WeightsResult
-from curvlab.analyses.weights import weight_statistics
+from curvlab.analyses.weight_statistics import WeightsResult, weight_statistics
 
 SCALARS = ("spectral_norm", "frobenius_norm", "stable_rank", "effective_rank", "condition_number")
 
@@ -242,7 +241,7 @@ def test_rotations_and_scales(seed: int, rows: int, columns: int, exponent: int)
 
 MEASURE = """
 import resource, torch
-from curvlab.analyses.weights import weight_statistics
+from curvlab.analyses.weight_statistics import weight_statistics
 weight_statistics(torch.randn(60, 50))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

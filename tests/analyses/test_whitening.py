@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curvlab.analyses.results import Whitening
-from curvlab.analyses.whitening import metric, whitening
+from curvlab.analyses.whitening import Whitening, metric, whitening
 from curvlab.operators.matrix import matrix
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank
 from curvlab.operators.spectrum import spectrum

@@ -13,9 +13,12 @@ from curvlab.comparison.race import profile_of
 from curvlab.comparison.race_curve import curve
 from curvlab.comparison.race_results import Entrant, ProblemRace, Races
 from curvlab.comparison.race_run import RaceRun
-from curvlab.reports.race_plots import plot_races
-from curvlab.reports.race_tables import print_races
+from curvlab.document.section import Document
+from curvlab.reports.plots import draw, picture
+from curvlab.reports.race_figures import profile_figure, race_figure, race_figures
+from curvlab.reports.races import race_sections
 from curvlab.reports.sparkline import sparkline
+from curvlab.reports.terminal import print_document
 
 CONDITIONS = {
     "problem": "p",
@@ -67,7 +70,8 @@ def races(*problems):
 
 def printed(found, width=100):
     stream = io.StringIO()
-    print_races(Console(file=stream, width=width, color_system=None), found)
+    document = Document("races", tuple(race_sections(found)), dict)
+    print_document(Console(file=stream, width=width, color_system=None), document)
     return stream.getvalue()
 
 
@@ -153,7 +157,7 @@ def test_a_curve_goes_as_far_as_all_that_held_out():
 def test_figures_are_written_twice_the_same(tmp_path):
     names = ["race-a-problem.png", "race-a-problem.svg"]
     for folder in ("one", "two"):
-        paths = plot_races(races("a/problem"), tmp_path / folder)
+        paths = draw(race_figures(races("a/problem")), tmp_path / folder)
         assert [path.name for path in paths] == names
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -162,14 +166,12 @@ def test_figures_are_written_twice_the_same(tmp_path):
 
 def test_several_problems_have_a_figure_more(tmp_path):
     found = races("p", "q")
-    paths = plot_races(replace(found, races=()), tmp_path)
+    paths = draw(race_figures(replace(found, races=())), tmp_path)
     assert [path.name for path in paths] == ["performance-profile.png", "performance-profile.svg"]
 
 
 def test_a_figure_is_labelled():
-    from curvlab.reports.race_plots import profile_figure, race_figure
-
-    left, right = race_figure(raced(), 2).axes
+    left, right = picture(race_figure(raced(), 2)).axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("epoch", "training seconds, warm start included")
     assert left.get_ylabel() == "training loss (categorical)"
     assert left.get_yscale() == "log"
@@ -180,7 +182,7 @@ def test_a_figure_is_labelled():
     line = left.get_lines()[0]
     assert list(line.get_xdata()) == [0, 1, 2, 3]
     assert list(line.get_ydata()) == pytest.approx([2.1, 0.55, 0.3, 0.15])
-    (axes,) = profile_figure(races("p", "q").profile).axes
+    (axes,) = picture(profile_figure(races("p", "q").profile)).axes
     assert "share of the 2 problems" in axes.get_ylabel()
 
 
@@ -188,4 +190,4 @@ def test_a_race_that_nobody_finished_can_be_shown(tmp_path):
     none = Entrant("sgd", {}, (RaceRun(0, failed="it died"),))
     found = Races((ProblemRace("p", CONDITIONS, {"sgd": none}),), (0,), {}, None)
     assert "sgd, seed 0: failed: it died" in printed(found)
-    assert len(plot_races(found, tmp_path)) == 2
+    assert len(draw(race_figures(found), tmp_path)) == 2

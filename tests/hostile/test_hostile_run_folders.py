@@ -13,8 +13,9 @@ import pytest
 from training_runs import left_behind, trained
 
 from curvlab.errors import CommandError, CurvlabError
+from curvlab.reports.plots import draw
 from curvlab.reports.training import resume_command
-from curvlab.reports.training_plots import plot_training
+from curvlab.reports.training_figures import training_figures
 from curvlab.training.configuration import configured
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.state_file import read_state, write_state
@@ -165,7 +166,7 @@ def test_curves_are_not_drawn_into_a_link(tmp_path: Path) -> None:
     result = trained(tmp_path / "r", optimizer="sgd", steps=5)
     for name in ("loss.png", "loss.svg"):
         (tmp_path / "r" / name).symlink_to(outside)
-    plot_training(result, tmp_path / "r")
+    draw(training_figures(result), tmp_path / "r")
     assert outside.read_text() == "mine"
     assert (tmp_path / "r" / "loss.png").read_bytes().startswith(b"\x89PNG")
 

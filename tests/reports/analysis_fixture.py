@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from curvlab.analyses.results import (
-    Analysis,
-    BlockCoverage,
-    Coverage,
-    KfacResult,
-    LayerResult,
-    MomentsResult,
-    TensorNormalResult,
-    WeightsResult,
-    Whitening,
-)
+from curvlab.analyses.kfac import KfacResult
+from curvlab.analyses.moments import MomentsResult
+from curvlab.analyses.results import Analysis, BlockCoverage, Coverage, LayerResult
+from curvlab.analyses.tnt import TensorNormalResult
+from curvlab.analyses.weight_statistics import WeightsResult
+from curvlab.analyses.whitening import Whitening
 from curvlab.operators.summary import Spectrum
 
 
@@ -74,10 +69,14 @@ def layer(name: str, kind: str, shape: tuple[int, ...], identity: float | None) 
         shape=shape,
         parameters=parameters,
         confidence=1.0,
-        weights=weights(),
-        moments=moments(identity),
-        kfac=KfacResult(spectrum(65, identity, 61), spectrum(20, 1.2e4), spectrum(1300, identity), 1.75),
-        tnt=TensorNormalResult("per-example", (spectrum(20, 310.0), spectrum(64, identity)), spectrum(1280, identity)),
+        results={
+            "weights": weights(),
+            "moments": moments(identity),
+            "kfac": KfacResult(spectrum(65, identity, 61), spectrum(20, 1.2e4), spectrum(1300, identity), 1.75),
+            "tnt": TensorNormalResult(
+                "per-example", (spectrum(20, 310.0), spectrum(64, identity)), spectrum(1280, identity)
+            ),
+        },
     )
 
 
@@ -85,7 +84,9 @@ def analysis(*, data: bool = True, synthetic: bool = False, extra: tuple[LayerRe
     layers = (
         layer("conv1", "Conv2d", (16, 1, 3, 3), 12.25),
         layer("fc1", "Linear", (20, 64), None),
-        LayerResult("head", "Linear", (10, 20), 210, 0.75, "bias length 10 equals the rows of weight", weights(2)),
+        LayerResult(
+            "head", "Linear", (10, 20), 210, 0.75, "bias length 10 equals the rows of weight", {"weights": weights(2)}
+        ),
         *extra,
     )
     parameters = sum(one.parameters for one in layers) + 40

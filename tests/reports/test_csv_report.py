@@ -8,11 +8,16 @@ import io
 import pytest
 from reports.analysis_fixture import analysis, layer
 
+from curvlab.reports.analysis_records import analysis_records
 from curvlab.reports.csv import to_csv
 
 
+def written(result):
+    return to_csv(analysis_records(result))
+
+
 def rows(result):
-    return list(csv.DictReader(io.StringIO(to_csv(result))))
+    return list(csv.DictReader(io.StringIO(written(result))))
 
 
 def leaf(document, path):
@@ -47,7 +52,7 @@ def test_facts_and_coverage():
 
 
 def test_no_column_stands_for_a_section():
-    names = to_csv(analysis()).splitlines()[0].split(",")
+    names = written(analysis()).splitlines()[0].split(",")
     assert len(names) == len(set(names))
     assert not [name for name in names if any(other.startswith(f"{name}.") for other in names)]
 
@@ -59,5 +64,5 @@ def test_no_name_is_a_formula(name):
 
 def test_no_name_moves_a_cursor_or_breaks_a_row():
     result = analysis(extra=(layer('a"b,c\r\n\x1b[31m', "Linear", (2, 2), 3.0),))
-    assert len(to_csv(result).splitlines()) == 5
+    assert len(written(result).splitlines()) == 5
     assert rows(result)[-1]["name"] == 'a"b,c\\r\\n\\x1b[31m'

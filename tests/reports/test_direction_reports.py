@@ -10,8 +10,10 @@ from rich.console import Console
 
 from curvlab.comparison.agreement import Agreement
 from curvlab.comparison.results import Comparison, Directions
-from curvlab.reports.direction_plots import plot_directions
-from curvlab.reports.direction_tables import print_directions
+from curvlab.reports.comparison import comparison_document
+from curvlab.reports.direction_figures import direction_figures
+from curvlab.reports.plots import draw
+from curvlab.reports.terminal import print_document
 
 
 def made(layers: int, steps: int, swept: bool = False) -> Comparison:
@@ -32,7 +34,7 @@ def made(layers: int, steps: int, swept: bool = False) -> Comparison:
 
 def printed(comparison: Comparison, width: int = 100) -> str:
     text = io.StringIO()
-    print_directions(Console(file=text, width=width), comparison)
+    print_document(Console(file=text, width=width), comparison_document(comparison))
     return text.getvalue()
 
 
@@ -57,7 +59,7 @@ def test_many_layers_are_in_several_tables_that_fit(width: int) -> None:
 
 @pytest.mark.parametrize(("layers", "steps", "swept"), [(1, 1, False), (4, 5, True), (20, 2, False)])
 def test_figures(layers: int, steps: int, swept: bool, tmp_path: Path) -> None:
-    paths = plot_directions(made(layers, steps, swept), tmp_path)
+    paths = draw(direction_figures(made(layers, steps, swept)), tmp_path)
     stems = {"cosine", "cosine-by-damping"} if swept else {"cosine"}
     assert {path.name for path in paths} == {f"{stem}{end}" for stem in stems for end in (".png", ".svg")}
     svg = (tmp_path / "cosine.svg").read_text()

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from curvlab.analyses.estimate import BlockEstimate, Estimate
 from curvlab.document.json import dumps
-from curvlab.reports.estimate import estimate_to_dict, print_estimate
+from curvlab.reports.estimate import estimate_document
+from curvlab.reports.terminal import print_document
 
 ESTIMATE = Estimate(
     (
@@ -26,7 +27,7 @@ ESTIMATE = Estimate(
 
 def shown(estimate):
     out = io.StringIO()
-    print_estimate(Console(file=out, width=100, highlight=False), estimate)
+    print_document(Console(file=out, width=100, highlight=False), estimate_document(estimate))
     return out.getvalue()
 
 
@@ -45,7 +46,7 @@ def test_without_blocks_only_totals_and_notes():
 
 
 def test_the_document():
-    document = json.loads(dumps(estimate_to_dict(ESTIMATE)))
+    document = json.loads(dumps(estimate_document(ESTIMATE).contract()))
     assert document["schema"] == "curvlab.estimate/1"
     assert document["memory"] == 2**30
     assert document["blocks"][0] == {

@@ -12,10 +12,13 @@ from reports.analysis_fixture import analysis, spectrum
 from rich.cells import cell_len
 from rich.console import Console
 
-from curvlab.analyses.results import FopResult, GradientAngle, KernelStructure
+from curvlab.analyses.fop import FopResult
+from curvlab.analyses.fop_structure import GradientAngle, KernelStructure
 from curvlab.document.json import dumps
+from curvlab.reports.analysis import analysis_document
+from curvlab.reports.analysis_records import analysis_records
 from curvlab.reports.csv import to_csv
-from curvlab.reports.terminal import print_analysis
+from curvlab.reports.terminal import print_document
 
 CONV = FopResult(
     name="conv1",
@@ -45,12 +48,12 @@ FC = FopResult(
 
 
 def learned(*found):
-    return replace(analysis(), fop=found or (CONV, FC))
+    return analysis().having(fop=found or (CONV, FC))
 
 
 def shown(result, width=100):
     out = io.StringIO()
-    print_analysis(Console(file=out, width=width, highlight=False), result)
+    print_document(Console(file=out, width=width, highlight=False), analysis_document(result))
     return out.getvalue()
 
 
@@ -83,12 +86,14 @@ def test_no_line_is_wider_than_asked_for(width):
 def test_without_matrices_nothing_is_said_of_them():
     assert "FOP" not in shown(analysis())
     assert "angle" not in shown(analysis())
-    assert not [name for name in to_csv(analysis()).splitlines()[0].split(",") if name.startswith("fop")]
+    assert not [
+        name for name in to_csv(analysis_records(analysis())).splitlines()[0].split(",") if name.startswith("fop")
+    ]
 
 
 def test_cells_of_the_csv_are_the_numbers_of_the_json():
     result = learned()
-    rows = list(csv.DictReader(io.StringIO(to_csv(result))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(analysis_records(result)))))
     for row, entry in zip(rows, result.to_dict()["fop"], strict=False):
         assert row["name"] == entry["name"]
         assert row["fop.parameter"] == entry["parameter"]
@@ -104,7 +109,9 @@ def test_cells_of_the_csv_are_the_numbers_of_the_json():
 
 
 def test_a_layer_with_two_matrices_has_the_first_in_its_row():
-    row = next(csv.DictReader(io.StringIO(to_csv(learned(CONV, replace(CONV, parameter="conv1.other"))))))
+    row = next(
+        csv.DictReader(io.StringIO(to_csv(analysis_records(learned(CONV, replace(CONV, parameter="conv1.other"))))))
+    )
     assert row["fop.parameter"] == "conv1.weight"
 
 

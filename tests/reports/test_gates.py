@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reports.analysis_fixture import analysis, layer, spectrum
 
-from curvlab.analyses.results import FopResult, KernelStructure
+from curvlab.analyses.fop import FopResult
+from curvlab.analyses.fop_structure import KernelStructure
 from curvlab.errors import CommandError
 from curvlab.gates import parse
 
@@ -21,14 +21,19 @@ DOCUMENT = analysis(
         layer("any", "Linear", (4, 4), 2.0),
     )
 ).to_dict()
-LEARNED = replace(
-    analysis(),
-    fop=(
-        FopResult("conv1", "conv1.weight", "full", 9, 9, False, (3, 3), spectrum(9, 4.0), 3.5),
-        FopResult("fc1", "fc1.first", "full", 64, 64, False, None, spectrum(64, None), 8.0),
-        FopResult("fc1", "fc1.second", "low-rank", 64, 4, True, None, None, None, KernelStructure(1.0, (), 0.5, None)),
-    ),
-).to_dict()
+LEARNED = (
+    analysis()
+    .having(
+        fop=(
+            FopResult("conv1", "conv1.weight", "full", 9, 9, False, (3, 3), spectrum(9, 4.0), 3.5),
+            FopResult("fc1", "fc1.first", "full", 64, 64, False, None, spectrum(64, None), 8.0),
+            FopResult(
+                "fc1", "fc1.second", "low-rank", 64, 4, True, None, None, None, KernelStructure(1.0, (), 0.5, None)
+            ),
+        )
+    )
+    .to_dict()
+)
 """With FOP's matrices: one of conv1, two of fc1, the second without eigenvalues."""
 
 
@@ -213,7 +218,7 @@ def test_the_evidence_names_the_matrices():
 @pytest.mark.parametrize(
     ("text", "document", "sentence"),
     [
-        ("any.fop.norm > 1", DOCUMENT, "FOP has learned no matrix"),
+        ("any.fop.norm > 1", DOCUMENT, "'fop' has no rows"),
         ("conv1.fop.norm > 1", DOCUMENT, "there is no 'fop'"),
         ("head.fop.norm > 1", LEARNED, "was not computed"),
         ("any.fop.nrom > 1", LEARNED, "did you mean 'norm'"),

@@ -11,15 +11,21 @@ from reports.analysis_fixture import analysis, layer
 from torch import nn
 
 import curvlab
+from curvlab.analyses.fop_figures import entry_histograms, heat_maps, spectra
 from curvlab.errors import CurvlabError
 from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
 from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
-from curvlab.reports.plots import plot_analysis
-from curvlab.reports.plots_condition import plot_condition
-from curvlab.reports.plots_fop_eigenvalues import plot_fop_eigenvalues
-from curvlab.reports.plots_fop_maps import plot_fop_maps
-from curvlab.reports.plots_fop_values import plot_fop_values
-from curvlab.reports.plots_spectra import plot_spectra
+from curvlab.reports.analysis_figures import analysis_figures
+from curvlab.reports.plots import draw, picture
+
+
+def plot_analysis(result, folder, checkpoint=None):
+    return draw(analysis_figures(result, checkpoint), folder)
+
+
+def drawn(result, name):
+    found = {figure.name: figure for figure in analysis_figures(result)}
+    return picture(found[name]) if name in found else None
 
 
 def save(path, seed, names=("conv", "one", "fc")):
@@ -61,7 +67,7 @@ def test_every_figure_is_written_as_png_and_svg_and_repeats(run, tmp_path):
 
 def test_heat_maps_are_the_matrices_and_show_what_is_off_the_diagonal(run):
     result, checkpoint, matrices = run
-    figure = plot_fop_maps(result.fop, checkpoint.fop)
+    figure = picture(heat_maps(result.fop, checkpoint.fop))
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert next(axes.get_title() for axes in figure.axes if axes.images).startswith("conv: diagonal 1.")
     wanted = [matrices["conv.weight"], matrices["fc.weight"]]  # a 1×1 kernel has a rate, no map
@@ -75,7 +81,7 @@ def test_heat_maps_are_the_matrices_and_show_what_is_off_the_diagonal(run):
 
 def test_eigenvalues_are_sorted_downwards(run):
     result, checkpoint, matrices = run
-    figure = plot_fop_eigenvalues(result.fop, checkpoint.fop)
+    figure = picture(spectra(result.fop, checkpoint.fop))
     lines = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in lines] == ["conv", "one", "fc"]
     for line, p in zip(lines, matrices.values(), strict=True):
@@ -85,7 +91,7 @@ def test_eigenvalues_are_sorted_downwards(run):
 
 def test_histograms_hold_every_entry_of_every_snapshot(run):
     result, checkpoint, matrices = run
-    figure = plot_fop_values(result.fop, fop_snapshots(checkpoint.path))
+    figure = picture(entry_histograms(result.fop, fop_snapshots(checkpoint.path)))
     assert [axes.get_title() for axes in figure.axes] == ["conv", "fc"]
     lines = figure.axes[0].lines
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["epoch 2", "epoch 1"]
@@ -97,29 +103,29 @@ def test_histograms_hold_every_entry_of_every_snapshot(run):
     assert counts.sum() == 81
     # float32 products may fall on the other side of an edge
     assert np.abs(heights / heights.max() - counts / counts.max()).max() * counts.max() < 1.01
-    assert plot_fop_values(result.fop, fop_snapshots(checkpoint.path)[:1]) is None
+    assert entry_histograms(result.fop, fop_snapshots(checkpoint.path)[:1]) is None
 
 
 def test_spectra_are_the_quantiles_without_zeros():
     result = analysis()
-    figure = plot_spectra(result)
+    figure = drawn(result, "spectra")
     line = figure.axes[0].lines[0]
     np.testing.assert_equal(line.get_ydata(), [np.nan, *result.layers[0].kfac.input_factor.quantiles[1:]])
     assert [axes.get_title() for axes in figure.axes] == ["input factor A", "gradient factor G"]
     assert len(figure.axes[0].lines) == 2
-    assert plot_spectra(replace(result, layers=result.layers[2:])) is None
+    assert drawn(replace(result, layers=result.layers[2:]), "spectra") is None
 
 
 def test_bars_are_condition_numbers_and_singular_ones_are_hatched():
     result = analysis()
-    bars = plot_condition(result).axes[0].patches
+    bars = drawn(result, "condition-numbers").axes[0].patches
     heights = {(round(bar.get_x() + bar.get_width() / 2), bar.get_height(), bool(bar.get_hatch())) for bar in bars}
     assert (0, 12.25, False) in heights
     assert (1, 3.25e5, True) in heights
     assert (1, 93.75, False) in heights
     assert len(bars) == 8
-    weights = replace(result, layers=tuple(replace(one, moments=None) for one in result.layers))
-    assert [bar.get_height() for bar in plot_condition(weights).axes[0].patches] == [1530, 1530]
+    weights = replace(result, layers=tuple(one.having(moments=None) for one in result.layers))
+    assert [bar.get_height() for bar in drawn(weights, "condition-numbers").axes[0].patches] == [1530, 1530]
 
 
 HOSTILE = "\x1b[2J$\\frac{1}{0$ 模型_{}" + "x" * 300
@@ -151,5 +157,5 @@ def test_matplotlib_is_imported_when_something_is_drawn_and_not_before(tmp_path)
     import subprocess
     import sys
 
-    code = "import sys, curvlab.reports.plots, curvlab.reports.plots_fop_maps; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, curvlab.reports.plots, curvlab.reports.analysis_figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,14 +11,16 @@ from reports.analysis_fixture import analysis, layer
 from rich.cells import cell_len
 from rich.console import Console
 
-from curvlab.analyses.results import BlockCoverage, Coverage, Whitening
-from curvlab.reports.columns import GROUPS
-from curvlab.reports.terminal import print_analysis
+from curvlab.analyses.registry import layer_analyses
+from curvlab.analyses.results import BlockCoverage, Coverage
+from curvlab.analyses.whitening import Whitening
+from curvlab.reports.analysis import analysis_document
+from curvlab.reports.terminal import print_document
 
 
 def shown(result, width=100, sort="model", **console):
     out = io.StringIO()
-    print_analysis(Console(file=out, width=width, highlight=False, **console), result, sort)
+    print_document(Console(file=out, width=width, highlight=False, **console), analysis_document(result, sort))
     return out.getvalue()
 
 
@@ -58,7 +60,7 @@ def test_every_number_of_interest_is_there():
 def test_singular_features_are_shown_over_their_range():
     second = analysis().layers[1]
     singular = replace(second.moments, condition_number=Whitening(None, None, None, None, None))
-    text = shown(replace(analysis(), layers=(replace(second, moments=singular),)))
+    text = shown(replace(analysis(), layers=(second.having(moments=singular),)))
     assert re.findall(r"∞ \(.*?\)", text)[:4] == ["∞ (3.2e5)", "∞ (4.5e4)", "∞ (8210)", "∞ (93.8)"]
 
 
@@ -80,7 +82,7 @@ def test_synthetic_data_is_called_so():
 
 def test_weights_alone():
     result = analysis(data=False)
-    bare = replace(result, layers=tuple(replace(one, moments=None, kfac=None, tnt=None) for one in result.layers))
+    bare = replace(result, layers=tuple(one.having(moments=None, kfac=None, tnt=None) for one in result.layers))
     text = shown(bare)
     assert "data: none" in text
     assert "no network to run" in text
@@ -150,16 +152,16 @@ def factored(name, condition, over_range):
     """A layer whose A ⊗ G has these condition numbers."""
     one = layer(name, "Linear", (20, 64), 2.0)
     block = replace(one.kfac.kronecker, condition_number=condition, condition_number_nonzero=over_range)
-    return replace(one, kfac=replace(one.kfac, kronecker=block))
+    return one.having(kfac=replace(one.kfac, kronecker=block))
 
 
 def test_the_worst_conditioned_layer_is_first_in_every_table():
     """Infinite above all, then by the range; without factors by the features, without features by the weight."""
     one = layer("plain", "Linear", (20, 64), 2.0)
     singular = replace(one.moments, condition_number=replace(one.moments.condition_number, identity=None))
-    features = replace(one, name="features", kfac=None, tnt=None, moments=singular)
-    weight = replace(features, name="weight", moments=None, weights=replace(one.weights, condition_number=50.0))
-    unknown = replace(weight, name="unknown", weights=replace(one.weights, condition_number=None, rank=None))
+    features = replace(one, name="features").having(kfac=None, tnt=None, moments=singular)
+    weight = replace(features, name="weight").having(moments=None, weights=replace(one.weights, condition_number=50.0))
+    unknown = replace(weight, name="unknown").having(weights=replace(one.weights, condition_number=None, rank=None))
     layers = (unknown, factored("mild", 3.0, 3.0), weight, factored("wide", None, 1e9), factored("bad", 1e12, 1e12))
     result = replace(analysis(), layers=(*layers, factored("narrow", None, 7.0), features))
     worst = ["wide", "narrow", "features", "bad", "weight", "mild", "unknown"]
@@ -176,7 +178,7 @@ def test_singular_features_are_ordered_by_their_range(name):
         one = layer(title, "Linear", (20, 64), 2.0)
         table = replace(one.moments.condition_number, **{name: None})
         ranges = replace(one.moments.condition_number_nonzero, **{name: over_range})
-        return replace(one, moments=replace(one.moments, condition_number=table, condition_number_nonzero=ranges))
+        return one.having(moments=replace(one.moments, condition_number=table, condition_number_nonzero=ranges))
 
     result = replace(analysis(), layers=(singular("a", 10.0), singular("b", 1e7), layer("c", "Linear", (2, 2), 1e9)))
     assert orders(result, name)[0] == ["b", "a", "c"]
@@ -184,16 +186,17 @@ def test_singular_features_are_ordered_by_their_range(name):
 
 def test_an_unknown_condition_is_not_called_infinite():
     one = layer("x", "Linear", (20, 64), 2.0)
-    bare = replace(one, moments=None, kfac=None, tnt=None, weights=replace(one.weights, condition_number=None))
+    bare = one.having(moments=None, kfac=None, tnt=None, weights=replace(one.weights, condition_number=None))
     assert "∞ " in shown(replace(analysis(), layers=(bare,))).split("Weights:")[0]
-    unknown = replace(bare, weights=replace(bare.weights, rank=None))
+    unknown = bare.having(weights=replace(bare.weights, rank=None))
     assert "∞ " not in shown(replace(analysis(), layers=(unknown,))).split("Weights:")[0]
 
 
 def test_the_legend_explains_every_column_that_is_there_and_no_other():
     text = shown(analysis())
     legend = text[text.index("\nWeights: ") :]
-    titles = [column.title for group in GROUPS for column in group.columns]
+    done = [one.quantities for one in layer_analyses() if one.by_default]
+    titles = [quantity.title for quantities in done for quantity in quantities]
     assert len(titles) == 21
     for title in titles:
         assert (f" {title}" in " ".join(legend.split())) == (title != "twins"), title
@@ -206,7 +209,7 @@ def test_numbers_of_a_column_end_where_numbers_end():
     for name, error in errors.items():
         one = layer(name, "Linear", (20, 64), 12.25)
         stderr = {"condition_number": {"identity": error and error * 12.25}}
-        layers.append(replace(one, moments=replace(one.moments, stderr=stderr), kfac=None, tnt=None))
+        layers.append(one.having(moments=replace(one.moments, stderr=stderr), kfac=None, tnt=None))
     text = shown(replace(analysis(), layers=tuple(layers)))
     rows = [line for line in text.split("Input features")[1].splitlines() if line[:1] in errors and " 12.2" in line]
     assert [re.search(r"12\.2( ±\S+)?", row)[0] for row in rows] == ["12.2 ±<1%", "12.2 ±40%", "12.2 ±>100%", "12.2"]
@@ -223,7 +226,7 @@ def test_no_line_ends_in_blanks_but_those_of_tables():
 def test_among_singular_layers_the_wider_range_is_worse():
     other = layer("fc2", "Linear", (20, 64), None)
     worse = replace(other.kfac.kronecker, condition_number_nonzero=1e9)
-    result = analysis(extra=(replace(other, kfac=replace(other.kfac, kronecker=worse)),))
+    result = analysis(extra=(other.having(kfac=replace(other.kfac, kronecker=worse)),))
     text = shown(result, sort="kronecker")
     assert text.index("\nfc2") < text.index("\nfc1")
 

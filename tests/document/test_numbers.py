@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curvlab.reports.numbers import condition, count, operations, shape, share, short, size, with_error
+from curvlab.document.numbers import condition, count, operations, shape, share, short, size, with_error
 
 
 @pytest.mark.parametrize(

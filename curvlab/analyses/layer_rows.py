@@ -1,5 +1,5 @@
-"""Entries: the rows of the report, in the model's own order: its blocks, and whatever else holds parameters, with the
-reason."""
+"""LayerRow: the rows of a report, in the model's own order: its layers, and whatever else holds parameters, with the
+reason why no layer does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curvlab.layers.layer import Layer
 
 
 @dataclass(frozen=True)
-class Entry:
+class LayerRow:
     """One row: a layer with its main weight.
 
     Attributes:
@@ -44,19 +44,19 @@ class Entry:
     layer: Layer | None = None
 
 
-def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
+def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
     """Blocks of a survey, and the modules and parameters that are in none."""
     names = [name for name, _ in module.named_parameters()]
     order = {name: i for i, name in enumerate(names)}
-    entries: list[Entry] = []
+    rows: list[LayerRow] = []
     covered: set[str] = set()
     for name, layer, roles, block in _maps(module, found):
         parameters = tuple(roles.values())
         if found is None and covered.issuperset(parameters):
             continue  # a second use of a tied module
         main = roles.get("weight", parameters[0])
-        entries.append(
-            Entry(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block, layer=layer)
+        rows.append(
+            LayerRow(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block, layer=layer)
         )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
@@ -64,8 +64,8 @@ def entries_of_module(module: nn.Module, found: Survey | None) -> list[Entry]:
         if name not in covered:
             by_owner.setdefault(name.rpartition(".")[0], []).append(name)
     for owner, parameters_left in by_owner.items():
-        entries.extend(_unrecorded(module, owner, parameters_left, found))
-    return sorted(entries, key=lambda e: order[e.tensors[0]])
+        rows.extend(_unrecorded(module, owner, parameters_left, found))
+    return sorted(rows, key=lambda row: order[row.tensors[0]])
 
 
 def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer, Mapping[str, str], LayerBlock | None]]:
@@ -81,7 +81,7 @@ def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer,
             yield ".".join(filter(None, (name, part))), layer, roles, None
 
 
-def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Survey | None) -> list[Entry]:
+def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Survey | None) -> list[LayerRow]:
     sub = module.get_submodule(owner)
     reason = None if found is None else _reason(owner, parameters, found)
     weight = f"{owner}.weight" if owner else "weight"
@@ -90,8 +90,8 @@ def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Sur
         # A 1-D weight scales channels: as a matrix it is diagonal.
         groups = own.numel() if own.ndim == 1 else int(getattr(sub, "groups", 1))
         transposed = isinstance(sub, nn.Embedding)
-        return [Entry(owner, type(sub).__name__, weight, tuple(parameters), transposed, groups, reason=reason)]
-    return [Entry(p, f"{type(sub).__name__} parameter", p, (p,), reason=reason) for p in parameters]
+        return [LayerRow(owner, type(sub).__name__, weight, tuple(parameters), transposed, groups, reason=reason)]
+    return [LayerRow(p, f"{type(sub).__name__} parameter", p, (p,), reason=reason) for p in parameters]
 
 
 def _reason(owner: str, parameters: list[str], found: Survey) -> str:
@@ -110,9 +110,9 @@ _DIAGONAL = ("BatchNorm", "LayerNorm", "GroupNorm", "LayerNorm/GroupNorm", "RMSN
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
+def rows_of_file(checkpoint: Checkpoint) -> list[LayerRow]:
     """The layers that names and shapes tell, buffers left out; recurrent and attention layers have a row per matrix."""
-    entries = []
+    rows = []
     for layer in checkpoint.layers:
         tensors = {role: name for role, name in layer.tensors.items() if role not in _STATISTICS}
         if layer.kind == "buffer" or not tensors:
@@ -124,8 +124,8 @@ def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
             name = ".".join(part for part in (layer.name, role) if part)
             own = tuple(t for r, t in tensors.items() if not role or r in (role, role.replace("weight", "bias")))
             groups = _count(checkpoint, main) if layer.kind in _DIAGONAL else 1
-            entries.append(
-                Entry(
+            rows.append(
+                LayerRow(
                     name,
                     layer.kind,
                     main,
@@ -137,7 +137,7 @@ def entries_of_file(checkpoint: Checkpoint) -> list[Entry]:
                     reason=reason,
                 )
             )
-    return entries
+    return rows
 
 
 def _count(checkpoint: Checkpoint, name: str) -> int:
@@ -149,5 +149,5 @@ def _count(checkpoint: Checkpoint, name: str) -> int:
 
 
 def tensors_of(checkpoint: Checkpoint, module: nn.Module | None) -> Mapping[str, Tensor]:
-    """Where the entries' tensors are: the module's parameters, or the file."""
+    """Where the rows' tensors are: the module's parameters, or the file."""
     return checkpoint.tensors if module is None else {n: p.detach() for n, p in module.named_parameters()}

@@ -1,44 +1,38 @@
-"""Races in a terminal: how far everyone came, what it took, and over several problems who is how much faster."""
+"""Races: how far every optimizer came, what it took, and over several problems which is how much faster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from curvlab.reports.escape import escape
-from curvlab.reports.numbers import ABSENT, INFINITE, count, short, size
+from curvlab.document.numbers import ABSENT, INFINITE, count, short, size
+from curvlab.document.section import Note, Section
+from curvlab.document.table import plain_table
 from curvlab.reports.sparkline import LOST, sparkline
-from curvlab.reports.tables import GAP, shortened
 
 if TYPE_CHECKING:
     from curvlab.comparison.performance_profile import PerformanceProfile
     from curvlab.comparison.race_results import Entrant, ProblemRace, Races
     from curvlab.comparison.spread import Spread
 
-NAME = 8
-"""Cells of the column of names, at least."""
 SPARK = 12
 """Cells of a sparkline."""
 FACTORS = (1, 2, 4)
 """At which a performance profile is told in words."""
 
 
-def print_races(console: Console, races: Races) -> None:
+def race_sections(races: Races) -> Iterator[Section]:
     """For every problem two tables and what there is to say of single runs; then the profile over all problems."""
     for race in races.races:
-        _print_lines(console, (_heading(race, races.seeds),), "bold")
-        _print_table(console, list(race.entrants), _results(race))
-        console.print()
-        _print_table(console, list(race.entrants), _costs(race))
-        _print_lines(console, _remarks(race, len(races.seeds)), "dim")
-        console.print()
+        names = list(race.entrants)
+        tables = (
+            plain_table(names, columns, "optimizer", left=("loss",)) for columns in (_results(race), _costs(race))
+        )
+        remarks = (Note(remark, tone="aside") for remark in _remarks(race, len(races.seeds)))
+        yield Section((*tables, *remarks), _heading(race, races.seeds))
     if races.profile is not None:
-        _print_profile(console, races.profile)
+        yield _profile(races.profile)
 
 
 def _heading(race: ProblemRace, seeds: Sequence[int]) -> str:
@@ -115,49 +109,26 @@ def _remarks(race: ProblemRace, seeds: int) -> Iterator[str]:
                 yield f"{label}, seed {run.seed}: diverged: {run.reason}"
 
 
-def _print_profile(console: Console, profile: PerformanceProfile) -> None:
+def _profile(profile: PerformanceProfile) -> Section:
     names = list(profile.score)
-    problems = len(profile.penalty)
-    _print_lines(console, (f"Over {problems} problems: time to target",), "bold")
     columns = [
         ("fastest" if factor == 1 else f"within {factor}×", [f"{100 * profile.share(n, factor):.0f}%" for n in names])
         for factor in FACTORS
     ]
     columns.append(("score", [short(profile.score[name]) for name in names]))
-    _print_table(console, names, columns)
-    console.print()
+    shares = plain_table(names, columns, "optimizer")
     over = [(f"vs {name}", [_times(profile.speed_up[one][name]) for one in names]) for name in names]
-    wide = max(map(cell_len, names)) + sum(GAP + max(cell_len(head), *map(cell_len, cells)) for head, cells in over)
-    if wide <= console.width:
-        _print_table(console, names, over)
+    caption = (
+        "vs: geometric mean over the problems that anyone solved of the other's time over one's own; a miss counts as"
+        " the longest training time on that problem"
+    )
+    speed_ups = replace(plain_table(names, over, "optimizer"), cut="never", caption=caption)
     remarks = (
         "fastest, within 2×, within 4×: share of problems solved in at most so many times the best time",
         "score: mean of that share over factors from 1 to 4, as in AlgoPerf",
-        "vs: geometric mean over the problems that anyone solved of the other's time over one's own; a miss counts as"
-        " the longest training time on that problem",
     )
-    _print_lines(console, remarks if wide <= console.width else remarks[:2], "dim")
-
-
-def _print_table(console: Console, names: Sequence[str], columns: Iterator[Any] | Sequence[Any]) -> None:
-    """Names and columns; names are shortened where the rest leaves no room."""
-    filled = [(heading, cells) for heading, cells in columns]
-    used = sum(GAP + max(cell_len(heading), *map(cell_len, cells)) for heading, cells in filled)
-    room = max(NAME, console.width - used)
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    table.add_column("optimizer" if room > NAME else "", no_wrap=True)
-    for heading, _ in filled:
-        table.add_column(heading, justify="left" if heading == "loss" else "right", no_wrap=True)
-    for name, *cells in zip(names, *(cells for _, cells in filled), strict=True):
-        table.add_row(Text(shortened(escape(name), room)), *map(Text, cells))
-    console.print(table)
-
-
-def _print_lines(console: Console, lines: Iterator[str] | Sequence[str], style: str) -> None:
-    for text in lines:
-        for place, line in enumerate(Text(escape(text), style).wrap(console, console.width - 2)):
-            line.rstrip()
-            console.print(Text("  ").append_text(line) if place else line)
+    title = f"Over {len(profile.penalty)} problems: time to target"
+    return Section((shares, speed_ups, *(Note(remark, tone="aside") for remark in remarks)), title)
 
 
 def _loss(one: Entrant, found: Spread) -> str:

@@ -1,4 +1,4 @@
-"""What all figures share: panels, colours that colour-blind eyes tell apart, names made safe, PNG and SVG."""
+"""The page of a picture: panels, colours that colour-blind eyes tell apart, names made safe, PNG and SVG."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvlab.errors import CurvlabError
+from curvlab.formats.whole_file import whole_file
 from curvlab.reports.escape import escape
 from curvlab.reports.tables import shortened
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Colour = str | tuple[float, ...]
+
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 """Of Okabe and Ito: for things without an order."""
-MOST_PANELS = 16
-"""Layers with a panel of their own; a figure says how many more there are."""
+DASHES = ("-", "--", "-.", ":")
+"""With the colours, so that lines are told apart on paper without colours as well, and beyond eight of them."""
 MOST_NAMES = 12
 """Lines that a legend names; beyond, a colour bar tells how deep a layer is."""
 
 
-def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels of that size in inches, in rows of at most four."""
+def panels(count: int, width: float, height: float, shared: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels of that size in inches, in rows of at most four; `shared`: with one vertical axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,20 +36,25 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=shared).flatten().tolist()
     for empty in axes[count:]:
         empty.remove()
     return figure, axes[:count]
 
 
-def by_depth(count: int) -> list[tuple[float, ...]]:
+def kind_style(place: int) -> tuple[Colour, str]:
+    """Colour and dash of the one at that place among things without an order."""
+    return COLOURS[place % len(COLOURS)], DASHES[(place + place // len(COLOURS)) % len(DASHES)]
+
+
+def by_depth(count: int) -> list[Colour]:
     """A colour for each of so many things in an order, dark to light, in grey print too."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.9 * i / max(count - 1, 1)) for i in range(count)]
 
 
-def legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+def depth_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     """Names of the lines drawn in the colours `by_depth`; of many, a bar from the first layer to the last."""
     if len(names) <= MOST_NAMES:
         axes.legend(fontsize="small")
@@ -79,7 +87,8 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, ...]:
         with rc_context({"svg.hashsalt": "curvlab"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font does not have is boxes
             for path in paths:
-                figure.savefig(path, dpi=150, metadata=kept[path.suffix])
+                with whole_file(path) as beside:  # a link in the folder is replaced, never followed
+                    figure.savefig(beside, dpi=150, format=path.suffix[1:], metadata=kept[path.suffix])
     except OSError as error:
         raise CurvlabError(f"'{folder}' cannot be written to", str(error.strerror), "choose another --plots") from error
     return paths

@@ -1,0 +1,212 @@
+"""AnalysisPlan: what is decided before the pass over the data: analyses, network, data, likelihood, rows."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvlab.analyses.data_pass import DataPass, plan_of
+from curvlab.analyses.definition import AnalysisDefinition
+from curvlab.analyses.estimate import leave_out
+from curvlab.analyses.layer_rows import LayerRow, rows_of_file, rows_of_module
+from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
+from curvlab.analyses.loaded import Model, as_checkpoint
+from curvlab.analyses.mean_gradient import MeanGradient
+from curvlab.analyses.needs import Needs, together
+from curvlab.analyses.registry import definitions
+from curvlab.analyses.settings import Settings, readers_of
+from curvlab.analyses.settings import chosen as not_default
+from curvlab.analyses.source import Source, moved, open_source
+from curvlab.capture.output import output_tensor
+from curvlab.capture.survey import survey
+from curvlab.capture.tape import Inputs, batch_size, call_model, explained
+from curvlab.data.registry import names
+from curvlab.device import pick_device
+from curvlab.errors import CommandError, CurvlabError
+from curvlab.formats.checkpoint import Checkpoint
+
+BATCH_SIZE = 256
+
+NO_NETWORK = "weights only: the file has no graph; --architecture package.module:callable gives the full profile"
+NO_DATA = "weights only: --data gives feature moments and curvature factors too"
+
+
+@dataclass
+class AnalysisPlan:
+    """What will be done.
+
+    Attributes:
+        checkpoint: the model.
+        settings: how.
+        device: where.
+        chosen: the analyses, in the order of their columns.
+        rows: of the report.
+        notes: sentences for the user.
+        data_pass: None where there is no network or no data, or nothing asks for any.
+        left_out: layer -> why some statistic of it is missing.
+    """
+
+    checkpoint: Checkpoint
+    settings: Settings
+    device: torch.device
+    chosen: tuple[AnalysisDefinition, ...]
+    rows: list[LayerRow]
+    notes: list[str]
+    data_pass: DataPass | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every parameter, or of every tensor of a file without a network."""
+        module = self.checkpoint.module
+        if module is None:
+            return self.checkpoint.shapes
+        return {name: tuple(p.shape) for name, p in module.named_parameters()}
+
+    def needs(self, one: AnalysisDefinition) -> Needs:
+        """The statistics that one of the analyses reads."""
+        return one.needs(self.settings, self.checkpoint)
+
+
+def prepare(given: Model, data: Any, settings: Settings | None, options: dict[str, Any]) -> AnalysisPlan:
+    """Decide everything; runs the network on two examples.
+
+    Raises:
+        CurvlabError: an analysis was asked for that the inputs do not allow, or the network cannot run on the data.
+    """
+    settings = replace(settings or Settings(), **options)
+    checkpoint = as_checkpoint(given)
+    notes, module = list(checkpoint.notes), checkpoint.module
+    if module is None and data is not None:
+        notes.append("the data was not used: there is no network to run it through")
+    given_data = data is not None
+    if data is None and checkpoint.data in names():
+        data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is not followed
+    chosen = _chosen(settings, checkpoint, data=data is not None)
+    _refuse_idle(settings, chosen, data=data is not None, given=given_data)
+    plan = AnalysisPlan(checkpoint, settings, pick_device(settings.device), chosen, [], notes)
+    looks_at_data = any(one.data != "unused" for one in chosen)
+    if module is None:
+        plan.rows = _named(rows_of_file(checkpoint), settings)
+        plan.notes = _with_advice(notes, ("--architecture", "--trust", "weights only: "), NO_NETWORK)
+    elif data is None or not looks_at_data or next(module.parameters(), None) is None:
+        plan.rows = _named(rows_of_module(module, None), settings)
+        plan.notes = _with_advice(notes, ("--data",), NO_DATA) if data is None and looks_at_data else notes
+    else:
+        _with_data(plan, module, data)
+    return plan
+
+
+def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
+    """Add the pass over the data to the plan."""
+    settings, checkpoint, device = plan.settings, plan.checkpoint, plan.device
+    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+    module = copy.deepcopy(module).to(device, dtype).eval()
+    source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
+    first, _ = moved((source.first, None), device, dtype)
+    z, activations = _try(module, first, source)
+    likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
+    taken_off = with_logits(module, likelihood, z)
+    if taken_off is not None:
+        z, activations = _try(module, first, source)
+        likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
+    found = survey(module, first, settings.layers)
+    needs = together(plan.needs(one) for one in plan.chosen)
+    collects, plan.left_out = leave_out(found, plan_of(needs, settings, source), settings.max_memory)
+    size = settings.batch_size or _batch_size(activations, settings.max_memory)
+    gradient = None
+    if needs.mean_gradient:
+        gradient = MeanGradient(module, sorted(needs.mean_gradient), likelihood, settings.seed)
+    plan.rows = _named(rows_of_module(module, found), settings)
+    plan.notes = [*plan.notes, *source.notes, *(said for said in (guess, taken_off) if said)]
+    plan.data_pass = DataPass(module, source, found, likelihood, collects, size, activations, gradient)
+
+
+def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[AnalysisDefinition, ...]:
+    """The analyses that are asked for, or by default all that the inputs allow."""
+    if settings.analyses is None:
+        return tuple(one for one in definitions() if one.by_default and one.missing(checkpoint) is None)
+    asked = tuple(one for one in definitions() if one.name in settings.analyses)
+    for one in asked:
+        if one.data == "needed":
+            _refuse_without_data(one.name, checkpoint, data=data)
+        reason = one.missing(checkpoint)
+        if reason is not None:
+            raise reason
+    return asked
+
+
+def _refuse_idle(settings: Settings, chosen: tuple[AnalysisDefinition, ...], *, data: bool, given: bool) -> None:
+    """Raise where something was chosen that has no effect.
+
+    Args:
+        settings: what was chosen.
+        chosen: the analyses.
+        data: whether there is data.
+        given: whether it was given, and not recorded by the file.
+    """
+    about_data = list(readers_of(not_default(vars(settings))))
+    if about_data and not data:
+        found = f"{about_data[0]} is about the pass over the data"
+        raise CommandError(found, "no data was given and the file records none", "give --data, or leave it out")
+    if given and settings.analyses and all(one.data == "unused" for one in chosen):
+        asked = ", ".join(settings.analyses)
+        raise CommandError("data is given", f"of what was asked for ({asked}) nothing needs any", "leave one out")
+
+
+def _refuse_without_data(name: str, checkpoint: Checkpoint, *, data: bool) -> None:
+    if checkpoint.module is None:
+        why = next((note for note in checkpoint.notes if "--trust" in note), "the file holds weights only")
+        raise CurvlabError(
+            f"'{name}' needs a network that runs", why, "" if "--trust" in why else "give --architecture"
+        )
+    if not data:
+        raise CurvlabError(f"'{name}' needs data", "none was given and the file records none", "give --data")
+
+
+def _with_advice(notes: list[str], said: tuple[str, ...], advice: str) -> list[str]:
+    """The notes, with the one option that would give more, unless loading has `said` it already."""
+    return notes if any(words in note for words in said for note in notes) else [*notes, advice]
+
+
+def _named(rows: list[LayerRow], settings: Settings) -> list[LayerRow]:
+    if not settings.layers:
+        return rows
+    chosen = [e for e in rows if any(fnmatch.fnmatchcase(e.name, glob) for glob in settings.layers)]
+    if not chosen:
+        names = ", ".join(e.name for e in rows[:8])
+        raise CurvlabError(f"no layer is called {' or '.join(settings.layers)}", f"there are {names}, …")
+    return chosen
+
+
+def _try(module: nn.Module, first: Inputs, source: Source) -> tuple[Tensor, int]:
+    """The output for a few examples, and the bytes of activations per example."""
+    held = 0
+
+    def count(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal held
+        if isinstance(output, Tensor):
+            held += output.numel() * output.element_size()
+
+    handles = [m.register_forward_hook(count) for m in module.modules() if next(m.children(), None) is None]
+    data = f"{source.info['source']} (inputs of shape {tuple(source.info['input_shape'])})"
+    try:
+        with explained(data), torch.no_grad():
+            z = output_tensor(call_model(module, first))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return z, held // max(1, batch_size(first))
+
+
+def _batch_size(activations: int, max_memory: int | None) -> int:
+    if max_memory is None:
+        return BATCH_SIZE
+    return max(1, min(BATCH_SIZE, max_memory // (8 * max(1, activations))))

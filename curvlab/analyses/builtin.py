@@ -1,0 +1,10 @@
+"""The analyses curvlab brings, in the order of their columns: importing this registers them, as plugins do theirs."""
+
+from __future__ import annotations
+
+import importlib
+
+ORDER = ("weights", "moments", "kfac", "tnt", "fop")
+
+for _name in ORDER:
+    importlib.import_module(f"curvlab.analyses.{_name}")

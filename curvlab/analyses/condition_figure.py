@@ -1,0 +1,44 @@
+"""Condition numbers of every layer as bars on a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from curvlab.document.figure import Axis, Bars, Figure, Panel, first_of
+
+MOST = 40
+"""Layers that are drawn: the first ones."""
+NAME = "condition-numbers"
+
+Bar = tuple[float | None, bool]
+"""A number, and whether it is over the range of a singular matrix."""
+
+
+def bar(whole: float | None, over_range: float | None) -> Bar:
+    """The condition number of the whole matrix where it exists, else over its range."""
+    return (over_range, True) if whole is None else (whole, False)
+
+
+def condition_figure(names: Sequence[str], series: Mapping[str, Sequence[Bar]], what: str) -> Figure | None:
+    """Bars beside each other for every layer, one per series; None where no number exists.
+
+    Args:
+        names: of the layers.
+        series: label -> a bar per layer; a singular matrix is hatched and shown over its range.
+        what: the matrices that the numbers are of.
+    """
+    if all(value is None for bars in series.values() for value, _ in bars):
+        return None
+    shown = list(names[:MOST])
+    bars = tuple(
+        Bars(label, tuple(value for value, _ in row[:MOST]), tuple(singular for _, singular in row[:MOST]), style)
+        for style, (label, row) in enumerate(series.items())
+    )
+    panel = Panel(
+        f"Conditioning of the {what}{first_of(len(shown), len(names), 'layers')}",
+        Axis(ticks=tuple(enumerate(shown))),
+        Axis("condition number (hatched: singular, over the range)", scale="log"),
+        bars=bars,
+    )
+    width = max(7.0, 0.3 * len(shown) * len(series) ** 0.5 + 3)
+    return Figure(NAME, (panel,), size=(width, 4.5), legend="last" if len(series) > 1 else "none")

@@ -1,0 +1,94 @@
+"""What an analysis is given: the weights of one layer and the statistics of the data that it asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from curvlab.analyses.layer_rows import LayerRow
+from curvlab.analyses.mean_gradient import MeanGradient
+from curvlab.analyses.settings import Settings
+from curvlab.formats.checkpoint import Checkpoint
+from curvlab.layers.layer import Layer
+from curvlab.statistics.feature_moments import FeatureMoments
+from curvlab.statistics.output_gradient_moments import OutputGradientMoments, ReducedMoments
+from curvlab.statistics.tensor_normal import TensorNormal
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Sums over some examples, of one layer. What nobody asked for, or what could not be had, is None.
+
+    Attributes:
+        examples: N.
+        batches: how many batches they came in.
+        rows: N·T, rows of features that the layer was given.
+        features: μ and M.
+        output_gradients: the gradients at the layer's outputs.
+        reduced: both sides of K-FAC "reduce".
+        tensors: parameter -> its tensor-normal sums.
+    """
+
+    examples: int
+    batches: int
+    rows: int
+    features: FeatureMoments | None = None
+    output_gradients: OutputGradientMoments | None = None
+    reduced: ReducedMoments | None = None
+    tensors: Mapping[str, TensorNormal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """One layer as an analysis sees it.
+
+    Attributes:
+        row: its name, kind and parameters.
+        tensors: every tensor of the model by name; reading one may mean reading a file.
+        shapes: of all of them, known without reading.
+        settings: of the whole analysis.
+        whole: statistics over all the data; None without data, or where nothing of the layer was recorded.
+        halves: over every second example each, for standard errors; empty where there are none.
+    """
+
+    row: LayerRow
+    tensors: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    settings: Settings
+    whole: LayerStatistics | None = None
+    halves: tuple[LayerStatistics, ...] = ()
+
+    @property
+    def layer(self) -> Layer:
+        """The adapter of a layer that ran."""
+        assert self.row.layer is not None
+        return self.row.layer
+
+    def weight(self) -> tuple[Tensor, bool]:
+        """The weight as a matrix of blocks along its first axis, and whether it is stored (in, out, …)."""
+        stored, transposed = self.tensors[self.row.weight], self.row.transposed
+        if self.row.layer is None or not transposed:
+            return stored, transposed
+        # Stored in an order that only the layer knows.
+        return self.row.layer.matrix({"weight": stored}).flatten(0, 1), False
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """The whole model as an analysis sees it.
+
+    Attributes:
+        checkpoint: what was loaded.
+        rows: the rows of the report, in the model's order.
+        shapes: of every parameter.
+        settings: of the whole analysis.
+        gradient: the mean gradients that were asked for; None without data.
+    """
+
+    checkpoint: Checkpoint
+    rows: Sequence[LayerRow]
+    shapes: Mapping[str, tuple[int, ...]]
+    settings: Settings
+    gradient: MeanGradient | None = None

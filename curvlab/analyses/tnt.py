@@ -1,0 +1,89 @@
+"""The analysis `tnt`: spectra of the tensor-normal factors Ũ_i of a parameter and of their Kronecker product (ren eq.
+4.10), with split-half errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from curvlab.analyses.definition import LayerAnalysis
+from curvlab.analyses.layer_data import LayerData, LayerStatistics
+from curvlab.analyses.needs import Needs
+from curvlab.analyses.registry import register
+from curvlab.analyses.spectrum_text import spectrum_text
+from curvlab.analyses.split_half import with_split_half
+from curvlab.document.numbers import ABSENT, condition
+from curvlab.document.table import Quantity
+from curvlab.operators.operator import Dense
+from curvlab.operators.spectrum import kronecker_spectra
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
+
+if TYPE_CHECKING:
+    from curvlab.analyses.settings import Settings
+    from curvlab.formats.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class TensorNormalResult:
+    """Spectra of the tensor-normal factors Ũ_i (ren eq. 4.10) of one parameter tensor and of their Kronecker
+    product."""
+
+    statistic: str
+    modes: tuple[Spectrum | None, ...]
+    kronecker: Spectrum | None
+    note: str | None = None
+
+
+def tensor_normal_result(
+    parameter: str, whole: LayerStatistics, halves: Sequence[LayerStatistics]
+) -> TensorNormalResult | None:
+    """The tensor-normal block of one parameter; None if no gradient reached it."""
+    if parameter not in whole.tensors:
+        return None
+    statistic = whole.tensors[parameter].statistic
+    spectra = _spectra(parameter, whole)
+    if statistic == "per-example" and len(halves) == 2 and all(parameter in half.tensors for half in halves):
+        first, second = (_spectra(parameter, half, levels=()) for half in halves)
+        spectra = tuple(with_split_half(*three) for three in zip(spectra, first, second, strict=True))
+    return TensorNormalResult(statistic, spectra[:-1], spectra[-1])
+
+
+def _spectra(parameter: str, part: LayerStatistics, levels: Sequence[float] = QUANTILE_LEVELS) -> tuple[Spectrum, ...]:
+    """Of every mode and, last, of their Kronecker product."""
+    running = part.tensors[parameter]
+    factors = [Dense(u) for u in running.factors(part.examples, part.batches)]
+    # Each example brings as many rows to a mode as the other modes have entries.
+    rows = [part.examples * math.prod(running.shape) // factor.size for factor in factors]
+    return kronecker_spectra(factors, rows, levels)
+
+
+def _modes(tnt: TensorNormalResult) -> str:
+    numbers = (ABSENT if mode is None else condition(mode.condition_number) for mode in tnt.modes)
+    return " · ".join(numbers) or ABSENT
+
+
+@register
+class TensorNormal(LayerAnalysis):
+    """The tensor-normal curvature of every layer's weight."""
+
+    name = "tnt"
+    help = "spectra of the tensor-normal factors of every layer's weight, one per mode, and of their product"
+    result = TensorNormalResult
+    by_default = True
+    title = "Curvature factors"
+    quantities = (
+        Quantity("κ of modes", _modes, ": of the weight's tensor-normal factors"),
+        Quantity("κ(TN)", lambda t: spectrum_text(t.kronecker), " of their block"),
+    )
+    reads = ("loss", "fisher_type", "mc_samples", "statistic")
+    settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "tensor-normal": "statistic"}
+
+    def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
+        """Contractions of the weights' gradients."""
+        return Needs(tensors=settings.fisher_type != "forward-only")
+
+    def run(self, layer: LayerData) -> TensorNormalResult | None:
+        """Of the layer's main weight; None if no gradient reached it."""
+        return None if layer.whole is None else tensor_normal_result(layer.row.weight, layer.whole, layer.halves)
