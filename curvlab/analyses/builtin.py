@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-ORDER = ("weights", "moments", "kfac", "tnt", "fop")
+ORDER = ("weights", "moments", "kfac", "tnt", "fop", "quantisation")
 
 for _name in ORDER:
     importlib.import_module(f"curvlab.analyses.{_name}")

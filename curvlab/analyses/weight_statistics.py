@@ -79,7 +79,8 @@ def stacked_statistics(
     if first.numel() == 0:
         return [replace(_NOTHING, rank=0, note="the weight has no entries")] * len(weights)
     stack = first.detach()[None] if len(weights) == 1 else torch.stack([weight.detach() for weight in weights])
-    tall = _blocks(stack, groups, transposed)
+    blocks = _blocks(stack, groups, transposed)
+    tall = blocks if blocks.shape[2] >= blocks.shape[3] else blocks.mT
     scanned = _scan(tall)
     results = [_without_values(entries, first.numel()) for entries in scanned]
     kept = [index for index, result in enumerate(results) if result is None]
@@ -149,8 +150,15 @@ def _norms(tall: Num[Tensor, "g n m"], entries: _Entries, scale: float, note: st
     )
 
 
-def _blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[Tensor, "b g n m"]:
-    """The diagonal blocks of each weight or their transposes, n ≥ m: a view, except of a transposed convolution."""
+def weight_blocks(weight: Num[Tensor, "*shape"], groups: int, transposed: bool) -> Num[Tensor, "g o i"]:
+    """The diagonal blocks of a weight as a matrix, rows for outputs: a view, except of a transposed convolution.
+
+    Arguments and errors as in `weight_statistics`.
+    """
+    return _blocks(weight[None], groups, transposed)[0]
+
+
+def _blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[Tensor, "b g o i"]:
     count, shape = stack.shape[0], stack.shape[1:]
     if groups == shape.numel():  # a diagonal, whatever its shape: (1, T, C) of a scale by hand, (H, W) of a LayerNorm
         return stack.reshape(count, groups, 1, 1)
@@ -158,10 +166,8 @@ def _blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[T
     if rows % groups:
         raise ValueError(f"a weight of {rows} rows cannot be {groups} groups")
     if transposed and len(shape) > 1:
-        blocks = stack.reshape(count, groups, rows // groups, shape[1], -1).transpose(2, 3).flatten(3)
-    else:
-        blocks = stack.reshape(count, groups, rows // groups, -1)
-    return blocks if blocks.shape[2] >= blocks.shape[3] else blocks.mT
+        return stack.reshape(count, groups, rows // groups, shape[1], -1).transpose(2, 3).flatten(3)
+    return stack.reshape(count, groups, rows // groups, -1)
 
 
 def _finite(number: float) -> float | None:
