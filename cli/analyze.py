@@ -109,11 +109,11 @@ def analyze(
 ) -> None:
     """Profile a saved model: its weights, its layers' inputs, its curvature.
 
-    The file alone gives a table of its weights, and of what FOP has learned
-    where that trained it. With data and a network to run (the file's own, or
-    --architecture), each layer's input features and curvature factors follow.
-    MODEL may be the folder of a training run, or one of Hugging Face or timm.
-    Nothing in a file is executed without --trust.
+    The file alone gives a table of its weights. With data and a network to run
+    (the file's own, or --architecture), each layer's input features and
+    curvature factors follow; curvlab list analyses names all that can be asked
+    for. MODEL may be the folder of a training run, or one of Hugging Face or
+    timm. Nothing in a file is executed without --trust.
     """
     from curvlab.gates import parse
 

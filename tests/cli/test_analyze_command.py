@@ -59,6 +59,16 @@ def test_csv_on_stdout_is_alone_there(inside, tmp_path):
     assert [layer["name"] for layer in json.loads((tmp_path / "a.json").read_text())["layers"]] == ["3"]
 
 
+def test_markdown_is_the_whole_report_and_links_its_pictures(inside, folder):
+    run = inside(*WEIGHTS, "--markdown", "-", "--json", "markdown.json")
+    assert run.stdout.startswith("# Analysis of model.safetensors\n\n- **model:** ")
+    assert "| 1 | " in run.stdout
+    run = inside(*WEIGHTS, "--markdown", "report.md", "--plots", "pictures")
+    assert "stable rank" in run.stdout
+    assert "](<pictures/condition-numbers.svg>)" in (folder / "report.md").read_text()
+    assert (folder / "pictures" / "condition-numbers.svg").exists()
+
+
 def test_weights_alone_say_what_would_give_more(inside):
     run = inside(*WEIGHTS)
     assert run.returncode == 0
@@ -117,6 +127,10 @@ def test_work_that_fails_is_one_sentence_and_code_1(inside, arguments, sentence)
         ("--fail-if", "1 +"),
         ("--fail-if", "coverage.analyzed < 1", "--dry-run"),
         ("--json", "-", "--csv", "-"),
+        ("--markdown", "-", "--csv", "-"),
+        ("--markdown", "missing/folder/a.md"),
+        ("--markdown", "a.md", "--dry-run"),
+        ("--plots", "pictures", "--dry-run"),
         ("--json", "missing/folder/a.json"),
         ("--csv", "."),
         ("--sort", "colour"),

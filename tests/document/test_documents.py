@@ -29,7 +29,7 @@ def test_a_group_leaves_empty_columns_out_and_marks_what_is_absent() -> None:
 
 def test_figures_are_found_in_reading_order() -> None:
     one, two = Figure("one", (Panel(),)), Figure("two", (Panel(),))
-    document = Document("t", (Section((Note("n"), one)), Section((two,))), {})
+    document = Document("t", (Section((Note("n"), one)), Section((two,))), dict)
     assert [figure.name for figure in document.figures()] == ["one", "two"]
     assert first_of(3, 3) == ""
     assert first_of(3, 9, "layers") == " (the first 3 of 9 layers)"

@@ -31,7 +31,7 @@ def test_an_analysis_has_a_table_for_each_title() -> None:
 
 
 def test_every_row_of_a_table_has_the_cells_of_its_heading() -> None:
-    document = Document("t", (Section((Table(("a|b", "c"), (Group("", (Column("x|y", ("1|2", "3")),)),)),)),), {})
+    document = Document("t", (Section((Table(("a|b", "c"), (Group("", (Column("x|y", ("1|2", "3")),)),)),)),), dict)
     lines = [line for line in to_markdown(document).splitlines() if line.startswith("|")]
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {4}
     assert lines[1] == "| --- | ---: |"
@@ -57,7 +57,7 @@ def test_names_are_shown_and_not_obeyed(hostile: str) -> None:
 
 
 def test_pictures_are_linked_where_they_were_drawn() -> None:
-    document = Document("t", (Section((Note("n"), Figure("loss", (Panel(),), "Loss"))),), {})
+    document = Document("t", (Section((Note("n"), Figure("loss", (Panel(),), "Loss"))),), dict)
     assert "![Loss](<plots/loss.svg>)" in to_markdown(document, "plots")
     assert "loss" not in to_markdown(document)
 
@@ -65,7 +65,7 @@ def test_pictures_are_linked_where_they_were_drawn() -> None:
 def test_sections_headings_and_captions() -> None:
     table = Table(("a",), (Group("G", (Column("x", ("1",)),)),), caption="what x is")
     notes = (Note("one", "label"), Note("below", depth=1), Note("head", tone="heading"))
-    text = to_markdown(Document("t", (Section((*notes, table), "Title"),), {}))
+    text = to_markdown(Document("t", (Section((*notes, table), "Title"),), dict))
     assert text == (
         "# t\n\n## Title\n\n- **label:** one\n  - below\n\n## head\n\n### G\n\n"
         "| layer | x |\n| --- | ---: |\n| a | 1 |\n\nwhat x is\n"
