@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from curvlab.errors import CheckpointError
+from curvlab.errors import CheckpointError, CurvlabError
 from curvlab.formats.candidate import Candidate
 from curvlab.formats.format import Format
 from curvlab.formats.paths import existing, regular_file, stays_inside
@@ -61,13 +61,20 @@ def detect(path: Path) -> Found:
 def _asked(candidate: Candidate) -> Found | None:
     """What the first format finds that says yes; None where none does."""
     _refuse_stand_ins(candidate)
-    known = formats().values()
+    known, failed = formats().values(), list[str]()
     for entry in known:
-        if entry.detect(candidate):
-            return Found(entry, candidate.path)
+        try:
+            if entry.detect(candidate):
+                return Found(entry, candidate.path)
+        except (CurvlabError, OSError):
+            raise
+        except Exception as error:  # a format of another package must not keep others from being read
+            failed.append(f"the format {quoted(entry.name)} failed to look at it ({type(error).__name__})")
     for entry in known:
         if entry.last_resort is not None and not candidate.is_directory and entry.last_resort(candidate):
             return Found(entry, candidate.path)
+    if failed and not candidate.is_directory:
+        raise CheckpointError(f"{quoted(candidate.path)} is no model format that curvlab knows", "; ".join(failed))
     return None
 
 

@@ -115,6 +115,11 @@ def register(entry: Format) -> Format:
     return entry
 
 
+def forget(name: str) -> None:
+    """Undo `register`, for tests."""
+    _FORMATS.pop(name, None)
+
+
 def registered() -> dict[str, Format]:
     """The formats registered so far, by name, in the order in which they are asked."""
     return dict(_FORMATS)

@@ -4,7 +4,7 @@ Keras takes seconds to import and no module can be one of its layers before that
 waits.
 """
 
-from curvlab_keras.arrival import when_imported
+from curvlab_keras.import_hook import when_imported
 
 when_imported("keras", "curvlab_keras.adapters")
 

@@ -1,4 +1,4 @@
-"""Importing this module registers the layers; it imports Keras, so `arrival` imports it only after Keras."""
+"""Importing this module registers the layers; it imports Keras, so `import_hook` imports it only after Keras."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from curvlab.layers.layer import Layer, Moments, Tap, Unrolled, adapt, join_bias
 from curvlab.layers.patch_moments import patch_second_moment
 from curvlab.layers.patches import Geometry, patches
 from curvlab.shapes import Float
-from curvlab_keras.activated import Activated
+from curvlab_keras.preactivation import Preactivation
 from curvlab_keras.variables import check, first, value
 
 
@@ -129,7 +129,7 @@ def _each(size: Any, axes: int) -> tuple[int, ...]:
 
 def _adapted(layer: Any, base: type, groups: int) -> Unrolled:
     check(layer, base)
-    return Activated(layer, "kernel", Convolution(layer, layer.kernel.value, value(layer.bias), groups))
+    return Preactivation(layer, "kernel", Convolution(layer, layer.kernel.value, value(layer.bias), groups))
 
 
 @adapt.register

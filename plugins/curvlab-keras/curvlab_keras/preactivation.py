@@ -1,4 +1,4 @@
-"""Activated: a layer that applies its activation itself, y = f(W̄ ā), shown to the capture before f."""
+"""Preactivation: a layer y = f(W̄ ā) that applies its activation f itself, shown to the capture before f."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curvlab.layers.layer import Layer, Tap, Unrolled
 from curvlab_keras.variables import first
 
 
-class Activated(Unrolled):
+class Preactivation(Unrolled):
     """Keras' own computation, with the tap put between the affine map and the activation.
 
     Args:
