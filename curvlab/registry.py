@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from curvlab.errors import CommandError
@@ -25,6 +25,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, group: str, builtin: str) -> None:
         self.kind, self.group, self.builtin = kind, group, builtin
         self._known: dict[str, T] = {}
+        self._followers: list[Callable[[str, T], None]] = []
 
     def register(self, name: str, thing: T) -> T:
         """Make it known by its name; returns it.
@@ -36,7 +37,23 @@ class Registry(Mapping[str, T], Generic[T]):
         if known is not thing and not _again(known, thing):
             raise ValueError(f"a {self.kind} named {name!r} is registered already")
         self._known[name] = thing
+        if known is thing:
+            for follower in self._followers:
+                follower(name, thing)
         return thing
+
+    def follow(self, follower: Callable[[str, T], None]) -> None:
+        """Call `follower` with every name and thing: those that are known now, and others as they are registered.
+
+        So a higher room makes things of its own of them (an optimizer of every curvature) without being known here.
+        """
+        self._followers.append(follower)
+        for name, thing in tuple(self._known.items()):
+            follower(name, thing)
+
+    def knows(self, name: str) -> bool:
+        """Whether something has registered under that name so far; nothing is imported."""
+        return name in self._known
 
     def forget(self, name: str) -> None:
         """Undo `register`, for tests."""

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 PACKAGE = Path(__file__).parent / "example_package" / "curvlab_example"
-POINTS = "[curvlab.analyses]\nexample = curvlab_example.sparsity\n"
+POINTS = (
+    "[curvlab.analyses]\nexample = curvlab_example.sparsity\n[curvlab.curvatures]\nexample = curvlab_example.diagonal\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,26 @@ def test_a_name_nobody_registered_is_refused_with_the_names_there_are(place: Pat
     run = curvlab(place, *MODEL, "--sort", "sparsty")
     assert run.returncode == 2
     assert "did you mean 'sparsity'" in run.stderr
+
+
+def test_its_curvature_is_an_analysis_an_optimizer_and_a_contestant(place: Path) -> None:
+    """One class of one file: listed twice, in the table, the JSON, gates, a training run and a comparison."""
+    listed = {}
+    for subject in ("analyses", "optimizers"):
+        entries = json.loads(curvlab(place, "list", subject, "--json", "-").stdout)["entries"]
+        listed[subject] = {entry["name"]: entry for entry in entries}
+    assert listed["analyses"]["diagonal"]["what"] == "the Fisher matrix's diagonal E[g²], layer by layer"
+    assert listed["analyses"]["diagonal"]["by default"] == "when asked for"
+    assert listed["optimizers"]["diagonal"]["source"] == "LeCun et al. 1998"
+    gate = ("--fail-if", "any.diagonal.block.trace > 0")
+    run = curvlab(place, *MODEL, "--analyses", "diagonal", "--json", "d.json", *gate)
+    assert run.returncode == 3, run.stderr
+    assert "tr(diagonal)" in run.stdout
+    blocks = [layer["diagonal"]["block"] for layer in json.loads((place / "d.json").read_text())["layers"]]
+    assert [block["size"] for block in blocks] == [15, 8]
+    wine = ("--problem", "wine-mlp", "--steps", "2")
+    run = curvlab(place, "compare", *wine, "--optimizers", "diagonal,sgd", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    assert 0 < json.loads(run.stdout)["optimizers"]["diagonal"]["mean"] <= 1
+    run = curvlab(place, "train", *wine, "--optimizer", "diagonal", "--out", "run")
+    assert run.returncode == 0, run.stderr

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.analyses.curvature_pass import CurvaturePass
 from curvlab.analyses.data_pass import DataPass, plan_of
 from curvlab.analyses.definition import AnalysisDefinition
-from curvlab.analyses.estimate import leave_out
+from curvlab.analyses.estimate import gibibytes, leave_out
 from curvlab.analyses.layer_rows import LayerRow, rows_of_file, rows_of_module
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.loaded import Model, as_checkpoint
@@ -124,9 +125,17 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
     gradient = None
     if needs.mean_gradient:
         gradient = MeanGradient(module, sorted(needs.mean_gradient), likelihood, settings.seed)
+    halves = collects.halves
+    curvatures = tuple(
+        CurvaturePass(name, found, settings.fisher_type, settings.mc_samples, halves, settings.max_memory)
+        for name in sorted(needs.curvatures)
+    )
+    for one in curvatures:
+        for layer, held in one.left_out.items():
+            plan.left_out.setdefault(layer, f"{one.curvature.name} would take {gibibytes(held)} of memory")
     plan.rows = _named(rows_of_module(module, found), settings)
     plan.notes = [*plan.notes, *source.notes, *(said for said in (guess, taken_off) if said)]
-    plan.data_pass = DataPass(module, source, found, likelihood, collects, size, activations, gradient)
+    plan.data_pass = DataPass(module, source, found, likelihood, collects, size, activations, gradient, curvatures)
 
 
 def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[AnalysisDefinition, ...]:

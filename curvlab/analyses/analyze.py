@@ -116,8 +116,11 @@ def _with_statistics(data: LayerData, statistics: Statistics) -> LayerData:
     block = data.row.block
     if block is None:
         return data
-    halves = tuple(of_layer(block, half) for half in statistics.halves)
-    return replace(data, whole=of_layer(block, statistics.whole), halves=halves)
+    halves = tuple(
+        of_layer(block, half, statistics.operators(block.name, place))
+        for place, half in enumerate(statistics.halves, 1)
+    )
+    return replace(data, whole=of_layer(block, statistics.whole, statistics.operators(block.name, 0)), halves=halves)
 
 
 def _layer(

@@ -8,3 +8,6 @@ ORDER = ("weights", "moments", "kfac", "tnt", "fop", "quantisation")
 
 for _name in ORDER:
     importlib.import_module(f"curvlab.analyses.{_name}")
+
+# After those with columns of their own, which keep their names.
+importlib.import_module("curvlab.analyses.of_curvature").follow()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from curvlab.analyses.curvature_pass import CurvaturePass
 from curvlab.analyses.layer_data import LayerStatistics
 from curvlab.analyses.mean_gradient import Batch, MeanGradient
 from curvlab.analyses.needs import Needs
@@ -15,6 +16,7 @@ from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved
 from curvlab.capture.survey import LayerBlock, Survey
 from curvlab.likelihoods import Likelihood
+from curvlab.operators.operator import Operator
 from curvlab.statistics.collect import collect
 from curvlab.statistics.plan import Collected, Plan
 
@@ -32,6 +34,7 @@ class DataPass:
         batch_size: examples per forward pass.
         activations: bytes per example.
         gradient: the mean gradients that are asked for, or None.
+        curvatures: registered recipes whose averages are asked for.
     """
 
     module: nn.Module
@@ -42,6 +45,7 @@ class DataPass:
     batch_size: int
     activations: int
     gradient: MeanGradient | None = None
+    curvatures: tuple[CurvaturePass, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class Statistics:
 
     whole: Collected
     halves: tuple[Collected, ...] = ()
+    curvatures: Mapping[str, tuple[Mapping[str, Operator], ...]] = field(default_factory=dict)
+    """Name of a curvature -> layer -> its operator, of all the data and of each half."""
+
+    def operators(self, layer: str, part: int) -> dict[str, Operator]:
+        """Name of a curvature -> its operator of a layer, in part 0 (all the data), 1 or 2 (the halves)."""
+        return {
+            name: parts[part][layer]
+            for name, parts in self.curvatures.items()
+            if len(parts) > part and layer in parts[part]
+        }
 
 
 def plan_of(needs: Needs, settings: Settings, source: Source) -> Plan:
@@ -83,15 +97,19 @@ def collected(
     if run.gradient is not None:
         batches = run.gradient.watching(batches)
     generator = torch.Generator().manual_seed(seed)
-    parts, refused = collect(run.module, run.found, batches, run.likelihood, run.plan, generator, tell)
+    observers = [one.average for one in run.curvatures]
+    parts, refused = collect(run.module, run.found, batches, run.likelihood, run.plan, generator, tell, observers)
     run.source.info["samples"] = sum(part.examples for part in parts)
     halves = parts if len(parts) == 2 and all(part.examples for part in parts) else ()
     whole = parts[0].merge(parts[1]) if len(parts) == 2 else parts[0]
-    return Statistics(whole, halves), {name: why for name, why in refused.items() if name not in run.found.refused}
+    shown = {one.curvature.name: one.operators() for one in run.curvatures}
+    return Statistics(whole, halves, shown), {
+        name: why for name, why in refused.items() if name not in run.found.refused
+    }
 
 
-def of_layer(block: LayerBlock, part: Collected) -> LayerStatistics:
-    """What `part` holds of one layer."""
+def of_layer(block: LayerBlock, part: Collected, curvatures: Mapping[str, Operator] = {}) -> LayerStatistics:
+    """What `part` holds of one layer, with the operators of registered curvatures."""
     name = block.name
     tensors = {
         parameter: part.tensors[parameter] for parameter in block.parameters.values() if parameter in part.tensors
@@ -104,4 +122,5 @@ def of_layer(block: LayerBlock, part: Collected) -> LayerStatistics:
         part.output_gradients.get(name),
         part.reduced.get(name),
         tensors,
+        curvatures,
     )

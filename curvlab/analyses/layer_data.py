@@ -12,6 +12,7 @@ from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
+from curvlab.operators.operator import Operator
 from curvlab.statistics.feature_moments import FeatureMoments
 from curvlab.statistics.output_gradient_moments import OutputGradientMoments, ReducedMoments
 from curvlab.statistics.tensor_normal import TensorNormal
@@ -29,6 +30,7 @@ class LayerStatistics:
         output_gradients: the gradients at the layer's outputs.
         reduced: both sides of K-FAC "reduce".
         tensors: parameter -> its tensor-normal sums.
+        curvatures: name of a registered curvature -> its operator of this layer, undamped.
     """
 
     examples: int
@@ -38,6 +40,7 @@ class LayerStatistics:
     output_gradients: OutputGradientMoments | None = None
     reduced: ReducedMoments | None = None
     tensors: Mapping[str, TensorNormal] = field(default_factory=dict)
+    curvatures: Mapping[str, Operator] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class Needs:
         output_gradients: second moments of the gradients at every layer's outputs, and what K-FAC's `kfac_approx` needs
             beside them.
         tensors: the contractions of every parameter's gradient over all modes but one.
+        curvatures: names of registered curvatures whose averages are needed.
         mean_gradient: names of the parameters whose mean gradient over the data is needed.
     """
 
@@ -23,6 +24,7 @@ class Needs:
     output_gradients: bool = False
     tensors: bool = False
     mean_gradient: frozenset[str] = frozenset()
+    curvatures: frozenset[str] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -30,12 +32,13 @@ class Needs:
             self.output_gradients or other.output_gradients,
             self.tensors or other.tensors,
             self.mean_gradient | other.mean_gradient,
+            self.curvatures | other.curvatures,
         )
 
     @property
     def layer_gradients(self) -> bool:
         """Whether a layer that no gradient reaches cannot have them."""
-        return self.output_gradients or self.tensors
+        return self.output_gradients or self.tensors or bool(self.curvatures)
 
 
 def together(needs: Iterable[Needs]) -> Needs:

@@ -29,6 +29,14 @@ class Observer(Protocol):
         """
 
 
+@runtime_checkable
+class BatchObserver(Observer, Protocol):
+    """An observer that is told where a batch ends."""
+
+    def end(self, examples: int) -> None:
+        """The batch had so many examples."""
+
+
 @dataclass(frozen=True, eq=False)
 class BatchRecord:
     """One batch.

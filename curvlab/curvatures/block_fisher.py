@@ -19,11 +19,12 @@ from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, tied_matrices, whole_block
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kfac import invert
 from curvlab.curvatures.per_example import block_gradients
+from curvlab.curvatures.registry import register
 from curvlab.errors import MemoryBudgetError
 from curvlab.linalg.gram import mirrored, upper_gram
 from curvlab.operators.cholesky_inverse import cholesky_inverse_operator
+from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.operator import Dense, LowRank, Operator
 
 DROPPED = 1e-4
@@ -106,6 +107,10 @@ class BlockFisherCurvature(Curvature):
         weights = torch.cat([state[WEIGHTS] * weight, fresh[WEIGHTS] * (1 - weight)])
         return _numbered(weights, [*_rows(state), *_rows(fresh)])
 
+    def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
+        """F."""
+        return fisher(state)
+
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
@@ -150,6 +155,11 @@ class BlockFisherCurvature(Curvature):
         )
 
 
+@register(
+    "block-fisher",
+    source="ren 4.3.4",
+    help="spectra of the exact Fisher block of every layer, a matrix with the layer's number of parameters as its side",
+)
 class FisherBlocks(BlockFisherCurvature):
     """Exact blocks to look at: every layer's, dense, with the gradients of all uses of its parameters."""
 
@@ -204,7 +214,7 @@ def drop_oldest(states: Sequence[State]) -> None:
 def _inverse(state: State, damping: float) -> Operator | None:
     """(F + λI)⁻¹; of a matrix its Cholesky factor, since inverting a whole layer costs three times as much."""
     if "fisher" not in state:
-        return invert([fisher(state)], [{"damping": damping}])[0]
+        return damped_inverses([fisher(state)], [{"damping": damping}])[0]
     damped = state["fisher"].clone()
     damped.diagonal().add_(damping)
     return cholesky_inverse_operator(damped)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.operator import Operator
 
 State = dict[str, Tensor]
@@ -35,6 +37,9 @@ class Curvature(ABC):
     """A recipe: which blocks, which statistics, which operator.
 
     Attributes:
+        name: as it is registered.
+        source: the paper it is from, for tables.
+        help: one sentence for lists.
         of_gradient: whether the batch gradient is all it needs; the model is not looked at then.
         of_batches: whether the statistics of a batch are no sums over its examples; a pass over the data then averages
             batch by batch.
@@ -42,6 +47,9 @@ class Curvature(ABC):
         mc_samples: sampled targets per example for "mc".
     """
 
+    name: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    help: ClassVar[str] = ""
     of_gradient: ClassVar[bool] = False
     of_batches: bool = False
     fisher_type: str = "mc"
@@ -83,7 +91,6 @@ class Curvature(ABC):
         nobody else's afterwards, and may be overwritten.
         """
 
-    @abstractmethod
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
@@ -95,8 +102,22 @@ class Curvature(ABC):
             settings: their groups' hyper-parameters ("damping", ...).
 
         Returns:
-            One operator to apply with `product` per block; None where it could not be made.
+            One operator to apply with `product` per block; None where it could not be made. By default (B + λI)⁻¹ with
+            B the block's `operator` and λ its group's damping.
         """
+        found = [self.operator(block, state) for block, state in zip(blocks, states, strict=True)]
+        return damped_inverses(found, settings)
+
+    def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
+        """The matrix that is inverted, undamped, from the averages of one block: what a profile shows the spectrum of.
+
+        None (the default) for a recipe that has nothing to show.
+        """
+        return None
+
+    def bytes(self, block: PreconditionerBlock) -> int:
+        """Memory that the averages of one block take in float64: W̄ as one square matrix, unless a recipe needs less."""
+        return 8 * prod(block.shape) ** 2
 
     def merge(self, state: State, fresh: State, weight: float) -> State:
         """x ← βx + (1 − β)x_new for every statistic, β = `weight`, in place; a statistic seen for the first time is

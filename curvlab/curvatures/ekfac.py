@@ -11,10 +11,11 @@ import torch
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Count, State
-from curvlab.curvatures.kfac import KfacCurvature, invert, kronecker
+from curvlab.curvatures.kfac import KfacCurvature, kronecker
 from curvlab.curvatures.per_example import block_gradients
 from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
+from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
 from curvlab.operators.operator import Operator
 from curvlab.statistics.rotated_squares import rotated_squares
@@ -65,7 +66,7 @@ class EkfacCurvature(KfacCurvature):
                 scales = flushed(grouped_product(grouped_product(left, state["scales"]), right))
             state.update(basis_gradient=g, basis_input=a, scales=scales)
             operators.append(Eigenbasis((g, a), scales.clone()))
-        return invert(operators, settings)
+        return damped_inverses(operators, settings)
 
     def renew(self, state: State, settings: Mapping[str, Any]) -> Operator | None:
         """(diag(S) + λ)⁻¹ in the basis of the last refresh."""

@@ -15,7 +15,8 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, matrix_block, tied_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import mirrored, upper_gram
-from curvlab.operators.damp import exact, factored
+from curvlab.operators.damp import factored
+from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.eigenbasis import eigenbases
 from curvlab.operators.operator import Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.power import powers
@@ -92,7 +93,7 @@ class KfacCurvature(Curvature):
         """(G ⊗ A + λI)⁻¹, or its factored stand-in."""
         plain = [kronecker(state) for state in states]
         if self.rule == "exact":
-            return invert(eigenbases(plain), settings)
+            return damped_inverses(eigenbases(plain), settings)
         pi: Literal["trace"] | float = "trace" if self.rule == "factored" else 1.0
         damped = [factored(group["damping"], pi)(operator) for operator, group in zip(plain, settings, strict=True)]
         return powers(damped, [-1.0] * len(damped))
@@ -171,13 +172,3 @@ def kronecker(state: State) -> Operator:
     if a.ndim == 2:
         return Kronecker((Grouped(g), Diagonal(a[0])))
     return GroupedKronecker((Grouped(g), Grouped(a)))
-
-
-def invert(operators: Sequence[Operator | None], settings: Sequence[Mapping[str, Any]]) -> list[Operator | None]:
-    """(F + λI)⁻¹ of those operators that are there."""
-    there = [(i, operator) for i, operator in enumerate(operators) if operator is not None]
-    inverted = powers([exact(settings[i]["damping"])(operator) for i, operator in there], [-1.0] * len(there))
-    found: list[Operator | None] = [None] * len(operators)
-    for (i, _), operator in zip(there, inverted, strict=True):
-        found[i] = operator
-    return found

@@ -22,3 +22,6 @@ ORDER = (
 
 for _name in ORDER:
     importlib.import_module(f"curvlab.optim.{_name}")
+
+# After those with settings of their own, which keep their names.
+importlib.import_module("curvlab.optim.from_curvature").follow()

@@ -7,13 +7,13 @@ parameters, are its gradients kept until all are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
-from curvlab.capture.batch_record import Samples
+from curvlab.capture.batch_record import BatchObserver, Samples
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
@@ -35,13 +35,14 @@ def collect(
     plan: Plan,
     generator: torch.Generator | None = None,
     on_batch: Callable[[int], None] = lambda _: None,
+    observers: Sequence[BatchObserver] = (),
 ) -> tuple[tuple[Collected, ...], dict[str, str]]:
     """The statistics of all batches (one part, or two halves), and the names that could not be recorded with their
     reasons.
 
     `on_batch` gets the number of examples seen so far after each batch.
     """
-    with Collector(model, survey, likelihood, plan, generator) as collector:
+    with Collector(model, survey, likelihood, plan, generator, observers) as collector:
         for inputs, targets in batches:
             collector.batch(inputs, targets)
             on_batch(collector.seen)
@@ -63,8 +64,9 @@ class Collector:
         likelihood: Likelihood,
         plan: Plan,
         generator: torch.Generator | None = None,
+        observers: Sequence[BatchObserver] = (),
     ) -> None:
-        self.survey, self.plan = survey, plan
+        self.survey, self.plan, self.observers = survey, plan, observers
         self.fisher = Fisher(likelihood, plan.fisher_type, plan.mc_samples, generator)
         self.parts = (Collected(), Collected()) if plan.halves else (Collected(),)
         self.seen = self._examples = 0
@@ -72,9 +74,9 @@ class Collector:
             model,
             "the profile",
             found=survey,
-            output_gradients=plan.backward,
+            output_gradients=plan.backward or bool(observers and plan.fisher_type != "forward-only"),
             stream=True,
-            hold_inputs=plan.tensors is not None or plan.exact or plan.reduced,
+            hold_inputs=plan.tensors is not None or plan.exact or plan.reduced or bool(observers),
             dtype=plan.dtype or next(model.parameters()).dtype,
         )
 
@@ -91,9 +93,13 @@ class Collector:
             part.batches += 1
         self._recorder.batch(inputs, targets, self.fisher, self)
         self.seen += self._examples
+        for observer in self.observers:
+            observer.end(self._examples)
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
+        for observer in self.observers:
+            observer.inputs(samples)
         plan = self.plan
         for part, halves in self._split(samples):
             for name, sample in halves.items():
@@ -105,6 +111,8 @@ class Collector:
 
     def output_gradients(self, samples: Samples, passed: int) -> None:
         """See `Observer.output_gradients`: every statistic that needs gradients is fed."""
+        for observer in self.observers:
+            observer.output_gradients(samples, passed)
         plan = self.plan
         for part, halves in self._split(samples):
             for name, sample in halves.items():

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from curvlab.reports.training_figures import training_figures
 from training_runs import trained
 
 from curvlab.errors import CheckpointError, CurvlabError
+from curvlab.reports.training_figures import training_figures
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.state_file import _MAGIC, MAX_DEPTH, read_state, write_state
 from curvlab.training.train import Start, train

@@ -1,0 +1,13 @@
+"""The curvatures that curvlab brings and registers by the road that packages take.
+
+K-FAC, EKFAC, TNT and Shampoo have optimizers and analyses of their own, with settings that only they have.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+ORDER = ("block_fisher",)
+
+for _name in ORDER:
+    importlib.import_module(f"curvlab.curvatures.{_name}")
