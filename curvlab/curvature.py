@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
+from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.output import output_tensor
 from curvlab.capture.preserve import preserve, seed_generators
 from curvlab.capture.survey import Survey, first_examples, survey
-from curvlab.capture.tape import Inputs, batch_size
 from curvlab.curvatures.block_fisher import FisherBlocks
 from curvlab.curvatures.curvature import Curvature, State
 from curvlab.curvatures.data_average import DataAverage

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from curvlab.capture.model_inputs import Inputs, batch_size, call_model
 from curvlab.capture.sample import Call, Sample, example_axis, per_example_gradients
 from curvlab.capture.survey import survey, use_key
-from curvlab.capture.tape import Inputs, Tape, batch_size, call_model
+from curvlab.capture.tape import Tape
 from curvlab.layers.layer import Layer
 from curvlab.linalg.gram import mirrored
 

@@ -25,9 +25,9 @@ from curvlab.analyses.registry import definitions
 from curvlab.analyses.settings import Settings, readers_of
 from curvlab.analyses.settings import chosen as not_default
 from curvlab.analyses.source import Source, moved, open_source
+from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explained
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import survey
-from curvlab.capture.tape import Inputs, batch_size, call_model, explained
 from curvlab.data.registry import names
 from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError

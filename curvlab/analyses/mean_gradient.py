@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.forward_backward import ForwardBackward
-from curvlab.capture.tape import Inputs
+from curvlab.capture.model_inputs import Inputs
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods.fisher import Fisher

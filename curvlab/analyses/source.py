@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.survey import first_examples
-from curvlab.capture.tape import Inputs, batch_size
 from curvlab.curvature import batches_of
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape

@@ -7,8 +7,7 @@ the classes, several targets per example or a parameter with several uses is han
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 from curvlab.capture.batch_record import BatchRecord, Observer
 from curvlab.capture.closures import Closure, checked_loss
 from curvlab.capture.gradients import gradients_of
+from curvlab.capture.model_inputs import Inputs, eager
 from curvlab.capture.output import output_tensor
-from curvlab.capture.sample import Call, Sample
-from curvlab.capture.survey import Survey, components, first_examples, survey, use_key
-from curvlab.capture.tape import Inputs, Tape, eager
+from curvlab.capture.recording import Recording
+from curvlab.capture.survey import Survey, first_examples, survey
+from curvlab.capture.tape import Tape
 from curvlab.errors import CurvlabError
-from curvlab.layers.layer import Layer, Unrolled
 from curvlab.likelihoods import Categorical, Likelihood
 from curvlab.likelihoods.fisher import Fisher
 from curvlab.likelihoods.loss_gradient import class_axis_of, counted, loss_scale
@@ -69,17 +68,10 @@ class ForwardBackward:
         self.dtype = dtype or torch.promote_types(next(model.parameters()).dtype, torch.float32)
         self.found: Survey | None = None
         self.refused: dict[str, str] = {}
-        self._tape: Tape | None = None
-        self._group: dict[str, tuple[str, ...]] = {}
+        self._recording: Recording | None = None
+        self._observer: Observer | None = None
         self._class_axis: int | None = None
         self._surveying = False
-        self._observer: Observer | None = None
-        self._calls: dict[str, list[Call]] = {}
-        self._mask: Tensor | None = None
-        self._kept = 0
-        self._waiting: dict[tuple[str, ...], int] = {}
-        self._collecting, self._passed = False, 0
-        self._factor: Tensor | float = 1.0
         if found is not None:
             self._open(found)
 
@@ -110,35 +102,35 @@ class ForwardBackward:
             CurvlabError: the closure did not run the model, ran it twice, or has called backward; the loss is no
                 multiple of the likelihood's where that matters.
         """
-        self._begin(observer)
-        with self._recording(), eager():
+        self._observer = observer
+        if self._recording is not None:
+            self._recording.begin(observer)
+        with self._hooked(), eager():
             loss = checked_loss(self.name, closure())
-        tape = self._checked()
-        inputs = self._flush_inputs()
+        recording = self._checked()
+        tape, inputs = recording.tape, recording.inputs()
         target = None if fisher is None else fisher.likelihood
         z = None if target is None else output_tensor(tape.output)
         pseudo = fisher is not None and fisher.pseudo
-        passes: list[dict[str, Sample]] = []
         own = self.wants_gradients and not pseudo and (fisher is None or fisher.backward)
-        self._open_pass(own)
+        recording.open_pass(own)
         gradients, at_output = gradients_of(self.name, loss, parameters, z, tape.anchor, retain_graph=pseudo)
-        likelihood = self._of_loss(target, z, at_output)
+        likelihood = self._of_loss(target, z, at_output, tape)
         scale: Tensor | float = 1.0
         if likelihood is not None and z is not None and at_output is not None and (own or scaled):
             scale = loss_scale(likelihood, z.detach(), at_output, loss.detach()).to(loss.dtype)
-        if own:
-            self._factor = tape.examples / scale if fisher is not None else tape.examples
-            self._close_pass(passes, keep)
+        passes = [recording.close_pass(tape.examples / scale, keep)] if own else []
         if pseudo and fisher is not None and likelihood is not None and z is not None:
-            with self._full_precision():
+            with recording.full_precision():
                 for cotangent, last in _marked(fisher.cotangents(likelihood, z, None)):
-                    self._open_pass(True)
+                    recording.open_pass(True)
                     tape.pull(z, cotangent.to(z.dtype), retain_graph=not last)
-                    self._close_pass(passes, keep)
+                    passes.append(recording.close_pass(keep=keep))
         examples = tape.examples
-        self._end()
+        recording.end()
         held = inputs if keep or not self.stream else {}
-        return BatchRecord(examples, loss.detach(), gradients, likelihood, scale, held, tuple(passes))
+        kept = tuple(passes) if keep else ()
+        return BatchRecord(examples, loss.detach(), gradients, likelihood, scale, held, kept)
 
     def batch(
         self,
@@ -161,49 +153,40 @@ class ForwardBackward:
         Raises:
             CurvlabError: whatever the model raised about this batch, or targets that do not fit its output.
         """
-        tape = self._tape or self._open(survey(self.model, first_examples(inputs, 2)))
-        self._begin(observer)
-        asked = dict(parameters or {})
+        recording = self._recording or self._open(survey(self.model, first_examples(inputs, 2)))
+        recording.begin(observer)
+        tape, asked = recording.tape, dict(parameters or {})
         gradients: dict[str, Tensor] = {}
         backward = (self.wants_gradients or bool(asked)) and fisher.backward
         with _frozen(self.model, asked.values()), torch.set_grad_enabled(backward):
             output = output_tensor(tape.run(inputs))
-            self._flush_inputs()
+            recording.inputs()
             likelihood: Likelihood | None = None
             if backward and fisher.likelihood is not None:
-                likelihood = self._of_batch(fisher.likelihood, output, targets, tape)
+                likelihood = _of_batch(fisher.likelihood, output, targets, tape)
                 for cotangent, last in _marked(fisher.cotangents(likelihood, output, targets)):
-                    self._open_pass(self.wants_gradients)
+                    recording.open_pass(self.wants_gradients)
                     pulled = tape.pull(output, cotangent.to(output.dtype), asked.values(), retain_graph=not last)
-                    self._close_pass([], keep=False)
+                    recording.close_pass()
                     gradients = {n: g / tape.examples for n, g in zip(asked, pulled, strict=True) if g is not None}
         examples = tape.examples
-        self._end()
+        recording.end()
         return BatchRecord(examples, gradients=gradients, likelihood=likelihood)
 
     def close(self) -> None:
         """Let go of the model."""
-        if self._tape is not None:
-            self._tape.close()
-        self._calls, self._observer = {}, None
+        if self._recording is not None:
+            self._recording.tape.close()
+            self._recording.end()
 
-    # Which likelihood a batch has.
-
-    def _of_batch(self, given: Likelihood, z: Tensor, y: Tensor | None, tape: Tape) -> Likelihood:
-        if z.shape[:1] != (tape.examples,):
-            raise CurvlabError(
-                f"the model's output has shape {tuple(z.shape)} for a batch of {tape.examples} examples",
-                "its first axis must be the examples",
-            )
-        return of_batch(given, z, y, tape.kwargs)
-
-    def _of_loss(self, given: Likelihood | None, z: Tensor | None, at_output: Tensor | None) -> Likelihood | None:
-        """The likelihood of a closure's batch, whose targets nobody sees, from ∂h/∂z."""
+    def _of_loss(
+        self, given: Likelihood | None, z: Tensor | None, at_output: Tensor | None, tape: Tape
+    ) -> Likelihood | None:
+        """The likelihood of a closure's batch, whose targets are not given, from ∂h/∂z."""
         if given is None or z is None:
             return given
-        tape = self._checked()
         if at_output is None or not isinstance(given, Categorical):
-            return self._of_batch(given, z.detach(), None, tape)
+            return _of_batch(given, z.detach(), None, tape)
         likelihood = given
         if not given.found and z.ndim > 2:
             if self._class_axis is None:
@@ -214,135 +197,20 @@ class ForwardBackward:
             mask = mask & padding.to(mask.device)
         return Masked(likelihood, mask)
 
-    # What runs during the passes.
-
-    def _begin(self, observer: Observer | None) -> None:
-        self._observer, self._calls, self._passed, self._mask = observer, {}, 0, None
-        self._collecting = False
-
-    def _end(self) -> None:
-        self._calls, self._observer, self._mask = {}, None, None
-        if self._tape is not None:
-            self._tape.release()
-
-    def _on_call(self, use: str, call: Call) -> None:
-        name = self._block(use, call)
-        if name is None or self._tape is None:
-            return
-        if self._mask is None and (mask := position_mask(self._tape.kwargs)) is not None:
-            self._mask, self._kept = mask, int(mask.sum())
-        if (mask := _mask_of(call, self._mask)) is not None:
-            call.mask, call.kept = mask, self._kept
-        self._calls.setdefault(name, []).append(call)
-        # A block that runs many times (a recurrent cell) is worth waiting for: one product instead of one per call.
-        once = self.found is not None and self.found.blocks[name].calls == 1
-        if self.stream and self._observer is not None and once:
-            self._show_inputs({name: self._sample([call])})
-
-    def _block(self, use: str, call: Call) -> str | None:
-        return None if self.found is None else self.found.block_of.get(use_key(use, call.layer))
-
-    def _flush_inputs(self) -> dict[str, Sample]:
-        """Show the inputs that have not been shown yet."""
-        samples = {name: self._sample(calls) for name, calls in self._calls.items()}
-        if self._observer is not None:
-            blocks = {} if self.found is None else self.found.blocks
-            late = {n: s for n, s in samples.items() if not self.stream or blocks[n].calls != 1}
-            if late:
-                self._show_inputs(late)
-        elif not self.wants_gradients:
-            for calls in self._calls.values():
-                for call in calls:
-                    call.check()
-        return samples
-
-    def _show_inputs(self, samples: dict[str, Sample]) -> None:
-        assert self._observer is not None
-        for sample in samples.values():
-            for call in sample.calls:
-                call.check()
-        with torch.no_grad(), self._full_precision():
-            self._observer.inputs(samples)
-        if self.stream and not self.hold_inputs:
-            for sample in samples.values():
-                for call in sample.calls:
-                    call.x = None
-
-    def _open_pass(self, collecting: bool) -> None:
-        self._collecting, self._factor = collecting, 1.0
-        if collecting:
-            groups = set(self._group.values())
-            self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in groups}
-
-    def _close_pass(self, passes: list[dict[str, Sample]], keep: bool) -> None:
-        """The end of a backward pass: whatever has not been shown yet is."""
-        self._collecting = False
-        for calls in self._calls.values() if not self.stream else ():
-            for call in calls:
-                if call.g is not None and not (isinstance(self._factor, float) and self._factor == 1.0):
-                    call.g = call.g * self._factor
-        if self.stream:
-            # Some outputs had no influence on the loss: their gradients are zero, and there is nothing to add.
-            for group in [group for group, count in self._waiting.items() if count > 0]:
-                self._show_gradients(group)
-        else:
-            shown = self._show_gradients(tuple(self._calls))
-            if keep:
-                passes.append(shown)
-        for calls in self._calls.values():
-            for call in calls:
-                call.g = None
-        self._passed += 1
-
-    def _on_output_gradient(self, use: str, call: Call, gradient: Tensor) -> None:
-        name = self._block(use, call) if self._collecting else None
-        if name is None:
-            return
-        call.check()
-        call.g = gradient
-        if call.mask is not None:  # nothing flows back from padding in most networks; nothing of it counts in any
-            call.g = gradient * call.mask.reshape(*call.mask.shape, *(1,) * (gradient.ndim - 2)).to(gradient.dtype)
-        if self.stream:
-            group = self._group[name]
-            self._waiting[group] -= 1
-            if self._waiting[group] == 0:
-                self._show_gradients(group)
-                for member in group:
-                    for done in self._calls.get(member, ()):
-                        done.g = None
-
-    def _show_gradients(self, group: Collection[str]) -> dict[str, Sample]:
-        calls = {name: [c for c in self._calls.get(name, ()) if c.g is not None] for name in group}
-        # The record keeps calls of its own: these lose their gradients when the next pass begins.
-        samples = {name: self._sample([replace(c) for c in own]) for name, own in calls.items() if own}
-        if self._observer is not None and samples:
-            with torch.no_grad(), self._full_precision():
-                self._observer.output_gradients(samples, self._passed)
-        return samples
-
-    def _sample(self, calls: list[Call]) -> Sample:
-        assert self._tape is not None
-        return Sample(calls, self._tape.examples, self.dtype)
-
-    def _full_precision(self) -> AbstractContextManager[Any]:
-        """Whatever autocast the forward runs under, statistics keep the parameters' own type."""
-        return torch.autocast(next(self.model.parameters()).device.type, enabled=False)
-
-    # Hooks.
-
-    def _checked(self) -> Tape:
-        tape = self._tape
-        if tape is None or tape.runs != 1:
-            what = "did not run the model" if tape is None or not tape.runs else f"ran the model {tape.runs} times"
+    def _checked(self) -> Recording:
+        recording = self._recording
+        runs = 0 if recording is None else recording.tape.runs
+        if recording is None or runs != 1:
+            what = f"ran the model {runs} times" if runs else "did not run the model"
             raise CurvlabError(
                 f"{self.name}: the closure {what}", "it must run it once", "call model(x) in the closure"
             )
-        return tape
+        return recording
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
-        if self._tape is not None:
-            with self._tape.recording():
+    def _hooked(self) -> Iterator[None]:
+        if self._recording is not None:
+            with self._recording.tape.recording():
                 yield
             return
         handle = self.model.register_forward_pre_hook(self._first_look, with_kwargs=True, prepend=True)
@@ -353,12 +221,12 @@ class ForwardBackward:
             self._pause()
 
     def _pause(self) -> None:
-        if self._tape is not None:
-            self._tape.pause()
+        if self._recording is not None:
+            self._recording.tape.pause()
 
     def _first_look(self, _: nn.Module, args: Any, kwargs: Any) -> None:
-        """At the first call find the model's blocks by a small forward of its own, then record the call."""
-        if self._tape is not None or self._surveying:  # the survey's own forward comes through here too
+        """At the first call find the model's blocks by a small forward pass of its own, then record the call."""
+        if self._recording is not None or self._surveying:  # the survey's own forward comes through here too
             return
         self._surveying = True
         try:
@@ -367,36 +235,32 @@ class ForwardBackward:
             found = survey(self.model, first_examples(inputs, 2))
         finally:
             self._surveying = False
-        self._open(found).join(args, kwargs)
+        recording = self._open(found)
+        recording.begin(self._observer)
+        recording.tape.join(args, kwargs)
 
-    def _open(self, found: Survey) -> Tape:
+    def _open(self, found: Survey) -> Recording:
         self.found = found
-        self._group = {name: tuple(group) for group in components(found.blocks) for name in group}
-        on_gradient = self._on_output_gradient if self.wants_gradients else None
-        modules, functional = _shown_by(found, found.blocks if self.wanted is None else self.wanted(found))
-        refuse = self.refused.setdefault
-        self._tape = Tape(self.model, modules, self._on_call, on_gradient, refuse, found.axes, functional)
-        return self._tape
+        self._recording = Recording(
+            self.model,
+            found,
+            self.dtype,
+            output_gradients=self.wants_gradients,
+            wanted=found.blocks if self.wanted is None else self.wanted(found),
+            stream=self.stream,
+            hold_inputs=self.hold_inputs,
+            refuse=self.refused.setdefault,
+        )
+        return self._recording
 
 
-def _shown_by(found: Survey, blocks: Collection[str]) -> tuple[dict[str, Layer | Unrolled], bool]:
-    """The modules that show these blocks, and False; all, and True if a parameter is used outside modules for one."""
-    owners: dict[str, str] = {}
-    for name, adapted in found.modules.items():
-        prefix = f"{name}." if name else ""
-        parts = [name] if isinstance(adapted, Layer) else [prefix + part for part in adapted.layers]
-        owners.update(dict.fromkeys(parts, name))
-    uses = [use for block in blocks for use in found.blocks[block].uses]
-    if not owners.keys() >= set(uses):
-        return found.modules, True
-    return {name: found.modules[name] for name in dict.fromkeys(owners[use] for use in uses)}, False
-
-
-def _mask_of(call: Call, mask: Tensor | None) -> Tensor | None:
-    """The batch's mask, for a map that has one row per position of the mask: others see no padding as such."""
-    if mask is None or call.x is None or call.axis != 0:
-        return None
-    return mask if call.x.shape[:2] == mask.shape and call.rows == mask.numel() else None
+def _of_batch(given: Likelihood, z: Tensor, y: Tensor | None, tape: Tape) -> Likelihood:
+    if z.shape[:1] != (tape.examples,):
+        raise CurvlabError(
+            f"the model's output has shape {tuple(z.shape)} for a batch of {tape.examples} examples",
+            "its first axis must be the examples",
+        )
+    return of_batch(given, z, y, tape.kwargs)
 
 
 def _marked(cotangents: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.preserve import preserve
 from curvlab.capture.sample import Call
-from curvlab.capture.tape import Inputs, Tape, batch_size
+from curvlab.capture.tape import Tape
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled, adapt, adapted
 from curvlab.layers.registered import load_layers

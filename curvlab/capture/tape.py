@@ -7,9 +7,8 @@ gradient is computed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -17,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.functional import FunctionalUses, Use
+from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, shapes
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
-
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a model is called with: one tensor, positional arguments, or keyword arguments."""
 
 
 class Tape:
@@ -82,7 +79,7 @@ class Tape:
         Raises:
             CurvlabError: whatever the model raised about this batch, as one sentence.
         """
-        with explained(f"a batch of {_shapes(inputs)}"), self.recording(), eager():
+        with explained(f"a batch of {shapes(inputs)}"), self.recording(), eager():
             return call_model(self.model, inputs)
 
     @contextmanager
@@ -285,51 +282,3 @@ class _OutputGradient(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
         ctx.sink(g)
         return (g if ctx.needs_input_grad[0] else None), None, None
-
-
-def call_model(model: nn.Module, inputs: Inputs) -> Any:
-    """model(x), model(*x) or model(**x)."""
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
-
-
-def eager() -> AbstractContextManager[Any]:
-    """Compiled code runs uncompiled inside: what was compiled before hooks were there does not call them."""
-    if "torch._dynamo" not in sys.modules:  # importing it takes seconds, and nothing has been compiled without it
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
-
-
-@contextmanager
-def explained(data: str) -> Iterator[None]:
-    """What the model raises inside becomes one sentence about `data`: the model is not ours, its answer is the reason.
-
-    Memory that ran out is not about the data, and stays what it is.
-    """
-    try:
-        yield
-    except (CurvlabError, RecordingFault, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if "can't allocate memory" in str(error):
-            raise
-        said = str(error).splitlines()[0] if str(error) else "no message"
-        why = f"{type(error).__name__}: {said}"
-        do = "give inputs of the shape and type the model was trained on"
-        raise CurvlabError(f"the model cannot run on {data}", why, do) from error
-
-
-def _shapes(inputs: Inputs) -> str:
-    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
-    return ", ".join(f"{tuple(p.shape)} {p.dtype}" for p in parts if isinstance(p, Tensor))
-
-
-def batch_size(inputs: Inputs) -> int:
-    """Number of examples: the length of the first tensor's first axis."""
-    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
-    for part in parts:
-        if isinstance(part, Tensor) and part.ndim:
-            return part.shape[0]
-    raise UnsupportedLayer("the model's input holds no tensor with an examples axis")

@@ -18,8 +18,8 @@ from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.source import moved, open_source
 from curvlab.capture.closures import Closure
+from curvlab.capture.model_inputs import Inputs, call_model, explained
 from curvlab.capture.output import output_tensor
-from curvlab.capture.tape import Inputs, call_model, explained
 from curvlab.comparison.data_options import DataOptions
 from curvlab.comparison.exact_baseline import Part
 from curvlab.data.registry import names

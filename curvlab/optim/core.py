@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from curvlab.capture.closures import Closure, checked_loss, closure_of
 from curvlab.capture.gradients import gradients_of, strided
+from curvlab.capture.model_inputs import batch_size
 from curvlab.capture.preserve import preserve
-from curvlab.capture.tape import batch_size
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.errors import CurvlabError
 from curvlab.optim.declared import check_call, check_group

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from curvlab.capture.batch_record import BatchObserver, Samples
 from curvlab.capture.forward_backward import ForwardBackward
+from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.capture.tape import Inputs, batch_size
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods.fisher import Fisher
 from curvlab.statistics.block_fisher import BlockFisher
