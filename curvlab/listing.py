@@ -27,19 +27,16 @@ def listing(subject: Subject) -> Listing:
 
 
 def _formats() -> Listing:
-    from curvlab.formats.registered import formats, load_formats
+    from curvlab.formats.format import FORMATS
 
     rows = tuple(
         (entry.name, entry.what, entry.support, entry.extra, "--trust" if entry.trust else "", entry.needs)
-        for entry in formats().values()
-    )
-    skipped = tuple(
-        f"the plugin '{p.name}' of {p.distribution} was skipped: {p.error}" for p in load_formats() if p.error
+        for entry in FORMATS.values()
     )
     notes = (
         "extra: pip install 'curvlab[EXTRA]' for the network; weights need none. One example each: docs/formats.md",
         "SPEC: package.module:callable, timm:NAME, or hf for the config.json beside a weights file",
-        *skipped,
+        *_skipped(FORMATS.plugins()),
     )
     return Listing("formats", ("name", "what", "support", "extra", "trust", "needs"), rows, notes)
 

@@ -12,9 +12,8 @@ from typing import NamedTuple, NoReturn
 
 from curvlab.errors import CheckpointError, CurvlabError
 from curvlab.formats.candidate import Candidate
-from curvlab.formats.format import Format
+from curvlab.formats.format import FORMATS, Format
 from curvlab.formats.paths import existing, regular_file, stays_inside
-from curvlab.formats.registered import formats
 from curvlab.quoting import escaped, listed, quoted
 
 _PACKED = {
@@ -61,7 +60,7 @@ def detect(path: Path) -> Found:
 def _asked(candidate: Candidate) -> Found | None:
     """What the first format finds that says yes; None where none does."""
     _refuse_stand_ins(candidate)
-    known, failed = formats().values(), list[str]()
+    known, failed = FORMATS.values(), list[str]()
     for entry in known:
         try:
             if entry.detect(candidate):
@@ -80,7 +79,7 @@ def _asked(candidate: Candidate) -> Found | None:
 
 def _model_files(directory: Path) -> list[Path]:
     """Files of a directory whose names say that they are models: there is nothing else to go by."""
-    suffixes = {suffix for entry in formats().values() for suffix in entry.suffixes}
+    suffixes = {suffix for entry in FORMATS.values() for suffix in entry.suffixes}
     return sorted(entry for entry in directory.iterdir() if entry.suffix.lower() in suffixes and entry.is_file())
 
 

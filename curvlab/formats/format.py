@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from curvlab.registry import Registry
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -101,7 +103,8 @@ class Format:
     named: NamedNetworks | None = None
 
 
-_FORMATS: dict[str, Format] = {}
+FORMATS: Registry[Format] = Registry("format", "curvlab.formats", "curvlab.formats.builtin")
+"""Every format by its name, in the order in which they are asked."""
 
 
 def register(entry: Format) -> Format:
@@ -110,19 +113,7 @@ def register(entry: Format) -> Format:
     Raises:
         ValueError: another format has the name.
     """
-    if _FORMATS.setdefault(entry.name, entry) is not entry:
-        raise ValueError(f"a format named {entry.name!r} is registered already")
-    return entry
-
-
-def forget(name: str) -> None:
-    """Undo `register`, for tests."""
-    _FORMATS.pop(name, None)
-
-
-def registered() -> dict[str, Format]:
-    """The formats registered so far, by name, in the order in which they are asked."""
-    return dict(_FORMATS)
+    return FORMATS.register(entry.name, entry)
 
 
 def deferred(place: str) -> Callable[..., Any]:

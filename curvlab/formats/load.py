@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from curvlab.errors import CheckpointError, out_of_memory
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.formats.detect import Found, detect
-from curvlab.formats.format import Format, Network
+from curvlab.formats.format import FORMATS, Format, Network
 from curvlab.formats.names import natural_key, without_wrappers
-from curvlab.formats.registered import formats
 from curvlab.quoting import listed, quoted, reason
 
 if TYPE_CHECKING:
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
     from curvlab.formats.architecture import Architecture
     from curvlab.formats.inference.fold import Fold
-    from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+    from curvlab.formats.lazy_tensors import LazyTensors
+    from curvlab.formats.raw_checkpoint import RawCheckpoint
 
 _GIVE = "--architecture package.module:callable"
 
@@ -78,13 +78,13 @@ def _read(found: Found, max_memory: int | None) -> RawCheckpoint:
     if not raw.specs:
         raise CheckpointError(f"{quoted(found.path)} holds no tensors", do="give a file with the weights of a network")
     # A curvlab file that turns out to be a plain one says so itself.
-    name = raw.format if raw.format in formats() else found.format.name
+    name = raw.format if raw.format in FORMATS else found.format.name
     return replace(raw, format=name, notes=(*found.notes, *raw.notes))
 
 
 def _renamed(path: Path, raw: RawCheckpoint) -> RawCheckpoint:
     """Names without the prefixes of DataParallel and torch.compile."""
-    from curvlab.formats.raw_checkpoint import LazyTensors
+    from curvlab.formats.lazy_tensors import LazyTensors
 
     plain, removed = without_wrappers([*raw.specs, *raw.aliases])
     if not removed:
@@ -106,12 +106,12 @@ def _network(
     from curvlab.formats.architecture import build_architecture, describe_architecture, load_weights
 
     if architecture is None:
-        own = _own_network(path, raw, formats()[raw.format], trust, max_memory)
+        own = _own_network(path, raw, FORMATS[raw.format], trust, max_memory)
         if own.code is None:
             return own
         architecture = own.code
     if isinstance(architecture, str):
-        for entry in formats().values():
+        for entry in FORMATS.values():
             if entry.named is not None and _has_prefix(architecture, entry.named.prefix):
                 return entry.named.build(path, raw, architecture.removeprefix(entry.named.prefix), max_memory)
     module = load_weights(path, build_architecture(architecture), raw.tensors, raw.aliases)
@@ -180,7 +180,7 @@ def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
 
 def _with_folds(raw: RawCheckpoint, names: Iterable[str], folds: Mapping[str, Fold]) -> LazyTensors:
     """The stored tensors in their new order, and behind them the weights put together from several of them."""
-    from curvlab.formats.raw_checkpoint import LazyTensors
+    from curvlab.formats.lazy_tensors import LazyTensors
 
     return LazyTensors(
         {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from curvlab.errors import CheckpointError
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.lazy_tensors import LazyTensors
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.formats.state_dict import state_dict_of
 from curvlab.quoting import listed, quoted
 

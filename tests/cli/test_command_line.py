@@ -16,7 +16,7 @@ from commands import FULL
 from safetensors.torch import save_file
 
 from curvlab.data import names
-from curvlab.formats.registered import formats
+from curvlab.formats.format import FORMATS
 
 HEAVY = ("torch", "numpy", "h5py", "onnx", "matplotlib", "safetensors", "PIL")
 PROBE = """
@@ -85,7 +85,7 @@ def test_lists_hold_what_there_is(inside):
     assert all(name in text for name in names())
     document = json.loads(inside("list", "formats", "--json", "-").stdout)
     assert document["schema"] == "curvlab.list/1"
-    assert [entry["name"] for entry in document["entries"]] == list(formats())
+    assert [entry["name"] for entry in document["entries"]] == list(FORMATS)
     layers = {entry["module"]: entry for entry in json.loads(inside("list", "layers", "--json", "-").stdout)["entries"]}
     assert {"torch.nn.Linear", "torch.nn.Conv2d", "torch.nn.BatchNorm2d", "torch.nn.Embedding"} <= set(layers)
     assert layers["torch.nn.Linear"]["from"].startswith("curvlab ")

@@ -24,8 +24,8 @@ from torch import nn
 
 from curvlab.errors import CheckpointError
 from curvlab.formats.detect import detect
+from curvlab.formats.format import FORMATS
 from curvlab.formats.load import load
-from curvlab.formats.registered import formats
 
 
 def _archive(**entries: bytes) -> bytes:
@@ -116,11 +116,11 @@ def test_content_decides(name: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"model.{suffix}"
     path.write_bytes(CONTENT[name]())
     assert detect(path).format.name == name
-    if formats()[name].support == "recognised only":
+    if FORMATS[name].support == "recognised only":
         with pytest.raises(CheckpointError) as caught:
             load(path)
         assert "\n" not in str(caught.value)
-        assert formats()[name].what in str(caught.value)
+        assert FORMATS[name].what in str(caught.value)
     else:
         assert load(path).format == name
 
@@ -143,7 +143,7 @@ def test_directories(name: str, config: object, tmp_path: Path) -> None:
 
 def test_every_format_of_the_table_is_detected() -> None:
     others = {"curvlab", "safetensors-sharded", "huggingface", "timm", "tensorflow"}
-    assert set(CONTENT) | others == set(formats())
+    assert set(CONTENT) | others == set(FORMATS)
 
 
 def test_an_empty_onnx_model_is_none(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from curvlab.errors import CheckpointError
 from curvlab.formats.curvlab_file.file import save
-from curvlab.formats.curvlab_file.fop_matrices import KEY, FopMatrices, fop_matrices, without_fop_matrices
+from curvlab.formats.curvlab_file.fop_matrices import KEY, FopMatrices, fop_matrices
 from curvlab.formats.curvlab_file.fop_snapshots import fop_snapshots
+from curvlab.formats.curvlab_file.stored_fop import without_fop_matrices
 from curvlab.formats.load import load
 from curvlab.formats.safetensors.file import read_safetensors
 from curvlab.operators.matrix import matrix

@@ -16,8 +16,7 @@ from torch import nn
 import curvlab
 from curvlab import plugins
 from curvlab.errors import CheckpointError
-from curvlab.formats.format import Format, forget, register
-from curvlab.formats.registered import formats, load_formats
+from curvlab.formats.format import FORMATS, Format, register
 from curvlab.listing import listing
 
 Install = Callable[[str, str], None]
@@ -30,7 +29,8 @@ import torch
 
 from curvlab.formats.dtypes import TensorSpec
 from curvlab.formats.format import Format, NamedNetworks, Network, register
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.lazy_tensors import LazyTensors
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 
 
 def read(path, max_memory):
@@ -71,7 +71,7 @@ WEIGHTS = {"fc.weight": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "fc.bias": [1.0, 2.0
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Puts a distribution with one entry point of `curvlab.formats` on the path; what it registers goes afterwards."""
-    site, before = tmp_path / "site", set(formats())
+    site, before = tmp_path / "site", set(FORMATS)
     site.mkdir()
     monkeypatch.syspath_prepend(site)
     modules = []
@@ -87,8 +87,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         plugins.load.cache_clear()
 
     yield write
-    for name in set(formats()) - before:
-        forget(name)
+    for name in set(FORMATS) - before:
+        FORMATS.forget(name)
     for module in modules:
         sys.modules.pop(module, None)
     plugins.load.cache_clear()
@@ -147,19 +147,19 @@ def test_a_detection_that_fails_is_told_of_where_nothing_else_says_yes(install: 
 
 
 def test_two_formats_of_one_name_are_an_error() -> None:
-    own = formats()["onnx"]
+    own = FORMATS["onnx"]
     assert register(own) is own
     with pytest.raises(ValueError, match="a format named 'onnx' is registered already"):
         register(Format(name="onnx", what="another", support="recognised only", detect=lambda candidate: False))
 
 
 def test_curvlabs_own_formats_come_by_the_same_road() -> None:
-    builtin = load_formats()[0]
+    builtin = FORMATS.plugins()[0]
     assert (builtin.name, builtin.module, builtin.error) == ("builtin", "curvlab.formats.builtin", None)
 
 
 def test_every_place_that_a_format_names_is_there() -> None:
-    for entry in formats().values():
+    for entry in FORMATS.values():
         for function in (entry.read, entry.network, entry.named and entry.named.build):
             place = getattr(function, "__qualname__", "")
             if ":" in place:

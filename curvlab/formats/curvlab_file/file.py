@@ -27,8 +27,9 @@ from curvlab.errors import CheckpointError, MemoryBudgetError
 from curvlab.formats import strict_json
 from curvlab.formats.curvlab_file.builders import UnknownBuilder
 from curvlab.formats.curvlab_file.describe import VERSION, Description, build, describe
-from curvlab.formats.curvlab_file.fop_matrices import FopMatrices, misfit, without_fop_matrices
+from curvlab.formats.curvlab_file.fop_matrices import FopMatrices, misfit
 from curvlab.formats.curvlab_file.metadata_order import sort_metadata
+from curvlab.formats.curvlab_file.stored_fop import without_fop_matrices
 from curvlab.formats.format import Network
 from curvlab.formats.raw_checkpoint import RawCheckpoint, check_budget
 from curvlab.formats.safetensors.file import read_safetensors

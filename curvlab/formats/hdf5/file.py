@@ -20,7 +20,8 @@ from curvlab.formats.hdf5.chunks import Opener
 from curvlab.formats.hdf5.keras_config import Described, described
 from curvlab.formats.hdf5.keras_layout import Placed, numbered, placed, plain_class
 from curvlab.formats.hdf5.outline import Dataset, Outline, opened, outline
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.lazy_tensors import LazyTensors
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.quoting import listed, quoted
 
 if TYPE_CHECKING:

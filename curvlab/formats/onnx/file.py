@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.lazy_tensors import LazyTensors
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.quoting import listed
 
 

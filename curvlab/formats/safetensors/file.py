@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from curvlab.errors import CheckpointError
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.lazy_tensors import LazyTensors
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.formats.safetensors.header import Entry, Header, read_header
 from curvlab.quoting import quoted, reason
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from curvlab.errors import CheckpointError
 from curvlab.formats import strict_json
+from curvlab.formats.lazy_tensors import LazyTensors
 from curvlab.formats.paths import regular_file, stays_inside
-from curvlab.formats.raw_checkpoint import LazyTensors, RawCheckpoint
+from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.formats.safetensors.header import MAX_HEADER_BYTES, MAX_TENSORS
 from curvlab.quoting import listed, quoted
 
