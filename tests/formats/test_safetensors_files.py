@@ -139,6 +139,7 @@ def _sparse_model(path: Path, megabytes: int, count: int) -> None:
 
 _READ_ALL = """
 import resource, sys
+from curvlab.formats.load import load
 import curvlab.formats.inference.infer, curvlab.formats.torch.file, curvlab.formats.curvlab_file.file
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
