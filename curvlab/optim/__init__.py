@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import curvlab.optim.builtin  # noqa: F401 - first: the order of tables is its own
 from curvlab.optim.adam import Adam
+from curvlab.optim.adamw import AdamW
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.ekfac import EKFAC
 from curvlab.optim.fop import FOP
@@ -15,6 +16,7 @@ from curvlab.optim.kbfgs import KBFGS, KBFGSL
 from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
 from curvlab.optim.kfac import KFAC
 from curvlab.optim.lnb import LNB
+from curvlab.optim.muon import Muon
 from curvlab.optim.registry import OPTIMIZERS, create, register
 from curvlab.optim.rmsprop import RMSprop
 from curvlab.optim.sgd import SGD
@@ -34,8 +36,10 @@ __all__ = [
     "SGD",
     "TNT",
     "Adam",
+    "AdamW",
     "BlockFisher",
     "HypergradientDescent",
+    "Muon",
     "ParameterwiseHypergradientDescent",
     "RMSprop",
     "Shampoo",

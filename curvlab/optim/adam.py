@@ -10,7 +10,7 @@ from torch import nn
 from curvlab.fields import DECAY, POSITIVE, Setting
 from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.declared import Params, Rate, WeightDecay
 from curvlab.optim.registry import register
 
 Beta1 = Annotated[float, Setting("β₁ of the gradient's average.", DECAY, default=0.9)]
@@ -23,16 +23,16 @@ class Adam(Optimizer):
     """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p = m̂/(√v̂ + ε); decay is decoupled, as in AdamW.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         groups: parameter groups with settings of their own.
     """
 
-    takes_complex = averages_in_order = True
+    takes_complex = averages_in_order = takes_parameters = True
     swept = "damping"
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         lr: Rate = 1e-3,
         beta1: Beta1 = 0.9,
         beta2: Beta2 = 0.999,

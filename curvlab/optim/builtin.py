@@ -7,7 +7,9 @@ import importlib
 ORDER = (
     "sgd",
     "adam",
+    "adamw",
     "rmsprop",
+    "muon",
     "kfac",
     "ekfac",
     "tnt",

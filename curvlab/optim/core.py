@@ -22,8 +22,9 @@ from curvlab.capture.model_inputs import batch_size
 from curvlab.capture.preserve import preserve
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.errors import CurvlabError
-from curvlab.optim.declared import check_call, check_group
+from curvlab.optim.declared import Params, check_call, check_group
 from curvlab.optim.joint_gradient import joint_gradient
+from curvlab.optim.loose_parameters import gathered
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.saved_state import check_state, hooked_state, load_hooked_state, rebuilt, restore, saved
 
@@ -38,7 +39,7 @@ class Optimizer(torch.optim.Optimizer):
     waits for from the device.
 
     Args:
-        model: the network; frozen parameters are left alone.
+        model: the network; frozen parameters are left alone. Parameters without one where `takes_parameters`.
         defaults: hyper-parameters of every group that does not set them.
         groups: parameter groups as `{"params": [names or parameters], "lr": ...}`; the rest of the parameters form
             one more. None: one group of all parameters.
@@ -54,6 +55,8 @@ class Optimizer(torch.optim.Optimizer):
     source: ClassVar[str] = ""
     """The paper it is from."""
     needs_closure: ClassVar[bool] = False
+    takes_parameters: ClassVar[bool] = False
+    """Whether parameters will do in place of a network: those that need gradients alone."""
     takes_complex: ClassVar[bool] = False
     """Whether parameters may be complex numbers."""
     warms: ClassVar[bool] = False
@@ -81,9 +84,10 @@ class Optimizer(torch.optim.Optimizer):
         return made
 
     def __init__(
-        self, model: nn.Module, defaults: dict[str, Any], groups: Iterable[Mapping[str, Any]] | None = None
+        self, model: nn.Module | Params, defaults: dict[str, Any], groups: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
-        self.model = model
+        self.model, groups = gathered(self.name, model, groups)
+        model = self.model
         self.names = {id(p): name for name, p in model.named_parameters()}
         super().__init__(parameter_groups(model, groups), defaults)
         for group in self.param_groups:
@@ -98,7 +102,7 @@ class Optimizer(torch.optim.Optimizer):
             raise CurvlabError(
                 f"{self.name}: the parameter {complex_[0]!r} is complex",
                 "its curvature is of real parameters",
-                "use sgd, adam, rmsprop or shampoo, or freeze it",
+                "use sgd, adam, adamw, rmsprop or shampoo, or freeze it",
             )
         self.steps = self.skipped = 0
         self.averages = {}

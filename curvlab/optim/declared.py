@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
+
+from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError
 from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, Bound, Field, Setting, fields_of, unknown, wrong
@@ -17,6 +19,9 @@ ARGUMENTS = frozenset({"model", "params", "likelihood", "groups"})
 """Of constructors, which are no values that somebody could write on a command line."""
 NO_SETTINGS = ARGUMENTS | {"curvature", "target", "defaults", "settings"}
 """These, and what base classes are given by their subclasses."""
+
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+"""What torch.optim takes in place of a network."""
 
 Rate = Annotated[float, Setting("α: the learning rate.", FROM_ZERO)]
 Damping = Annotated[float, Setting("λ, as the method means it.", POSITIVE, symbol="λ")]
@@ -38,6 +43,13 @@ def settings_of(kind: type[Optimizer]) -> dict[str, Field]:
 
 def check_call(kind: type[Optimizer], args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
     """Raise one CurvlabError with everything that is wrong with the settings of a constructor's call."""
+    first = args[0] if args else given.get("model")
+    if first is not None and not isinstance(first, nn.Module) and not kind.takes_parameters:
+        raise CurvlabError(
+            f"{kind.name} was given a {type(first).__name__}",
+            "it looks at a network's layers while they run, which parameters alone do not show",
+            f"give the network itself: {kind.__name__}(model, ...)",
+        )
     settings = settings_of(kind)
     accepted = {*settings, *(ARGUMENTS & fields_of(kind).keys())}
     for name in given:

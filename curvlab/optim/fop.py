@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from curvlab.curvatures.fop import LearnedMatrix, dimension
 from curvlab.fields import FROM_ONE, FROM_ZERO, Setting
-from curvlab.optim.declared import Rate
+from curvlab.optim.declared import Params, Rate
 from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
 from curvlab.optim.registry import register
 
@@ -24,13 +24,13 @@ class FOP(HypergradientOptimizer):
     positions and is shared across channels, in every form. Biases and norm parameters follow the base optimizer.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         shared: see `HypergradientSettings`.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         *,
         lr: Rate = 0.05,
         form: Annotated[

@@ -17,7 +17,7 @@ from curvlab.curvatures.learned import Learned
 from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, SEED, Setting, completed, fields_of
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.declared import NO_SETTINGS, WeightDecay
+from curvlab.optim.declared import NO_SETTINGS, Params, WeightDecay
 from curvlab.optim.saved_state import moved
 
 OF_ADAM = {"base": ("adam",)}
@@ -73,7 +73,7 @@ class HypergradientOptimizer(Optimizer):
     base optimizer's slope S are those of the step that led from θ⁽ᵗ⁻¹⁾ to θ⁽ᵗ⁾.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         defaults: settings of its own for every group, "lr" among them.
         shared: see `HypergradientSettings`.
 
@@ -81,9 +81,11 @@ class HypergradientOptimizer(Optimizer):
         learned: block -> {"matrix": M, and the state of its Adam}.
     """
 
-    learns_from_steps = True
+    learns_from_steps = takes_parameters = True
 
-    def __init__(self, model: nn.Module, defaults: dict[str, Any], **shared: Unpack[HypergradientSettings]) -> None:
+    def __init__(
+        self, model: nn.Module | Params, defaults: dict[str, Any], **shared: Unpack[HypergradientSettings]
+    ) -> None:
         given = completed(fields_of(HypergradientSettings, NO_SETTINGS), shared)
         self.seed: int = given.pop("seed")
         groups = given.pop("groups", None)

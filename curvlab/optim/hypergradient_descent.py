@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from curvlab.curvatures.learned import LearnedRate, LearnedRates
-from curvlab.optim.declared import Rate
+from curvlab.optim.declared import Params, Rate
 from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
 from curvlab.optim.registry import register
 
@@ -24,11 +24,11 @@ class HypergradientDescent(HypergradientOptimizer):
     et al. learn, and Adam's step ρ in r is a step ερ in it. Nothing keeps it positive, as in the papers.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         shared: see `HypergradientSettings`.
     """
 
-    def __init__(self, model: nn.Module, *, lr: Rate = 0.05, **shared: Unpack[HypergradientSettings]) -> None:
+    def __init__(self, model: nn.Module | Params, *, lr: Rate = 0.05, **shared: Unpack[HypergradientSettings]) -> None:
         super().__init__(model, {"lr": lr}, **shared)
 
     def part(self, name: str, p: Tensor, group: Mapping[str, Any]) -> Part | None:

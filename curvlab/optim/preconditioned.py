@@ -24,6 +24,7 @@ from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.power import reason
 from curvlab.operators.product import product
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.declared import Params
 from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
@@ -58,7 +59,7 @@ class Preconditioned(Optimizer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         curvature: Curvature,
         target: str | Likelihood | None,
         lr: float,
@@ -73,7 +74,7 @@ class Preconditioned(Optimizer):
             raise CurvlabError(f"{self.name} draws pseudo-targets", "it must know from what", "give likelihood=")
         self.curvature = curvature
         self.likelihood = None if target is None else likelihood(target)
-        self.recorder = ForwardBackward(model, self.name)
+        self.recorder = ForwardBackward(self.model, self.name)
         self.blocks: list[PreconditionerBlock] = []
         self.operators: LastGood[Operator] = LastGood()
         self.unmeasured: dict[str, int] = {}

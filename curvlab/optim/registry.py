@@ -12,6 +12,7 @@ from torch import nn
 from curvlab.fields import fields_of
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.core import Optimizer
+from curvlab.optim.declared import Params
 from curvlab.registry import Registry
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer", "curvlab.optimizers", "curvlab.optim.builtin")
@@ -42,12 +43,14 @@ def register(name: str, *, source: str = "") -> Callable[[Made], Made]:
     return made
 
 
-def create(name: str, model: nn.Module, *, likelihood: str | Likelihood | None = None, **settings: Any) -> Optimizer:
+def create(
+    name: str, model: nn.Module | Params, *, likelihood: str | Likelihood | None = None, **settings: Any
+) -> Optimizer:
     """The optimizer of a name with settings by name.
 
     Args:
         name: a key of `OPTIMIZERS`.
-        model: the network.
+        model: the network; for methods that need gradients alone, parameters as torch.optim takes them will do.
         likelihood: of its output; ignored by methods that need gradients alone.
         settings: its constructor's.
 

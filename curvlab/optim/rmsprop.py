@@ -11,7 +11,7 @@ from torch import nn
 from curvlab.optim.adam import Epsilon
 from curvlab.optim.adam_step import as_real
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.declared import Params, Rate, WeightDecay
 from curvlab.optim.registry import register
 from curvlab.optim.shared import Decay, Momentum
 
@@ -21,16 +21,16 @@ class RMSprop(Optimizer):
     """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m; a complex number's parts are two numbers.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         groups: parameter groups with settings of their own.
     """
 
-    takes_complex = warms = True
+    takes_complex = warms = takes_parameters = True
     swept = "damping"
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         lr: Rate = 1e-3,
         decay: Decay = 0.9,
         momentum: Momentum = 0.9,

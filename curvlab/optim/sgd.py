@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from curvlab.optim.core import Named, Optimizer
-from curvlab.optim.declared import Rate, WeightDecay
+from curvlab.optim.declared import Params, Rate, WeightDecay
 from curvlab.optim.registry import register
 from curvlab.optim.shared import Momentum
 
@@ -18,15 +18,15 @@ class SGD(Optimizer):
     """m ← μm + g, p = m.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         groups: parameter groups with settings of their own.
     """
 
-    takes_complex = True
+    takes_complex = takes_parameters = True
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         lr: Rate = 0.1,
         momentum: Momentum = 0.9,
         weight_decay: WeightDecay = 0.0,

@@ -8,7 +8,7 @@ from torch import nn
 
 from curvlab.curvatures.shampoo import ShampooCurvature
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.declared import Epsilon, Rate
+from curvlab.optim.declared import Epsilon, Params, Rate
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.registry import register
 from curvlab.optim.shared import LargestMode, Shared
@@ -19,17 +19,17 @@ class Shampoo(Preconditioned):
     """S_i: EMA of mat_i(ḡ) mat_i(ḡ)ᵀ of the batch gradient; also takes `loss.backward(); optimizer.step()`.
 
     Args:
-        model: the network.
+        model: the network, or parameters as torch.optim takes them.
         likelihood: not used; here so that all constructors are alike.
         shared: see `Shared`.
     """
 
-    takes_complex = True
+    takes_complex = takes_parameters = True
     eager = False  # ren Alg. 16 has no such line, and a root costs several inverses
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Params,
         likelihood: str | Likelihood | None = None,
         *,
         lr: Rate = 3e-4,

@@ -14,7 +14,7 @@ from curvlab.optim import OPTIMIZERS, SGD, Adam, RMSprop, Shampoo, create
 from curvlab.optim.core import Optimizer
 
 pytestmark = pytest.mark.usefixtures("float64")
-TAKES_COMPLEX = ("sgd", "adam", "rmsprop", "shampoo")
+TAKES_COMPLEX = ("sgd", "adam", "adamw", "rmsprop", "shampoo")
 
 
 class Holomorphic(nn.Module):
