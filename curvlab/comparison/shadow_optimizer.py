@@ -13,7 +13,7 @@ from curvlab.comparison.shared_batch import SharedBatch, SharedRecorder
 from curvlab.errors import NumericalError
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.last_good import LastGood
-from curvlab.optim.lnb import LNB
+from curvlab.optim.lnb.lnb import LNB
 from curvlab.optim.preconditioned import Preconditioned
 
 CONVERGED = 300

@@ -10,12 +10,12 @@ from curvlab.optim.adam import Adam
 from curvlab.optim.adamw import AdamW
 from curvlab.optim.block_fisher import BlockFisher
 from curvlab.optim.ekfac import EKFAC
-from curvlab.optim.fop import FOP
-from curvlab.optim.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
-from curvlab.optim.kbfgs import KBFGS, KBFGSL
-from curvlab.optim.kbfgs20 import KBFGS20, KBFGSL20
+from curvlab.optim.fop.fop import FOP
+from curvlab.optim.fop.hypergradient_descent import HypergradientDescent, ParameterwiseHypergradientDescent
+from curvlab.optim.kbfgs.kbfgs import KBFGS, KBFGSL
+from curvlab.optim.kbfgs.kbfgs20 import KBFGS20, KBFGSL20
 from curvlab.optim.kfac import KFAC
-from curvlab.optim.lnb import LNB
+from curvlab.optim.lnb.lnb import LNB
 from curvlab.optim.muon import Muon
 from curvlab.optim.registry import OPTIMIZERS, create, register
 from curvlab.optim.rmsprop import RMSprop

@@ -15,11 +15,11 @@ ORDER = (
     "tnt",
     "shampoo",
     "block_fisher",
-    "kbfgs20",
-    "kbfgs",
-    "lnb",
-    "fop",
-    "hypergradient_descent",
+    "kbfgs.kbfgs20",
+    "kbfgs.kbfgs",
+    "lnb.lnb",
+    "fop.fop",
+    "fop.hypergradient_descent",
 )
 
 for _name in ORDER:

@@ -9,7 +9,7 @@ from torch import nn
 from curvlab.formats.curvlab_file.file import save
 from curvlab.formats.curvlab_file.fop_matrices import fop_matrices
 from curvlab.optim.core import Optimizer
-from curvlab.optim.fop import FOP
+from curvlab.optim.fop.fop import FOP
 from curvlab.training.task import Task
 
 

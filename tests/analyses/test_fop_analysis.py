@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import curvlab
 from curvlab.analyses.fop import fop_result
 from curvlab.analyses.fop_structure import angle, kernel_structure
-from curvlab.curvatures.fop import LearnedMatrix
 from curvlab.document.json import dumps
 from curvlab.errors import CurvlabError
 from curvlab.formats.curvlab_file.fop_matrices import FopMatrices
+from curvlab.optim.fop.learned_matrix import LearnedMatrix
 
 NAMES = ("0.weight", "3.weight")
 SHAPES = {"0.weight": (2, 1, 2, 3), "3.weight": (3, 12)}

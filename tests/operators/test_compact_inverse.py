@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.pair_damping import powell_lm
 from curvlab.linalg.bfgs import bfgs_update, times
 from curvlab.operators.compact_inverse import compact_inverse
 from curvlab.operators.product import product
+from curvlab.optim.kbfgs.pair_damping import powell_lm
 
 pytestmark = pytest.mark.usefixtures("float64")
 

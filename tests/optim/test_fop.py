@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curvlab.curvatures.fop import LearnedMatrix, symmetric_product
 from curvlab.operators.eigenvalues import eigenvalues
 from curvlab.operators.matrix import matrix
 from curvlab.optim import FOP
+from curvlab.optim.fop.learned_matrix import LearnedMatrix, symmetric_product
 
 pytestmark = pytest.mark.usefixtures("float64")
 TIGHT = {"rtol": 1e-9, "atol": 1e-12}

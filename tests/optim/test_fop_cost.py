@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from curvlab.curvatures.fop import PROBES
 from curvlab.optim import FOP
+from curvlab.optim.fop.learned_matrix import PROBES
 
 
 def flops(layer: nn.Module, **settings: Any) -> int:

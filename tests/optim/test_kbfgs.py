@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from curvlab.errors import CurvlabError
 from curvlab.optim import KBFGS, KBFGS20, KBFGSL, KBFGSL20, create
-from curvlab.optim.quasi_newton import KroneckerQuasiNewton
+from curvlab.optim.kbfgs.quasi_newton import KroneckerQuasiNewton
 
 pytestmark = pytest.mark.usefixtures("float64")
 NAMES = ("kbfgs-20", "kbfgsl-20", "kbfgs", "kbfgsl")

@@ -20,7 +20,7 @@ def test_both_routes_make_the_same_steps(iterations: int, monkeypatch: pytest.Mo
     """A network of every kind of neuron, two micro-batches a step."""
     found = []
     for cheaper in (True, False):
-        monkeypatch.setattr("curvlab.curvatures.lnb.moments_are_cheaper", lambda *_, c=cheaper: c)
+        monkeypatch.setattr("curvlab.optim.lnb.neurons.moments_are_cheaper", lambda *_, c=cheaper: c)
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(2, 4, 3, stride=2, padding=1),
@@ -119,7 +119,7 @@ def test_maps_that_share_an_input_step_as_if_they_did_not(monkeypatch: pytest.Mo
     for together in (True, False):
         if not together:
             monkeypatch.setattr("curvlab.optim.lnb.same_features", id)
-            monkeypatch.setattr("curvlab.curvatures.neuron_stack.LARGE", 0)
+            monkeypatch.setattr("curvlab.optim.lnb.neuron_stack.LARGE", 0)
         torch.manual_seed(0)
         model = Reading()
         x, y = torch.randn(30, 6), torch.randint(0, 5, (30,))

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from curvlab.capture.survey import survey
 from curvlab.curvatures.blocks import PreconditionerBlock, layer_matrices
-from curvlab.curvatures.neuron_stack import NeuronStack, packed
 from curvlab.optim import LNB
+from curvlab.optim.lnb.neuron_stack import NeuronStack, packed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -19,8 +19,8 @@ from curvlab.formats.lazy_tensors import LazyTensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from curvlab.curvatures.fop import LearnedMatrix
     from curvlab.operators.operator import Operator
+    from curvlab.optim.fop.learned_matrix import LearnedMatrix
 
 KEY = "curvlab.fop"
 PREFIX = "curvlab.fop."
@@ -42,7 +42,7 @@ class FopMatrices:
 
     def form(self, parameter: str) -> LearnedMatrix:
         """What M means."""
-        from curvlab.curvatures.fop import LearnedMatrix
+        from curvlab.optim.fop.learned_matrix import LearnedMatrix
 
         rank = None if self.forms[parameter] == "full" else self.factors[parameter].shape[1]
         return LearnedMatrix(rank, normalized=self.normalized[parameter])
@@ -84,7 +84,7 @@ def fop_matrices(factors: Mapping[str, Tensor], forms: Mapping[str, LearnedMatri
 
 def misfit(weight: Sequence[int] | None, factor: Sequence[int], dtype: str, form: str) -> str | None:
     """Why M of this shape, element type and form is none for a parameter of shape `weight`; None where it is one."""
-    from curvlab.curvatures.fop import dimension
+    from curvlab.optim.fop.learned_matrix import dimension
 
     size = None if weight is None else dimension(weight)
     if not size or len(factor) != 2 or factor[0] != size:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from curvlab.capture.sample import Call
-from curvlab.curvatures.neuron_map import neuron_map, neuron_pullback
 from curvlab.layers.layer import Layer
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
+from curvlab.optim.lnb.neuron_map import neuron_map, neuron_pullback
 from curvlab.shapes import Float
 
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from curvlab.curvatures.curvature import State
-from curvlab.curvatures.kbfgs import Recipe
-from curvlab.curvatures.pair_damping import DAMPINGS
-from curvlab.curvatures.pair_gate import bounded, usable
 from curvlab.linalg.bfgs import bfgs_update, dot
 from curvlab.linalg.by_size import by_size
 from curvlab.linalg.inverse import cholesky_inverse, safe_inverse
 from curvlab.operators.compact_inverse import compact_inverse
 from curvlab.operators.operator import Grouped, Operator
 from curvlab.operators.product import along
+from curvlab.optim.kbfgs.pair_damping import DAMPINGS
+from curvlab.optim.kbfgs.pair_gate import bounded, usable
+from curvlab.optim.kbfgs.recipe import Recipe
 from curvlab.shapes import Float
 
 COUNTED = ("pairs", "damped", "skipped", "non_finite", "bounded", "input_skipped")

@@ -14,12 +14,12 @@ from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
-from curvlab.curvatures.lnb import Seen, neurons, same_features, seen
-from curvlab.curvatures.neuron_stack import NeuronStack, packed
-from curvlab.curvatures.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.errors import CurvlabError
 from curvlab.fields import DECAY, FROM_ONE, FROM_ZERO, Setting
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.lnb.neuron_stack import NeuronStack, packed
+from curvlab.optim.lnb.neurons import Seen, neurons, same_features, seen
+from curvlab.optim.lnb.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.optim.registry import register
 from curvlab.statistics.debiased import share_of_new
 

@@ -13,12 +13,12 @@ from torch.nn.functional import pad
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
-from curvlab.curvatures.lnb import neurons
-from curvlab.curvatures.moment_product import moment_product
-from curvlab.curvatures.pair_damping import PairDamping
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.linalg.bfgs import times
 from curvlab.linalg.gram import mirrored
+from curvlab.optim.kbfgs.moment_product import moment_product
+from curvlab.optim.kbfgs.pair_damping import PairDamping
+from curvlab.optim.lnb.neurons import neurons
 from curvlab.shapes import Float
 from curvlab.statistics.feature_moments import append_one
 from curvlab.statistics.feature_total import feature_total

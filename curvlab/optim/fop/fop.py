@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Unpack
 
 from torch import Tensor, nn
 
-from curvlab.curvatures.fop import LearnedMatrix, dimension
 from curvlab.fields import FROM_ONE, FROM_ZERO, Setting
 from curvlab.optim.declared import Params, Rate
-from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.fop.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.fop.learned_matrix import LearnedMatrix, dimension
 from curvlab.optim.registry import register
 
 LOW_RANK = {"form": ("low-rank",)}

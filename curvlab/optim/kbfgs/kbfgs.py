@@ -6,12 +6,12 @@ from typing import Annotated, Unpack
 
 from torch import nn
 
-from curvlab.curvatures.kbfgs import Moment
-from curvlab.curvatures.pair_damping import PairDamping
 from curvlab.fields import FROM_ZERO, Setting
 from curvlab.optim.declared import Damping
-from curvlab.optim.quasi_newton import KroneckerQuasiNewton
-from curvlab.optim.quasi_newton_settings import Pairs, QuasiNewtonSettings, with_defaults
+from curvlab.optim.kbfgs.pair_damping import PairDamping
+from curvlab.optim.kbfgs.quasi_newton import KroneckerQuasiNewton
+from curvlab.optim.kbfgs.recipe import Moment
+from curvlab.optim.kbfgs.settings import Pairs, QuasiNewtonSettings, with_defaults
 from curvlab.optim.registry import register
 
 KbfgsRate = Annotated[

@@ -8,8 +8,8 @@ from torch import nn
 
 from curvlab.fields import Bound, Setting
 from curvlab.optim.declared import Rate
-from curvlab.optim.quasi_newton import KroneckerQuasiNewton
-from curvlab.optim.quasi_newton_settings import Pairs, QuasiNewtonSettings, with_defaults
+from curvlab.optim.kbfgs.quasi_newton import KroneckerQuasiNewton
+from curvlab.optim.kbfgs.settings import Pairs, QuasiNewtonSettings, with_defaults
 from curvlab.optim.registry import register
 
 Lambda = Annotated[

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from curvlab.analyses.whitening import whitening
 from curvlab.capture.sample import Call, Sample
-from curvlab.curvatures.lnb import by_inputs, by_moments, moments_are_cheaper
 from curvlab.layers.layer import Layer, adapt
 from curvlab.layers.linear import TransposedLinearLayer
 from curvlab.layers.registered import load_layers
 from curvlab.operators.incomplete_cholesky import incomplete_cholesky, precondition
 from curvlab.operators.operator import Dense
 from curvlab.operators.product import product
+from curvlab.optim.lnb.neurons import by_inputs, by_moments, moments_are_cheaper
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),

@@ -8,9 +8,9 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from curvlab.curvatures.learned import LearnedRate, LearnedRates
 from curvlab.optim.declared import Params, Rate
-from curvlab.optim.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.fop.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
+from curvlab.optim.fop.learned import LearnedRate, LearnedRates
 from curvlab.optim.registry import register
 
 SOURCE = "fop 4; Baydin et al. 2017"

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import State
-from curvlab.curvatures.kbfgs import Recipe, Shown, difference
-from curvlab.curvatures.kbfgs_inverses import output_inverse, replace_input, started, update_input, update_output
 from curvlab.linalg.bfgs import times
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.operator import Operator
 from curvlab.operators.product import along
+from curvlab.optim.kbfgs.inverses import output_inverse, replace_input, started, update_input, update_output
+from curvlab.optim.kbfgs.recipe import Recipe, Shown, difference
 from curvlab.shapes import Float
 
 Damping = Callable[[PreconditionerBlock], float]
@@ -40,7 +40,7 @@ class LayerInverses:
         recipe: of the method.
 
     Attributes:
-        states: layer -> its inverses and pairs (`curvlab.curvatures.kbfgs_inverses`).
+        states: layer -> its inverses and pairs (`curvlab.optim.kbfgs.inverses`).
         averages: layer -> A as "input", where it is averaged.
     """
 

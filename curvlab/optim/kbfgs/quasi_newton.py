@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from curvlab.capture.closures import Closure
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
-from curvlab.curvatures.kbfgs import Recipe, Shown, quasi_newton_blocks, shown
-from curvlab.curvatures.kbfgs_inverses import tallies
-from curvlab.curvatures.layer_inverses import Before, LayerInverses
 from curvlab.errors import CurvlabError
 from curvlab.optim.core import Named, Optimizer, finite
 from curvlab.optim.joint_gradient import joint_gradient
+from curvlab.optim.kbfgs.inverses import tallies
+from curvlab.optim.kbfgs.layer_inverses import Before, LayerInverses
+from curvlab.optim.kbfgs.recipe import Recipe, Shown, quasi_newton_blocks, shown
+from curvlab.optim.kbfgs.second_sample import Part, Sampler
 from curvlab.optim.saved_state import moved
-from curvlab.optim.second_sample import Part, Sampler
 
 
 class KroneckerQuasiNewton(Optimizer):

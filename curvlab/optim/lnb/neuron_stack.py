@@ -16,9 +16,9 @@ from torch import Tensor
 
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import State
-from curvlab.curvatures.lnb import Seen
-from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.layer import Moments
+from curvlab.optim.lnb.neuron_metric import NeuronMetric
+from curvlab.optim.lnb.neurons import Seen
 from curvlab.shapes import Float
 
 Slot = Sequence[PreconditionerBlock]

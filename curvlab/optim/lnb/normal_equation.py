@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from curvlab.curvatures.neuron_metric import NeuronMetric, pushed
 from curvlab.linalg.by_size import by_size
 from curvlab.linalg.inverse import safe_inverse
 from curvlab.linalg.short_conjugate_gradients import short_conjugate_gradients
 from curvlab.operators.incomplete_cholesky import IncompleteCholesky, incomplete_cholesky, precondition
+from curvlab.optim.lnb.neuron_metric import NeuronMetric, pushed
 from curvlab.shapes import Float
 
 

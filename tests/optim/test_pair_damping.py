@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from curvlab.curvatures.pair_damping import Pair, double_damping, powell, powell_identity_lm, powell_lm
-from curvlab.curvatures.pair_gate import bounded, usable
 from curvlab.linalg.bfgs import bfgs_update, times
+from curvlab.optim.kbfgs.pair_damping import Pair, double_damping, powell, powell_identity_lm, powell_lm
+from curvlab.optim.kbfgs.pair_gate import bounded, usable
 
 pytestmark = pytest.mark.usefixtures("float64")
 SEEDS, MU1 = st.integers(0, 10**6), 0.2

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvlab.curvatures.learned import Learned
 from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, SEED, Setting, completed, fields_of
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import NO_SETTINGS, Params, WeightDecay
+from curvlab.optim.fop.learned import Learned
 from curvlab.optim.saved_state import moved
 
 OF_ADAM = {"base": ("adam",)}

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import curvlab.operators.woodbury_spectrum  # noqa: F401 - what there is to see of I + MMᵀ
-from curvlab.curvatures.learned import Learned
 from curvlab.operators.operator import LowRank, Operator
 from curvlab.operators.woodbury import Woodbury
+from curvlab.optim.fop.learned import Learned
 from curvlab.shapes import Float
 
 PROBES = 128

@@ -13,12 +13,12 @@ from torch.nn.functional import pad
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, layer_matrices
-from curvlab.curvatures.neuron_metric import NeuronMetric
 from curvlab.layers.convolution import ConvolutionLayer
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.layers.layer import Layer, Moments
 from curvlab.layers.linear import LinearLayer
 from curvlab.linalg.gram import LEAF, mirrored
+from curvlab.optim.lnb.neuron_metric import NeuronMetric
 from curvlab.statistics.feature_moments import append_one
 from curvlab.statistics.feature_sums import feature_sums
 

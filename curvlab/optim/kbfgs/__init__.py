@@ -1,0 +1,1 @@
+"""K-BFGS: Kronecker-factored quasi-Newton methods (ren chapters 2 and 3)."""

@@ -1,0 +1,1 @@
+"""LNB: linear neuron boosting (lnb Alg. 1, 2)."""
