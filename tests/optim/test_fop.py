@@ -41,7 +41,7 @@ def problem() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def settings(form: str, base: str) -> dict[str, Any]:
-    made = {**FORMS[form], "lr": 0.1, "momentum": 0.9 if base == "momentum" else 0.0}
+    made = {**FORMS[form], "lr": 0.1, **({} if base == "adam" else {"momentum": 0.9 if base == "momentum" else 0.0})}
     return {**made, "base": "adam", "lr": 0.02} if base == "adam" else made
 
 
