@@ -16,7 +16,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-timm fuzz check format bench clean distclean
+.PHONY: help demo test test-timm fuzz check format bench gpu clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ format: $(VENV)/.dev ## let ruff format and mend what it can
 
 bench: $(VENV)/.dev ## measure against peers and print ratios
 	$(BIN)/python -m benchmarks
+
+# Nothing is installed for it: a machine with a GPU need not have a network. The environment is used where there is one.
+gpu: ## test and time everything on a GPU, from the plain tree; says so where there is none
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 clean: ## remove caches and builds
 	rm -rf build dist *.egg-info plugins/*/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,7 +23,13 @@ class Case:
     vocabulary: int | None = None
 
     def build(self) -> tuple[nn.Module, Tensor, Tensor]:
-        """Model, x, y, the same at each call."""
+        """Model, x, y on the default device: the same at each call and on every device."""
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            model, x, y = self._made()
+        return model.to(device), x.to(device), y.to(device)
+
+    def _made(self) -> tuple[nn.Module, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(1)
         torch.manual_seed(0)
         model = self.make()

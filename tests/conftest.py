@@ -1,9 +1,14 @@
-"""Shapes in the annotations become run-time checks for the numerical rooms, before any of them is imported."""
+"""Shapes in the annotations become run-time checks for the numerical rooms, before any of them is imported.
+
+`CURVLAB_TEST_DEVICE=cuda` puts the tensors that the numerical tests make on that device, "foreign" on the one of
+`foreign_device.py`; annotations are not checked there, since a bare machine need not have what checks them.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,7 @@ reproducible()
 
 import curvlab.analyses.settings  # noqa: E402, F401 - before the hook: it answers wrong values itself, in sentences
 
+DEVICE = os.environ.get("CURVLAB_TEST_DEVICE", "cpu")
 sys.path.insert(0, str(Path(__file__).parent))
 
 _CHECKED = [
@@ -48,14 +54,26 @@ _CHECKED = [
     "optim.norm_constraint",
     "optim.quadratic_model",
 ]
-install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
+if DEVICE == "cpu":
+    install_import_hook([f"curvlab.{room}" for room in _CHECKED], "shape_checker.check")
 
 import torch  # noqa: E402 - after the hook, so that nothing of curvlab is imported before it
 
+if DEVICE == "foreign":
+    import foreign_device
+
+    foreign_device.install()
+
 
 @pytest.fixture(autouse=True)
-def _reproducible() -> None:
+def _reproducible() -> Iterator[None]:
     torch.manual_seed(0)
+    if DEVICE == "cpu":
+        yield
+        return
+    torch.set_default_device(DEVICE)
+    yield
+    torch.set_default_device(None)
 
 
 @pytest.fixture
