@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from benchmarks.gpu.tree import ROOT, environment
@@ -52,15 +53,22 @@ def run(name: str, output: Path, quick: bool) -> int:
     print(f"{ran['device']}, torch {ran['torch']}: the numerical tests", flush=True)
     outcome = numerics.run_tests(name, os.environ, TESTS, numerics.SOME if quick else None)
     print(f"{outcome.passed} passed, {outcome.failed} failed in {outcome.seconds:.0f} s", flush=True)
-    tables = []
-    for table in speed.tables(device, start + ALL, quick):
-        tables.append(table)
-        print(f"{table.title}: {len(table.rows)} rows", flush=True)
-    for path in report.write(output, ran, outcome, tables, time.monotonic() - start):
+    measured, missing = [], dict[str, str]()
+    for title, measure in speed.tables(device, quick):
+        print(title, flush=True)
+        if time.monotonic() > start + ALL:
+            missing[title] = "there was no time for it"
+            continue
+        try:
+            measured.append(measure())
+        except Exception as error:  # whatever one table meets, the others are wanted
+            missing[title] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+    for path in report.write(output, report.Run(ran, outcome, measured, missing, time.monotonic() - start)):
         print(f"written: {path}")
-    for failure, message in outcome.failures.items():
+    for failure, message in {**outcome.failures, **missing}.items():
         print(f"failed: {failure}: {message}")
-    return 1 if outcome.failed or outcome.ended else 0
+    return 1 if outcome.failed or outcome.ended or missing else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,40 +39,55 @@ def facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, ran: dict[str, Any], outcome: Outcome, tables: Sequence[Table], seconds: float) -> list[Path]:
+@dataclass(frozen=True)
+class Run:
+    """Everything that was found.
+
+    Attributes:
+        facts: what ran where.
+        tests: the outcome of the numerical tests.
+        tables: of times and memory.
+        missing: title of a table that could not be measured -> why.
+        seconds: all of it.
+    """
+
+    facts: dict[str, Any]
+    tests: Outcome
+    tables: Sequence[Table]
+    missing: dict[str, str]
+    seconds: float
+
+
+def write(folder: Path, run: Run) -> list[Path]:
     """Write both files, and return their paths."""
-    stem = "gpu-" + (re.sub(r"[^a-z0-9]+", "-", str(ran["device"]).lower()).strip("-") or "unknown")
+    stem = "gpu-" + (re.sub(r"[^a-z0-9]+", "-", str(run.facts["device"]).lower()).strip("-") or "unknown")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.json", folder / f"{stem}.md"]
-    document = {
-        "schema": SCHEMA,
-        **ran,
-        "seconds": round(seconds, 1),
-        "tests": asdict(outcome),
-        "tables": [asdict(table) for table in tables],
-    }
+    found = asdict(run)
+    document = {"schema": SCHEMA, **found.pop("facts"), **found}
     paths[0].write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    paths[1].write_text(_markdown(ran, outcome, tables, seconds), encoding="utf-8")
+    paths[1].write_text(_markdown(run), encoding="utf-8")
     return paths
 
 
-def _markdown(ran: dict[str, Any], outcome: Outcome, tables: Sequence[Table], seconds: float) -> str:
-    memory = f", {ran['memory'] / 2**30:.0f} GiB" if ran["memory"] else ""
-    cuda = f", CUDA {ran['cuda']}" if ran["cuda"] else ""
-    lines = [f"# {ran['device']}{memory}", ""]
-    lines += [
-        f"torch {ran['torch']}{cuda}, Python {ran['python']}, curvlab at {ran['commit']}, {seconds:.0f} s in all.",
+def _markdown(run: Run) -> str:
+    facts, tests = run.facts, run.tests
+    memory = f", {facts['memory'] / 2**30:.0f} GiB" if facts["memory"] else ""
+    cuda = f", CUDA {facts['cuda']}" if facts["cuda"] else ""
+    versions = f"torch {facts['torch']}{cuda}, Python {facts['python']}, curvlab at {facts['commit']}"
+    ended = f" {tests.ended}." if tests.ended else ""
+    failures = [f"- {name}: {message}" for name, message in {**tests.failures, **run.missing}.items()]
+    lines = [
+        f"# {facts['device']}{memory}",
         "",
-    ]
-    ended = f" {outcome.ended}." if outcome.ended else ""
-    lines += [
-        f"Numerical tests: {outcome.passed} passed, {outcome.failed} failed in {outcome.seconds:.0f} s.{ended}",
+        f"{versions}, {run.seconds:.0f} s in all.",
+        f"Numerical tests: {tests.passed} passed, {tests.failed} failed in {tests.seconds:.0f} s.{ended}",
         "",
+        *([*failures, ""] if failures else []),
+        "| what | ms | ratio | min–max | CPU ms | most memory, MiB |",
+        "|---|---|---|---|---|---|",
     ]
-    lines += [f"- {name}: {message}" for name, message in outcome.failures.items()]
-    lines += [""] if outcome.failures else []
-    lines += ["| what | ms | ratio | min–max | CPU ms | most memory, MiB |", "|---|---|---|---|---|---|"]
-    for table in tables:
+    for table in run.tables:
         lines.append(f"| **{table.title}**, in units of {table.unit} | | | | | |")
         for row, held in zip(table.rows, table.memory, strict=True):
             low, high = row.spread

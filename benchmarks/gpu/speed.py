@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,19 +36,17 @@ def waiting(device: torch.device) -> Callable[[], object]:
     return lambda: torch.cuda.synchronize(device)
 
 
-def tables(device: torch.device, until: float, quick: bool) -> Iterator[Table]:
-    """One table after another, as long as the clock `time.monotonic` is before `until`.
+def tables(device: torch.device, quick: bool) -> Iterator[tuple[str, Callable[[], Table]]]:
+    """(title, what measures it) of one table after another, the quickest first.
 
     Args:
         device: where the networks and the data are.
-        until: no further table is begun after it.
         quick: small networks and one round: a rehearsal, whose times mean nothing.
     """
     for title, network in _networks(quick):
-        if time.monotonic() < until:
-            yield _table(title, "one gradient", _factors(network, device), device, quick)
-    if time.monotonic() < until:
-        yield _table("A step of the MNIST autoencoder", "SGD-m", _steps(device, quick), device, quick, T2)
+        yield title, lambda t=title, n=network: _table(t, "one gradient", _factors(n, device), device, quick)
+    title = "a step of the MNIST autoencoder"
+    yield title, lambda: _table(title, "SGD-m", _steps(device, quick), device, quick, T2)
 
 
 def _networks(quick: bool) -> Iterator[tuple[str, tuple[nn.Module, Tensor, Tensor]]]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.numerics import ORACLES, Outcome
-from benchmarks.gpu.report import write
+from benchmarks.gpu.report import Run, write
 from benchmarks.gpu.speed import Table
 from benchmarks.gpu.tree import ROOT, environment
 from benchmarks.timing import Row
@@ -75,9 +75,9 @@ def test_the_table_names_the_card_and_what_failed(tmp_path: Path) -> None:
     }
     rows = (Row("a", 0.5, 1.0, (1.0, 1.0), 0.25, 1.0), Row("b", 1.0, 2.0, (1.5, 2.5), 0.5, 2.0))
     outcome = Outcome(3, 1, 9.0, {"x::y": "E bad"}, None)
-    paths = write(tmp_path, facts, outcome, [Table("t", "a", rows, (None, 10.0))], 12.0)
+    paths = write(tmp_path, Run(facts, outcome, [Table("t", "a", rows, (None, 10.0))], {"u": "no memory"}, 12.0))
     assert [path.name for path in paths] == ["gpu-some-card-9000.json", "gpu-some-card-9000.md"]
     text = paths[1].read_text(encoding="utf-8")
     assert "3 passed, 1 failed" in text
-    assert "- x::y: E bad" in text
+    assert "- x::y: E bad\n- u: no memory\n" in text
     assert "| b | 1000.00 | 2.00 | 1.50–2.50 | 500.00 | 10 |" in text
