@@ -78,4 +78,5 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@echo "installing curvlab, its plugins and the tools of its developers into $(VENV)"
 	@$(PIP) install -c constraints.txt -e '.[dev]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+	@$(PIP) install -c constraints.txt --no-deps curvlinops-for-pytorch
 	@touch $@ $(VENV)/.core

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -33,12 +34,9 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def transformers() -> Any:
-    """As curvlab imports it: a torchvision that does not fit the torch beside it is not there."""
-    if importlib.util.find_spec("transformers") is None:
-        pytest.skip("transformers is not installed")
-    from curvlab.formats.huggingface.network import _transformers
+    import transformers
 
-    return _transformers()
+    return transformers
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +224,19 @@ def test_without_transformers_there_are_weights_and_what_to_install(
     checkpoint = load(classifier)
     assert checkpoint.module is None
     assert "pip install 'curvlab[hf]'" in checkpoint.notes[-1]
+
+
+def test_a_torchvision_of_another_torch_is_as_if_it_were_not_there(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "torchvision" / "__init__.py").write_text(broken)
+    code = (
+        "import sys\nsys.modules.pop('torchvision', None)\nsys.path.insert(0, sys.argv[1])\n"
+        "import curvlab\nprint(type(curvlab.load(sys.argv[2]).module).__name__)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(classifier)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["BertForSequenceClassification"], done.stderr
 
 
 def test_minilm_is_profiled_with_data_end_to_end(transformers: Any, tmp_path: Path) -> None:

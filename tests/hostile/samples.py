@@ -217,14 +217,12 @@ def _keras_2(folder: Path) -> Path:
 
 
 def _huggingface(folder: Path) -> Path:
+    import transformers
     from safetensors.torch import save_file
 
-    from curvlab.formats.huggingface.network import _transformers
-
-    library = _transformers()
     sizes = {"vocab_size": 9, "n_positions": 5, "n_embd": 4, "n_layer": 1, "n_head": 2}
     sizes |= {"bos_token_id": 0, "eos_token_id": 0}
-    network = library.GPT2LMHeadModel(library.GPT2Config(**sizes))
+    network = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "tie_word_embeddings": True, **sizes}
     (folder / "config.json").write_text(json.dumps(config))
     state = {name: tensor for name, tensor in network.state_dict().items() if name != "lm_head.weight"}
