@@ -131,6 +131,30 @@ class Folded(nn.Module):
         return self.c(torch.tanh(self.b(x.transpose(0, 1))).mean(0))
 
 
+class ClassesFirst(nn.Module):
+    """A classifier of every position, its outputs laid out as cross entropy takes them: (n, classes, positions)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).movedim(-1, 1)
+
+
+class Pooled(nn.Module):
+    """Convolution, kinks and maxima twice over, then a classifier: the classic network of digits in small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 2), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.one, self.two):
+            x = F.max_pool2d(F.relu(layer(x)), 2)
+        return self.head(x.flatten(1))
+
+
 def _conv(*args: object, dims: int = 2, head: int, **kwargs: object) -> Callable[[], nn.Module]:
     kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
     return lambda: nn.Sequential(kinds[dims](*args, **kwargs), nn.Tanh(), nn.Flatten(), nn.Linear(head, 3))  # type: ignore[arg-type]
@@ -204,5 +228,27 @@ CASES = [
     Case("by-hand", ByHand, (5, 3, 3), (4,)),
     Case("in-place", InPlace, (5, 4), (3,)),
     Case("folded", Folded, (4, 3, 3), (2,)),
+    # What curvlinops' own tests run its operators on.
+    Case("relu", lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (7, 4), (2,)),
+    Case("one-output", lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)), (7, 4), (1,), "bernoulli"),
+    Case("position-classes", ClassesFirst, (4, 3, 4), (2, 3)),
+    Case(
+        "position-labels",
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
+        (4, 3, 4),
+        (3, 2),
+        "bernoulli",
+    ),
+    Case(
+        "position-values",
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
+        (4, 3, 4),
+        (3, 2),
+        "gaussian",
+    ),
+    Case("max-pool", Pooled, (4, 1, 8, 8), (3,)),
+    Case(
+        "dropout", lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.ReLU(), nn.Linear(3, 2)).eval(), (5, 4), (2,)
+    ),
 ]
 """Every kind of layer and use of it."""
