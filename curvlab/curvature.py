@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
-from curvlab.capture.model_inputs import Inputs, batch_size
+from curvlab.capture.model_inputs import Inputs, batch_size, named_inputs
 from curvlab.capture.output import output_tensor
 from curvlab.capture.preserve import preserve, seed_generators
 from curvlab.capture.survey import Survey, first_examples, survey
@@ -227,7 +227,7 @@ def ggn_product(
     args, kwargs = ((x,), {}) if isinstance(x, Tensor) else (x, {}) if isinstance(x, tuple) else ((), dict(x))
     call = ModelCall.of(model, args, kwargs)
     z, tangent = jacobian_product(model, call, vector)
-    chosen = of_batch(likelihood_named(likelihood), z, y, kwargs)
+    chosen = of_batch(likelihood_named(likelihood), z, y, named_inputs(args, kwargs))
     chosen.check(z)
     primal = {name: parameters[name].detach().requires_grad_() for name in vector}
     curved = chosen.hessian_product(z, tangent) / z.shape[0]
@@ -239,7 +239,7 @@ def ggn_product(
 
 def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | None]]:
     """(inputs, targets) batches from tensors (one batch) or from a loader, whose items may also be bare inputs."""
-    if isinstance(x, Tensor | dict | tuple):
+    if isinstance(x, Tensor | Mapping | tuple):
         yield x, y
         return
     if y is not None:
@@ -247,7 +247,7 @@ def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | Non
     for item in x:
         if isinstance(item, tuple | list) and len(item) == 2:
             yield item[0], item[1]
-        elif isinstance(item, Tensor):
+        elif isinstance(item, Tensor | Mapping):
             yield item, None
         else:
             raise CurvlabError(f"the loader gave a {type(item).__name__}", "it must give tensors or (inputs, targets)")

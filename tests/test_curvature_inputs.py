@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserDict
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from curvlab import curvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Categorical
+from curvlab.optim import create
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -43,6 +47,58 @@ def test_as_many_examples_as_time_steps_do_not_swap_them() -> None:
     for name, pair in reduced.items():
         torch.testing.assert_close(pair.input_factor, cut_reduced[name].input_factor)
         torch.testing.assert_close(pair.gradient_factor, cut_reduced[name].gradient_factor)
+
+
+class Keyed(nn.Module):
+    """Takes one mapping, or the same by keyword; attends to nothing, so that padding shows in the factors alone."""
+
+    def __init__(self, mapping: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mapping, self.read, self.out = mapping, nn.Embedding(7, 4), nn.Linear(4, 3)
+
+    def forward(self, *given: Mapping[str, Tensor], **named: Tensor) -> Tensor:
+        (inputs,) = given if self.mapping else (named,)
+        return self.out(torch.tanh(self.read(inputs["input_ids"])))
+
+
+def test_one_mapping_is_as_good_as_keywords_and_any_mapping_will_do() -> None:
+    """As tokenizers give them (a UserDict); padding does not count in either."""
+    inputs = {"input_ids": torch.randint(0, 7, (5, 4)), "attention_mask": (torch.rand(5, 4) < 0.7).long()}
+    inputs["attention_mask"][:, 0] = 1
+    y = torch.randint(0, 3, (5, 4))
+    options = {"likelihood": "categorical", "fisher_type": "empirical"}
+    wanted = curvature.kfac_factors(Keyed(False), inputs, y, **options)
+    assert set(wanted) == {"read", "out"}
+    halves = [UserDict({key: value[part] for key, value in inputs.items()}) for part in (slice(2), slice(2, 5))]
+    calls = [
+        (Keyed(False), UserDict(inputs), y),
+        (Keyed(True), (UserDict(inputs),), y),
+        (Keyed(True), [((half,), t) for half, t in zip(halves, (y[:2], y[2:]), strict=True)], None),
+    ]
+    for model, x, targets in calls:
+        found = curvature.kfac_factors(model, x, targets, **options)
+        for name, factors in wanted.items():
+            torch.testing.assert_close(found[name].input_factor, factors.input_factor)
+            torch.testing.assert_close(found[name].gradient_factor, factors.gradient_factor)
+    moments = curvature.feature_moments(Keyed(False), halves)["out"]
+    assert moments.count == int(inputs["attention_mask"].sum())
+
+
+def test_a_closure_may_call_the_model_with_one_mapping() -> None:
+    x, y = torch.randint(0, 7, (6, 4)), torch.randint(0, 3, (6,))
+    weights = []
+    for mapping in (True, False):
+        model = Keyed(mapping)
+        optimizer = create("kfac", model, likelihood="categorical", lr=0.1)
+        for _ in range(2):
+            optimizer.step(
+                lambda m=model: nn.functional.cross_entropy(
+                    (m({"input_ids": x}) if m.mapping else m(input_ids=x)).mean(1), y
+                )
+            )
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*weights)
 
 
 def test_targets_tell_where_a_language_model_has_its_classes() -> None:

@@ -23,19 +23,31 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
+def named_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is called with by name: keyword arguments, and what mappings among the positional ones hold."""
+    return {key: value for part in (*args, kwargs) if isinstance(part, Mapping) for key, value in part.items()}
+
+
+def tensors_of(inputs: Any) -> Iterator[Tensor]:
+    """The tensors of an input, in their order; those inside of mappings and tuples too."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, Mapping | tuple | list):
+        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from tensors_of(part)
+
+
 def batch_size(inputs: Inputs) -> int:
     """Number of examples: the length of the first tensor's first axis."""
-    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
-    for part in parts:
-        if isinstance(part, Tensor) and part.ndim:
+    for part in tensors_of(inputs):
+        if part.ndim:
             return part.shape[0]
     raise UnsupportedLayer("the model's input holds no tensor with an examples axis")
 
 
 def shapes(inputs: Inputs) -> str:
     """Shapes and types of the tensors, for messages."""
-    parts = [inputs] if isinstance(inputs, Tensor) else inputs.values() if isinstance(inputs, Mapping) else inputs
-    return ", ".join(f"{tuple(p.shape)} {p.dtype}" for p in parts if isinstance(p, Tensor))
+    return ", ".join(f"{tuple(p.shape)} {p.dtype}" for p in tensors_of(inputs))
 
 
 @contextmanager

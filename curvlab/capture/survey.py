@@ -6,11 +6,12 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from curvlab.capture.model_inputs import Inputs, batch_size
+from curvlab.capture.model_inputs import Inputs, batch_size, tensors_of
 from curvlab.capture.preserve import preserve
 from curvlab.capture.sample import Call
 from curvlab.capture.tape import Tape
@@ -213,16 +214,18 @@ def first_examples(inputs: Inputs, count: int) -> Inputs:
     if isinstance(inputs, Tensor):
         return inputs[:count]
     size = batch_size(inputs)
-    parts = list(inputs.values() if isinstance(inputs, Mapping) else inputs)
-    if any(isinstance(p, Tensor) and p.ndim and p.shape[0] != size for p in parts):
+    if any(p.ndim and p.shape[0] != size for p in tensors_of(inputs)):
         return inputs  # some part has its examples elsewhere (a recurrent state): better a large look than a wrong cut
 
-    def cut(part: object) -> object:
+    def cut(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: cut(value) for key, value in part.items()}
+        if isinstance(part, tuple | list):
+            return tuple(cut(value) for value in part)
         return part[:count] if isinstance(part, Tensor) and part.ndim else part
 
-    if isinstance(inputs, Mapping):
-        return {key: cut(part) for key, part in inputs.items()}
-    return tuple(cut(part) for part in inputs)
+    found: Inputs = cut(inputs)
+    return found
 
 
 def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:

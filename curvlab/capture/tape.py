@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.functional import FunctionalUses, Use
-from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, shapes
+from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, named_inputs, shapes
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
@@ -124,7 +124,7 @@ class Tape:
     def _begin(self, _: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._armed or self._running:
             return
-        self.examples, self.kwargs = batch_size(args or kwargs), kwargs
+        self.examples, self.kwargs = batch_size(args or kwargs), named_inputs(args, kwargs)
         self.runs += 1
         self._running = True
         if self.on_output_gradient is not None:
