@@ -102,13 +102,13 @@ def test_eigenvalues_of_a_matrix_are_found_once(
     called = []
     plain = torch.linalg.eigvalsh
     monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: called.append(matrix.shape) or plain(matrix))
-    curvlab.analyze(network, data, loss="cross-entropy", dtype="float64", analyses=(name,))
+    curvlab.analyze(network, data, dtype="float64", analyses=(name,))
     assert len(called) == 3 * lists * 2
 
 
 def test_a_table_without_halves_has_no_errors(network: nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> None:
     x, y = data
-    alone = curvlab.analyze(network, (x[:1], y[:1]), loss="cross-entropy", analyses=("moments",))["0"].moments
+    alone = curvlab.analyze(network, (x[:1], y[:1]), analyses=("moments",))["0"].moments
     assert alone is not None
     assert alone.stderr == {}
     # One row: M has one eigenvalue that is not zero, Σ has none, and the bias is left.

@@ -143,7 +143,7 @@ def test_looking_at_the_gradient_changes_nothing_else(tmp_path) -> None:
     assert with_fop.coverage == without.coverage
     assert with_fop.fop
     assert not without.fop
-    assert not curvlab.analyze(written(tmp_path / "a", learned()), (x, y), analyses=("weights",)).fop
+    assert not curvlab.analyze(written(tmp_path / "a", learned()), analyses=("weights",)).fop
 
 
 def test_targets_are_drawn_where_there_are_none_or_none_that_fit(tmp_path) -> None:

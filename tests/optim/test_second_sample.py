@@ -143,7 +143,7 @@ def test_double_gradient_joins_the_gradient_of_the_second_sample() -> None:
     optimizer.step(lambda: F.cross_entropy(model(x[second]), y[second]))
     for name, p in model.named_parameters():
         torch.testing.assert_close(p, before[name] - 0.1 * direction[name], rtol=1e-10, atol=1e-12)
-    with pytest.raises(CurvlabError, match="double_gradient with interval 2"):
+    with pytest.raises(CurvlabError, match="double_gradient is True, which has an effect with interval=1 only"):
         KBFGS(model, double_gradient=True, interval=2)
 
 
