@@ -30,8 +30,9 @@ from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import survey
 from curvlab.data.registry import names
 from curvlab.device import pick_device
-from curvlab.errors import CommandError, CurvlabError
+from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.formats.checkpoint import Checkpoint
+from curvlab.likelihoods import Likelihood, likelihood
 
 BATCH_SIZE = 256
 
@@ -107,24 +108,24 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
 
 def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
     """Add the pass over the data to the plan."""
-    settings, checkpoint, device = plan.settings, plan.checkpoint, plan.device
+    settings, device = plan.settings, plan.device
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
     source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)
-    likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
-    taken_off = with_logits(module, likelihood, z)
+    chosen, guess = _likelihood(plan, z, source.targets, first)
+    taken_off = with_logits(module, chosen, z)
     if taken_off is not None:
         z, activations = _try(module, first, source)
-        likelihood, guess = choose_likelihood(settings.loss, checkpoint.likelihood, z, source.targets, first)
+        chosen, guess = _likelihood(plan, z, source.targets, first)
     found = survey(module, first, settings.layers)
     needs = together(plan.needs(one) for one in plan.chosen)
     collects, plan.left_out = leave_out(found, plan_of(needs, settings, source), settings.max_memory)
     size = settings.batch_size or _batch_size(activations, settings.max_memory)
     gradient = None
     if needs.mean_gradient:
-        gradient = MeanGradient(module, sorted(needs.mean_gradient), likelihood, settings.seed)
+        gradient = MeanGradient(module, sorted(needs.mean_gradient), chosen, settings.seed)
     halves = collects.halves
     curvatures = tuple(
         CurvaturePass(name, found, settings.fisher_type, settings.mc_samples, halves, settings.max_memory)
@@ -135,7 +136,18 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
             plan.left_out.setdefault(layer, f"{one.curvature.name} would take {gibibytes(held)} of memory")
     plan.rows = _named(rows_of_module(module, found), settings)
     plan.notes = [*plan.notes, *source.notes, *(said for said in (guess, taken_off) if said)]
-    plan.data_pass = DataPass(module, source, found, likelihood, collects, size, activations, gradient, curvatures)
+    plan.data_pass = DataPass(module, source, found, chosen, collects, size, activations, gradient, curvatures)
+
+
+def _likelihood(plan: AnalysisPlan, z: Tensor, targets: Tensor | None, first: Inputs) -> tuple[Likelihood, str | None]:
+    """The likelihood and a sentence where it was guessed; where no analysis is about it, any will do in silence."""
+    loss, recorded = plan.settings.loss, plan.checkpoint.likelihood
+    if any("loss" in one.settings_read() for one in plan.chosen):
+        return choose_likelihood(loss, recorded, z, targets, first)
+    try:
+        return choose_likelihood(loss, recorded, z, targets, first)[0], None
+    except DataError:  # nothing tells
+        return likelihood("mse"), None
 
 
 def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[AnalysisDefinition, ...]:

@@ -80,6 +80,17 @@ def test_weights_are_the_same_with_and_without_data() -> None:
         curvlab.analyze(model, (torch.randn(9, 4, 6), torch.randint(0, 3, (9,))), analyses=("weights",))
 
 
+@pytest.mark.parametrize("name", ["moments", "quantisation"])
+def test_where_no_gradient_is_needed_no_loss_is(name: str) -> None:
+    """One output and no targets: nothing tells the loss, and --loss would have no effect."""
+    model, x = nn.Sequential(nn.Linear(6, 1)), some()[0]
+    analysis = curvlab.analyze(model, x, analyses=(name,))
+    assert analysis.coverage.blocks[0].status == "analyzed"
+    assert not any("--loss" in note for note in analysis.notes)
+    with pytest.raises(CurvlabError, match="the loss cannot be guessed"):
+        curvlab.analyze(model, x, analyses=(name, "kfac"))
+
+
 def test_nan_in_one_layer_is_its_own_line_and_not_the_end() -> None:
     model = network()
     with torch.no_grad():

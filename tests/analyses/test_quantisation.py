@@ -167,7 +167,7 @@ def inputs(count: int = 90) -> Tensor:
 
 def test_the_inputs_of_a_layer_are_counted() -> None:
     x = inputs()
-    analysis = curvlab.analyze(network(), (x, None), analyses=("quantisation",))
+    analysis = curvlab.analyze(network(), x, analyses=("quantisation",))
     found = analysis["0"].quantisation.inputs
     energy = (x.double() ** 2).mean(0).numpy()
     assert (found.count, found.size) == (90, 12)
@@ -181,7 +181,7 @@ def test_a_convolution_is_biased_as_its_patches_say() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 2))
     x = normal(20, 2, 4, 4).float()
-    found = curvlab.analyze(model, (x, None), analyses=("quantisation",))["0"].quantisation
+    found = curvlab.analyze(model, x, analyses=("quantisation",))["0"].quantisation
     lost = kept = 0.0
     for group in range(2):
         rows = nn.functional.unfold(x[:, group : group + 1].double(), 3).transpose(1, 2).flatten(0, 1).numpy()
@@ -199,7 +199,7 @@ def test_fewer_rows_than_features_and_embeddings() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(7, 5), nn.Flatten(), nn.Linear(15, 3))
     tokens = torch.tensor([[0, 1, 2], [0, 0, 3], [1, 2, 0]])
-    analysis = curvlab.analyze(model, (tokens, None), analyses=("quantisation",))
+    analysis = curvlab.analyze(model, tokens, analyses=("quantisation",))
     counts = np.bincount(tokens.flatten().numpy(), minlength=7) / 9
     table = model[0].weight.detach().double().numpy()
     lam = 0.01 * counts[counts > 0].mean()
@@ -240,7 +240,7 @@ def test_an_outlier_channel_ranks_its_layer_first() -> None:
         model[0].weight *= 0.01
         model[0].bias.zero_()
         model[0].bias[3] = 1.0  # input 3 of layer 2 is near tanh(1), the others are near 0
-    analysis = curvlab.analyze(model, (normal(50, 12).float(), None), analyses=("quantisation",))
+    analysis = curvlab.analyze(model, normal(50, 12).float(), analyses=("quantisation",))
     first = ordered(analysis.layers, "channels")[0]
     assert (first.name, first.quantisation.inputs.worst_channel) == ("2", 3)
 
@@ -262,7 +262,7 @@ def test_from_the_file_alone_the_weights_are_known_and_a_note_says_what_is_not()
 def test_inputs_that_are_not_finite_leave_the_weight_known() -> None:
     model, x = network(), inputs()
     x[0, 0] = math.inf
-    analysis = curvlab.analyze(model, (x, None), analyses=("quantisation",))
+    analysis = curvlab.analyze(model, x, analyses=("quantisation",))
     assert analysis["0"].quantisation.weight is not None
     assert analysis["0"].quantisation.inputs is None
     assert "finite" in analysis["0"].quantisation.note
@@ -270,7 +270,7 @@ def test_inputs_that_are_not_finite_leave_the_weight_known() -> None:
 
 def test_a_memory_limit_leaves_the_factorisations_out() -> None:
     x = inputs()
-    small = curvlab.analyze(network(), (x, None), analyses=("quantisation",), max_memory=30_000)
+    small = curvlab.analyze(network(), x, analyses=("quantisation",), max_memory=30_000)
     assert small["0"].quantisation.inputs.damping is not None
     assert small["2"].quantisation.inputs is None  # its moments alone are too large
     m, w = torch.eye(4).double(), torch.ones(1, 2, 4)
@@ -283,8 +283,8 @@ def test_it_is_done_when_asked_for_and_estimated_before() -> None:
     model, x = network(), inputs()
     document = curvlab.analyze(model, (x, None), loss="mse").to_dict()
     assert all("quantisation" not in layer for layer in document["layers"])
-    asked = curvlab.analyze(model, (x, None), analyses=("quantisation", "weights")).to_dict()
+    asked = curvlab.analyze(model, x, analyses=("quantisation", "weights")).to_dict()
     assert asked["settings"]["analyses"] == ["weights", "quantisation"]
     assert all(layer["quantisation"]["weight"] for layer in asked["layers"])
-    blocks = curvlab.estimate(model, (x, None), analyses=("quantisation",)).blocks
+    blocks = curvlab.estimate(model, x, analyses=("quantisation",)).blocks
     assert [b.input_size for b in blocks if b.kind == "factors of M"] == [12, 40, 40, 40]
