@@ -112,7 +112,7 @@ def kfac_factors(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, KroneckerFactors]:
-    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is A ⊗ G (ren Alg. 7, 12; grosse
+    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is G ⊗ A (ren Alg. 7, 12; grosse
     section 5).
 
     "reduce" averages ā and sums g over the positions first, then treats them as one position. With "forward-only", G

@@ -1,4 +1,4 @@
-"""The analysis `kfac`: spectra of a layer's factors A and G and of the block A ⊗ G, with split-half errors
+"""The analysis `kfac`: spectra of a layer's factors A and G and of the block G ⊗ A, with split-half errors
 (docs/curvature.md)."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REDUCED = "A=1/N sum_n, G=1/N sum_n (reduce: a averaged, g summed over t)"
 
 @dataclass(frozen=True)
 class KfacResult:
-    """Spectra of a layer's K-FAC factors A (input) and G (gradient) and of A ⊗ G."""
+    """Spectra of a layer's K-FAC factors A (input) and G (gradient) and of G ⊗ A."""
 
     input_factor: Spectrum | None
     gradient_factor: Spectrum | None
@@ -137,7 +137,7 @@ class Kfac(LayerAnalysis):
     quantities = (
         Quantity("κ(A)", _shown("input_factor"), " of K-FAC's input factor"),
         Quantity("κ(G)", _shown("gradient_factor"), " of its gradient factor"),
-        Quantity("κ(A⊗G)", _shown("kronecker"), " of its block"),
+        Quantity("κ(G⊗A)", _shown("kronecker"), " of its block"),
         Quantity("π", lambda k: short(k.pi), " = √((tr A/dA)/(tr G/dG))"),
     )
     rankings: ClassVar[Rankings] = {

@@ -74,8 +74,8 @@ class TensorNormal(LayerAnalysis):
     by_default = True
     title = "Curvature factors"
     quantities = (
-        Quantity("κ of modes", _modes, ": of the weight's tensor-normal factors"),
-        Quantity("κ(TN)", lambda t: spectrum_text(t.kronecker), " of their block"),
+        Quantity("κ(Ũ)", _modes, " of each tensor-normal factor of the weight"),
+        Quantity("κ(TN)", lambda t: spectrum_text(t.kronecker), " of their Kronecker product"),
     )
     reads = ("loss", "fisher_type", "mc_samples", "statistic")
     settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "tensor-normal": "statistic"}

@@ -18,7 +18,10 @@ from curvlab.reports.sorting import ordered
 MOST_NAMES = 6
 """Names of blocks that are spelled out before the rest is only counted."""
 
-NOTATION = "condition number λmax/λmin; ∞: singular (κ over the range); ±: standard error; –: none."
+NOTATION = (
+    "condition number λmax/λmin; ∞ (x): the matrix is singular, x is λmax over its smallest nonzero eigenvalue; "
+    "±: standard error; –: none."
+)
 
 FACTS = (
     Quantity("kind", lambda layer: layer.kind, align="left"),

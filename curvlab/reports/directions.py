@@ -67,7 +67,7 @@ def _overall(comparison: Comparison, rows: Sequence[Directions]) -> tuple[Column
     columns = [
         Column("damping", tuple(damping_of(one) or ABSENT for one in rows)),
         Column("cosine", tuple(_cosine(one.mean) for one in rows)),
-        Column("as one", tuple(_cosine(one.mean_whole) for one in rows)),
+        Column("all layers", tuple(_cosine(one.mean_whole) for one in rows)),
         Column("lowest layer", tuple(_cosine(min(_there(one.mean_cosine.values()), default=None)) for one in rows)),
         Column("in F", tuple(_cosine(one.mean_fisher) for one in rows)),
     ]

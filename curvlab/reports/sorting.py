@@ -12,7 +12,7 @@ from curvlab.analyses.results import LayerResult
 def ordered(layers: Sequence[LayerResult], sort: str) -> list[LayerResult]:
     """`layers` in that order; equal ones stay in the model's order, and those without the number come last.
 
-    "condition" takes the condition number of a layer's A ⊗ G, else of its features, else of its weight. An infinite
+    "condition" takes the condition number of a layer's G ⊗ A, else of its features, else of its weight. An infinite
     one is above all others, above them only that of a weight with entries that are not finite; singular matrices are
     compared by their condition over their range.
     """
