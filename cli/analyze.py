@@ -123,7 +123,7 @@ def analyze(
     if dry_run:
         targets.refuse("--dry-run computes nothing")
         if gates:
-            raise CommandError("--dry-run computes nothing that --fail-if could look at")
+            raise CommandError("--dry-run computes nothing that --fail-if could test")
     if sort != "model":
         from curvlab.analyses.registry import check_sort
 

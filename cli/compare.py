@@ -76,7 +76,7 @@ def compare(
     damping: Annotated[
         str | None,
         typer.Option(
-            metavar="FROM:TO:N", rich_help_panel=HOW, help="Sweep everyone's damping over N values, evenly by ratio."
+            metavar="FROM:TO:N", rich_help_panel=HOW, help="Try N values of every damping, evenly spaced by ratio."
         ),
     ] = None,
     threads: Annotated[
@@ -109,9 +109,9 @@ def compare(
         bool, typer.Option("--trust", rich_help_panel=OUTPUT, help="Run the code that MODEL's file names.")
     ] = False,
 ) -> None:
-    """How close each optimizer's direction comes to the block Fisher's; and who trains fastest.
+    """Compare optimizers: directions with the block Fisher's, or training races.
 
-    All see the same batches: one forward and backward pass feeds everyone.
+    All optimizers see the same batches, recorded once for all of them.
     The block Fisher, or another --baseline, moves the weights; at a saved
     model's weights nothing moves.
     """

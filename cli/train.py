@@ -110,7 +110,7 @@ def train(
     values = configured(options, set_ or (), config, trust=trust)
     if dry_run:
         if resume:
-            raise CommandError("--dry-run looks at a run that begins", "--resume has begun already")
+            raise CommandError("--dry-run describes a run that begins", "--resume has begun already")
         for option, given in (("--plots", plots), ("--fail-if", values.get("fail_if")), ("--force", force)):
             if given:
                 raise CommandError(f"--dry-run does nothing that {option} is about", do="leave one of them out")

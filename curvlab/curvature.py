@@ -78,7 +78,7 @@ class KroneckerFactors:
 
 @dataclass(frozen=True)
 class TensorFactors:
-    """Ũ_1, …, Ũ_k of ren eq. 4.10, one per mode of the parameter."""
+    """Ũ_1, …, Ũ_k of Ren 2022, eq. 4.10, one per mode of the parameter."""
 
     factors: tuple[Tensor, ...]
 
@@ -112,8 +112,8 @@ def kfac_factors(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, KroneckerFactors]:
-    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is G ⊗ A (ren Alg. 7, 12; grosse
-    section 5).
+    """A = 1/N Σ_n Σ_t āāᵀ and G = 1/(NT) Σ_n Σ_t ggᵀ: the layer's Fisher block is G ⊗ A (Ren 2022, Alg. 7, 12; Grosse
+    2021, section 5).
 
     "reduce" averages ā and sums g over the positions first, then treats them as one position. With "forward-only", G
     is the identity.
@@ -149,8 +149,8 @@ def tensor_normal_factors(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, TensorFactors]:
-    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j), G⁽ⁱ⁾ = mat_i(D) mat_i(D)ᵀ of every parameter tensor (ren eq. 4.10, Alg.
-    15).
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j), G⁽ⁱ⁾ = mat_i(D) mat_i(D)ᵀ of every parameter tensor (Ren 2022, eq. 4.10,
+    Alg. 15).
 
     D is the batch-mean pseudo-gradient ("batch") or each example's own ("per-example").
 
@@ -180,8 +180,8 @@ def block_fisher(
     mc_samples: int = 1,
     seed: int = 0,
 ) -> dict[str, Float[Tensor, "p p"]]:
-    """F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ of every layer, W̄ flattened row by row (ren 4.3.4): exact, dense, for small
-    layers.
+    """F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ of every layer, W̄ flattened row by row (Ren 2022, section 4.3.4): exact, dense,
+    for small layers.
 
     Parameters that are used several times have their whole gradient in every block they belong to.
 
@@ -199,7 +199,7 @@ def ggn_product(
     model: nn.Module, x: Data, y: Tensor | None, vector: dict[str, Tensor], *, likelihood: str | Likelihood
 ) -> dict[str, Tensor]:
     """Gv = 1/N Σ_n J_nᵀ H_n J_n v: the generalised Gauss–Newton matrix of the mean loss times a vector of parameters
-    (grosse 2.2).
+    (Grosse 2021, section 2.2).
 
     Args:
         model: the network; in train mode batch norm normalises by the batch, and its buffers are left as they were.

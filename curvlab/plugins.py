@@ -1,4 +1,4 @@
-"""Plugins: importing the entry points of a group registers what they bring. Built-ins take the same road (see
+"""Plugins: importing the entry points of a group registers what they bring. Built-ins register in the same way (see
 pyproject.toml)."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load(group: str) -> tuple[Plugin, ...]:
         error = None
         try:
             point.load()
-        except (Exception, SystemExit) as failure:  # whatever a stranger's module raises must not end a run
+        except (Exception, SystemExit) as failure:  # whatever a plugin's module raises must not end a run
             error = f"{type(failure).__name__}: {failure}"
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
         loaded.append(Plugin(point.name, point.value, distribution, error))

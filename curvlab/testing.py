@@ -1,8 +1,8 @@
 """check_layer: the contract that every layer adapter keeps, for the built-in ones and for plugins alike.
 
 Checked against autograd in float64: the per-example gradient Σ_t g āᵀ of every parameter, through the same capture
-that the analyses and optimizers use; that `matrix` and `split` are inverse; that the cheap roads to Σ a, Σ aaᵀ and Σ
-ggᵀ agree with the rows.
+that the analyses and optimizers use; that `matrix` and `split` are inverse; that the cheap methods for Σ a, Σ aaᵀ and
+Σ ggᵀ agree with the rows.
 """
 
 from __future__ import annotations

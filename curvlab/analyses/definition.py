@@ -28,11 +28,11 @@ OF_THE_DATA = ("dtype", "samples", "batch_size")
 """Fields of `Settings` about the pass over the data."""
 
 DataUse = Literal["needed", "used", "unused"]
-"""Whether an analysis cannot do without data and a network that runs, says more with them, or does not look at them."""
+"""Whether an analysis needs data and a network that runs, says more with them, or ignores them."""
 
 
 class AnalysisDefinition(ABC):
-    """What all analyses have in common. A subclass sets the attributes and overrides what it needs.
+    """The parts that all analyses have. A subclass sets the attributes and overrides what it needs.
 
     Attributes:
         name: how the command line, the JSON, the CSV and gates call it.

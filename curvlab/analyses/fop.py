@@ -1,5 +1,5 @@
 """The analysis `fop`: eigenvalues and norm of FOP's learned matrices P, their weights by distance in the kernel,
-∠(g, Pg) (fop 5, A.1)."""
+∠(g, Pg) (FOP, sections 5, A.1)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def fop_result(
     gradient: MeanGradient | None = None,
     memory: int | None = None,
 ) -> FopResult:
-    """Of one matrix; arguments as in `fop_results`, `name` and `shape` of the parameter's layer and of itself."""
+    """The result for one matrix; arguments as in `fop_results`, `name` and `shape` of the parameter's layer and of
+    itself."""
     m = fop.factors[parameter]
     result = FopResult(
         name=name,

@@ -1,4 +1,4 @@
-"""Pictures of FOP's matrices P: heat maps, sorted eigenvalues, and their entries over training (fop Figure 5)."""
+"""Pictures of FOP's matrices P: heat maps, sorted eigenvalues, and their entries over training (FOP, Figure 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a learned matrix P does: the angle ∠(g, Pg) and its weights by distance in the kernel (fop 5, A.1)."""
+"""What a learned matrix P does: the angle ∠(g, Pg) and its weights by distance in the kernel (FOP, sections 5, A.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from curvlab.shapes import Float
 
 @dataclass(frozen=True)
 class KernelStructure:
-    """Means of the entries of a matrix over kernel positions, by where the two positions are (fop 5, Figure 5a).
+    """Means of the entries of a matrix over kernel positions, by where the two positions are (FOP, section 5, Figure
+    5a).
 
     `diagonal`: of a position with itself; `neighbours`: with the next one along each axis of the kernel, in the axes'
     order (vertical, horizontal), None for an axis of one position; `others`: all other pairs; `negative`: the share of

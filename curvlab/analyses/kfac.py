@@ -91,7 +91,7 @@ def kfac_operators(layer: Layer, settings: Settings, part: LayerStatistics) -> F
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:
-    """π = √((tr A/d_A) / (tr G/d_G)): how factored damping is shared (grosse eq. 24)."""
+    """π = √((tr A/d_A) / (tr G/d_G)): how factored damping is shared (Grosse 2021, eq. 24)."""
     if not a.trace or not g.trace:
         return None
     return math.sqrt((a.trace / a.size) / (g.trace / g.size))

@@ -20,7 +20,8 @@ from curvlab.statistics.tensor_normal import TensorNormal
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over some examples, of one layer. What nobody asked for, or what could not be had, is None.
+    """Sums over some examples, of one layer. A statistic that was not asked for, or that could not be computed, is
+    None.
 
     Attributes:
         examples: N.

@@ -1,5 +1,5 @@
 """The analysis `moments`: the spectrum of a layer's metric M = E[āāᵀ], the whitening tables, dead and duplicated
-features (lnb 3.3–3.5)."""
+features (LNB, sections 3.3–3.5)."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Moments(LayerAnalysis):
         return Needs(features=True)
 
     def run(self, layer: LayerData) -> MomentsResult | None:
-        """Of the features that the layer was given."""
+        """The moments of the layer's input features."""
         if layer.whole is None or layer.whole.features is None:
             return None
         halves = tuple(half.features for half in layer.halves if half.features is not None)

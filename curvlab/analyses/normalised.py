@@ -133,7 +133,7 @@ def normalised_diagonal(values: Float[Tensor, " d"], mean: Float[Tensor, " d"], 
 
 
 def _condition(values: Float[Tensor, "*w"], floor: float, size: int) -> Condition:
-    """Of a matrix with `size` eigenvalues: these and zeros, as which those under `floor` count too."""
+    """Condition number of a matrix with `size` eigenvalues: these and zeros; those under `floor` count as zero."""
     positive = values[values >= floor]
     if positive.numel() == 0:
         return Condition(None, None)

@@ -162,7 +162,7 @@ class Quantisation(LayerAnalysis):
         return Needs(features=True)
 
     def run(self, layer: LayerData) -> QuantisationResult:
-        """Of the main weight, and of the features that the layer was given."""
+        """The result for the main weight and the layer's input features."""
         stored, transposed = layer.weight()
         note = unreadable(stored)
         blocks = None if note else weight_blocks(stored.detach(), layer.row.groups, transposed)

@@ -30,7 +30,7 @@ def register(kind: Kind) -> Kind:
 def definitions() -> tuple[AnalysisDefinition, ...]:
     """Every analysis: the built-in ones in the order of their columns, then others as they were registered.
 
-    The order does not depend on which file somebody imported first.
+    The order does not depend on which file was imported first.
     """
     from curvlab.analyses.builtin import ORDER
 

@@ -27,7 +27,7 @@ class Source:
     Attributes:
         batches: `batches(size)` starts a pass over the data in batches of at most that many examples (loaders keep
             their own).
-        first: a few inputs, to look at the model with.
+        first: a few inputs, for the survey of the model.
         targets: the first targets, or None.
         samples: number of examples, or None for a loader of unknown length.
         info: the "data" entry of the JSON.

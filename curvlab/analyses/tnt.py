@@ -1,5 +1,5 @@
-"""The analysis `tnt`: spectra of the tensor-normal factors Ũ_i of a parameter and of their Kronecker product (ren eq.
-4.10), with split-half errors."""
+"""The analysis `tnt`: spectra of the tensor-normal factors Ũ_i of a parameter and of their Kronecker product (Ren 2022,
+eq. 4.10), with split-half errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorNormalResult:
-    """Spectra of the tensor-normal factors Ũ_i (ren eq. 4.10) of one parameter tensor and of their Kronecker
+    """Spectra of the tensor-normal factors Ũ_i (Ren 2022, eq. 4.10) of one parameter tensor and of their Kronecker
     product."""
 
     statistic: str
@@ -51,7 +51,7 @@ def tensor_normal_result(
 
 
 def _spectra(parameter: str, part: LayerStatistics, levels: Sequence[float] = QUANTILE_LEVELS) -> tuple[Spectrum, ...]:
-    """Of every mode and, last, of their Kronecker product."""
+    """Spectra of every mode and, last, of their Kronecker product."""
     running = part.tensors[parameter]
     factors = [Dense(u) for u in running.factors(part.examples, part.batches)]
     # Each example brings as many rows to a mode as the other modes have entries.
@@ -85,5 +85,5 @@ class TensorNormal(LayerAnalysis):
         return Needs(tensors=settings.fisher_type != "forward-only")
 
     def run(self, layer: LayerData) -> TensorNormalResult | None:
-        """Of the layer's main weight; None if no gradient reached it."""
+        """The result for the layer's main weight; None if no gradient reached it."""
         return None if layer.whole is None else tensor_normal_result(layer.row.weight, layer.whole, layer.halves)

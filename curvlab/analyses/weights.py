@@ -79,7 +79,7 @@ class Weights(LayerAnalysis):
         return following
 
     def run(self, layer: LayerData) -> WeightsResult:
-        """Of the layer's main weight."""
+        """The profile of the layer's main weight."""
         weight, transposed = layer.weight()
         return weight_statistics(weight, groups=layer.row.groups, transposed=transposed)
 

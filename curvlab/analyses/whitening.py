@@ -1,4 +1,5 @@
-"""Whitening tables: the conditioning of a layer's metric, before and after normalising its input (lnb 3.3, 3.5)."""
+"""Whitening tables: the conditioning of a layer's metric, before and after normalising its input (LNB, sections 3.3,
+3.5)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from curvlab.shapes import Float
 
 @dataclass(frozen=True)
 class Whitening:
-    """A condition number of the metric over ā after each normalisation (lnb 3.3, 3.5).
+    """A condition number of the metric over ā after each normalisation (LNB, sections 3.3, 3.5).
 
     In `MomentsResult.condition_number` None is infinite (singular), in `condition_number_nonzero` it is of a zero
     matrix.
@@ -54,8 +55,8 @@ def whitening(
 ) -> Tables:
     """κ(M), κ(diag(Σ, 1)), κ(D^-½MD^-½), κ(W̃ᵀMW̃) and 1 for M = E[āāᵀ], whole and over the range (docs/curvature.md).
 
-    With a bias, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]] with V = diag Σ (lnb 3.3, with the approximation of 3.5). Its W̃ᵀā is
-    (V^-½(a − μ), 1), so that W̃ᵀMW̃ = diag(V^-½ΣV^-½, 1): the correlation matrix and a 1, which is how it is
+    With a bias, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]] with V = diag Σ (LNB, section 3.3, with the approximation of 3.5). Its
+    W̃ᵀā is (V^-½(a − μ), 1), so that W̃ᵀMW̃ = diag(V^-½ΣV^-½, 1): the correlation matrix and a 1, which is how it is
     computed. Without a bias lnb's preconditioner is D⁻¹, D = diag M, and `centered` is κ(Σ). Groups make one
     block-diagonal matrix: extremes are over all of them.
 
@@ -112,7 +113,7 @@ def _table(identity: float | None, others: Iterable[float | None]) -> Whitening:
 
 
 def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Operator:
-    """M = E[āāᵀ] = [[E[aaᵀ], μ], [μᵀ, 1]] with a bias (lnb eq. 12), E[aaᵀ] without, in the cheapest form.
+    """M = E[āāᵀ] = [[E[aaᵀ], μ], [μᵀ, 1]] with a bias (LNB, eq. 12), E[aaᵀ] without, in the cheapest form.
 
     Arguments and errors as in `whitening`.
     """

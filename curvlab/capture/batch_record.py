@@ -1,4 +1,4 @@
-"""BatchRecord: what one batch shows of a model, as its forward and backward passes ran."""
+"""BatchRecord: features, output gradients, loss and gradients of one batch, from one forward and backward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Samples = Mapping[str, Sample]
 
 @runtime_checkable
 class Observer(Protocol):
-    """Who takes statistics of a batch while it is recorded, or afterwards from its record."""
+    """Takes statistics of a batch while it is recorded, or afterwards from its record."""
 
     def inputs(self, samples: Samples) -> None:
         """Called once for every block that has run."""

@@ -1,4 +1,4 @@
-"""forward_backward: runs a batch once, forward and backward, and records what every block was fed and sent back.
+"""forward_backward: runs a batch once, forward and backward, and records every block's features and output gradients.
 
 The profiler, every optimizer, comparisons and the public statistics stand on this one pass, so that a mask, the axis of
 the classes, several targets per example or a parameter with several uses is handled here and nowhere else.
@@ -36,11 +36,11 @@ class ForwardBackward:
 
     Args:
         model: the network.
-        name: of whoever asks, for messages.
-        found: what the model is made of; None: a small forward pass of the model's own finds out at the first batch.
-        output_gradients: whether anybody wants what blocks send back; without them a backward pass costs nothing more.
+        name: the caller's, for messages.
+        found: the model's layers; None: a small forward pass finds them at the first batch.
+        output_gradients: whether output gradients are recorded; without them a backward pass costs nothing more.
         wanted: names of the blocks to record; None records all of them.
-        stream: show each block to the observer as soon as it has run, and let go of what nobody needs any more; else
+        stream: show each block to the observer as soon as it has run, and release what is not needed any more; else
             everything is shown once the pass is over.
         hold_inputs: whether inputs are still needed in the backward pass.
         dtype: of the products made from samples; None is the model's own type, float32 at least.
@@ -86,7 +86,7 @@ class ForwardBackward:
         keep: bool = False,
         scaled: bool = False,
     ) -> BatchRecord:
-        """A batch that a closure runs, with the gradients of its loss.
+        """Run a closure and record its batch, with the gradients of its loss.
 
         Args:
             closure: runs the model once and returns the mean loss.
@@ -140,7 +140,7 @@ class ForwardBackward:
         observer: Observer | None = None,
         parameters: Mapping[str, Tensor] | None = None,
     ) -> BatchRecord:
-        """A batch of inputs and targets at weights that stay.
+        """Run a batch of inputs and targets at fixed weights.
 
         Args:
             inputs: of the model.

@@ -1,5 +1,5 @@
-"""Jv = ∂z/∂W v by forward-mode differentiation: one pass through the model, no graph and no backward (grosse
-section 6)."""
+"""Jv = ∂z/∂W v by forward-mode differentiation: one pass through the model, no graph and no backward (Grosse
+2021, section 6)."""
 
 from __future__ import annotations
 

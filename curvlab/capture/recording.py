@@ -27,7 +27,7 @@ class Recording:
         dtype: of the products made from samples.
         output_gradients: whether the tape tells what blocks send back.
         wanted: names of the blocks to record.
-        stream: show each block to the observer as soon as it has run, and let go of what is not needed any more; else
+        stream: show each block to the observer as soon as it has run, and release what is not needed any more; else
             everything is shown once the pass is over.
         hold_inputs: whether inputs are still needed in the backward pass.
         refuse: told (name, reason) of what could not be recorded.

@@ -20,8 +20,8 @@ class Call:
 
     `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call;
     `mask` `(n, t)` is true at the `kept` positions that count, None where all do;
-    `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once nobody
-    needs it any more.
+    `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once it
+    is not needed any more.
     """
 
     layer: Layer
@@ -51,7 +51,7 @@ class Call:
 
 
 class Sample:
-    """The calls of one block in one batch, seen as one map with all their positions side by side.
+    """The calls of one block in one batch, taken as one map with all their positions side by side.
 
     A module that runs several times, and modules that share all their parameters, are one affine map at more
     positions: their per-example gradient is Σ over calls and positions of g āᵀ, exactly.
@@ -115,7 +115,7 @@ class Sample:
         return self.features.sum(2) / self.mask.sum(1).clamp(min=1)[:, None].to(self.dtype)
 
     def feature_moments(self) -> Moments:
-        """Σ a, Σ aaᵀ over all calls, by each layer's cheapest road."""
+        """Σ a, Σ aaᵀ over all calls, by each layer's cheapest method."""
         calls = [(c.layer, c.x if c.mask is None else c.x[c.mask]) for c in self.calls if c.x is not None]
         moments = [layer.second_moment(x, self.dtype) for layer, x in _joined(calls)]
         if len(moments) == 1:

@@ -50,7 +50,7 @@ class LayerBlock:
 
 @dataclass
 class Survey:
-    """What a model is made of.
+    """The layers of a model.
 
     Attributes:
         modules: module name -> adapter, for a Tape.
@@ -76,7 +76,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         inputs: a small batch.
         layers: globs over block names; none means all.
     """
-    with preserve(model):  # spectral norm iterates where a weight is looked at
+    with preserve(model):  # spectral norm iterates where a weight is read
         modules, refused = adapters(model)
     found: dict[str, list[Call]] = {}
     refusals: dict[str, str] = {}

@@ -1,5 +1,5 @@
-"""Directions at the weights of a saved network: statistics averaged over one pass, and everyone's P g for the mean
-gradient g."""
+"""Directions at the weights of a saved network: statistics averaged over one pass, and every optimizer's P g for
+the mean gradient g."""
 
 from __future__ import annotations
 

@@ -37,8 +37,9 @@ def compare(
     """Optimizers beside each other: their directions on the same batches, their training runs from the same weights.
 
     mode="directions": on a problem the baseline, by default the exact block Fisher, trains the network, and at each of
-    its steps all say where they would go from there (ren 4.3.4, Figure 4.1); on a saved model the weights stay, and
-    statistics are averaged over one pass of the data. mode="training": races, each run in a process of its own.
+    its steps all say where they would go from there (Ren 2022, section 4.3.4, Figure 4.1); on a saved model the weights
+    stay, and statistics are averaged over one pass of the data. mode="training": races, each run in a process of its
+    own.
 
     A network of one's own is raced on, and trained by the baseline, like a problem: `compare(architecture="mine:build",
     data="photos.npz")`; or `compare(model, data=(x, y), mode="training")`, where all begin with the weights it has.
@@ -68,7 +69,7 @@ def compare(
 
 
 def _directions(source: Source, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
-    # What a model draws (dropout) is then the same for everyone who compares with this seed.
+    # Dropout is then the same in every comparison with this seed.
     options = asked.data_options
     device = pick_device(options.device)
     with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):

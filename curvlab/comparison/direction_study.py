@@ -1,4 +1,4 @@
-"""DirectionStudy: one network, and around it everyone who looks at each of its batches."""
+"""DirectionStudy: one network, and the optimizers that see each of its batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DirectionStudy:
         specs: with complete settings.
         baseline: the same for the optimizer that is the baseline; of an exact matrix its name, lr and damping.
         seed: of pseudo-targets.
-        globs: layers to look at; all without.
+        globs: layers to compare; none means all.
 
     Attributes:
         shadows: label -> optimizer; the baseline's own is not among them unless it competes with other settings.

@@ -26,7 +26,7 @@ from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
 
 AVERAGES = {"momentum": 0.9, "decay": 0.9}
-"""Of gradient and statistics, for all (ren 4.3.4)."""
+"""Decay of gradient and statistics for all optimizers (Ren 2022, section 4.3.4)."""
 
 
 def directions(workload: Workload, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
@@ -80,7 +80,7 @@ def _complete(one: OptimizerSpec, workload: Workload, common: Mapping[str, Any])
             continue
         raise CommandError(
             f"{one.label}.{name} is about the length of steps",
-            "in a comparison of directions nobody takes steps of its own",
+            "in a comparison of directions only the baseline takes steps",
             "compare it in a race: --mode training",
         )
     recommended = workload.settings.get(BASELINE if one.optimizer in EXACT else one.optimizer, {})

@@ -17,7 +17,7 @@ Times = Mapping[str, Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class PerformanceProfile:
-    """How often each optimizer is within a factor τ of the fastest; a problem that nobody solves counts in |P|.
+    """How often each optimizer is within a factor τ of the fastest; a problem that no optimizer solves counts in |P|.
 
     Attributes:
         ratios: {optimizer: {problem: t_pa / min_b t_pb}}, None for a miss.
@@ -25,7 +25,7 @@ class PerformanceProfile:
         rho: {optimizer: ρ_a at each τ}.
         score: {optimizer: 1/(r_max − 1) ∫ ρ_a(τ) dτ from 1 to r_max = 4}, from 0 to 1.
         speed_up: {a: {b: exp(mean over p of log(t_pb / t_pa))}}: above 1 where a is faster than b. A miss counts as
-            `penalty`; problems that nobody solves, or that take no time, are left out; None when none remain.
+            `penalty`; problems that none solves, or that take no time, are left out; None when none remain.
         penalty: {problem: seconds}.
     """
 

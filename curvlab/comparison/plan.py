@@ -1,4 +1,4 @@
-"""Plan: what a comparison would look at and need, before anything is computed."""
+"""Plan: the layers, runs and memory of a comparison, before anything is computed."""
 
 from __future__ import annotations
 

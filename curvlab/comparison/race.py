@@ -29,8 +29,8 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def race(settings: RaceSettings, report: Progress = lambda *_: None) -> Races:
-    """Run everyone on everything, one at a time. The optimizers take turns, seed by seed, so that a machine that
-    becomes slower meanwhile is slower for all of them.
+    """Train every optimizer on every problem, one run at a time. The optimizers take turns, seed by seed, so that a
+    machine that becomes slower meanwhile is slower for all of them.
 
     Args:
         settings: who, on what, how far.

@@ -1,6 +1,6 @@
 """`python -m curvlab.comparison.race_child`: one run in this process, asked for and answered in lines of JSON.
 
-stdin: one line {"settings": …, "training_seconds": …}; when it is closed, nobody waits any more, and the process ends.
+stdin: one line {"settings": …, "training_seconds": …}; when it is closed, the race is over, and the process ends.
 stdout: lines {"stage": …, "done": …, "total": …}, then one {"run": …} or {"failed": sentence}.
 """
 

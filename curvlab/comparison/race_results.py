@@ -43,20 +43,20 @@ class Entrant:
 
     @property
     def last_loss(self) -> Spread:
-        """Of the training set at the end; of a run that diverged or failed infinite."""
+        """The training loss at the end; infinite for a run that diverged or failed."""
         return spread(None if run.lost else run.loss[-1] for run in self.runs)
 
     @property
     def last_test_loss(self) -> Spread:
-        """Of the examples held out at the end; of a run that diverged or failed infinite."""
+        """The test loss at the end; infinite for a run that diverged or failed."""
         return spread(None if run.lost else run.test_loss[-1] for run in self.runs)
 
     def seconds(self, name: str) -> Spread:
-        """Of one clock, over the runs that there are."""
+        """Spread of one clock over the runs that have it."""
         return spread(run.seconds[name] for run in self.runs if run.seconds is not None)
 
     def memory(self, name: str) -> Spread:
-        """Of `peak_memory`, `memory_before` or `state_bytes`, over the runs that know it."""
+        """Spread of `peak_memory`, `memory_before` or `state_bytes` over the runs that have it."""
         return spread(value for run in self.runs if (value := getattr(run, name)) is not None)
 
     def to_dict(self) -> dict[str, Any]:

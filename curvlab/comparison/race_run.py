@@ -101,8 +101,8 @@ def run_once(
     own_process: bool,
     own: OwnNetwork | None = None,
 ) -> RaceRun:
-    """Train as `settings` say in this process and say what came of it; nothing is left on disk, nobody is stopped
-    at a target.
+    """Train as `settings` say in this process and say what came of it; nothing is left on disk, and the
+    run does not stop at a target.
 
     Args:
         settings: with the target that is looked for.

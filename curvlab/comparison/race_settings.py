@@ -20,7 +20,7 @@ BUDGETS = ("epochs", "steps", "seconds")
 
 @dataclass(frozen=True)
 class RaceSettings(Declared):
-    """Races between optimizers; everyone has the same network, data, seed and budget.
+    """Races between optimizers; all have the same network, data, seed and budget.
 
     Raises:
         CommandError: naming everything that is wrong.
@@ -36,7 +36,7 @@ class RaceSettings(Declared):
     ]
     seeds: Annotated[
         tuple[int, ...],
-        Setting("Of weights, held-out examples, order of the data and draws; everyone runs with each.", SEED),
+        Setting("Seeds of weights, held-out examples, order of the data and draws; all run with each.", SEED),
     ] = (0,)
     epochs: Annotated[int | None, Setting("The budget as passes over the training set.", FROM_ONE)] = None
     steps: Annotated[int | None, Setting("Or as steps.", FROM_ONE)] = None
@@ -50,7 +50,7 @@ class RaceSettings(Declared):
     ] = None
     target: Annotated[
         str | Mapping[str, str] | None,
-        Setting("A comparison over an evaluation, for all problems or by problem; nobody stops at it."),
+        Setting("A comparison over an evaluation, for all problems or by problem; no run stops at it."),
     ] = None
     architecture: Annotated[
         str | None, Setting("A network of your own, in place of problems: `package.module:callable`.")
@@ -84,7 +84,7 @@ class RaceSettings(Declared):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the problems, or of the network that is raced on."""
+        """The names of the problems, or of the one network."""
         own = self.architecture if self.own is None else self.own.name
         return self.problems if own is None else (own,)
 

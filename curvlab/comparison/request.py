@@ -42,7 +42,7 @@ class Request(Declared):
         int | None, Setting(f"Of the trajectory, default {STEPS}; with mode training of the race.", FROM_ONE)
     ] = None
     warm_start: Annotated[
-        bool, Setting("Begin with a pass over the training set for everyone's averages.", when=OF_DIRECTIONS)
+        bool, Setting("Begin with a pass over the training set for all averages.", when=OF_DIRECTIONS)
     ] = True
     interval: Annotated[
         int,
@@ -50,9 +50,7 @@ class Request(Declared):
     ] = INTERVAL
     dampings: Annotated[
         tuple[float, ...],
-        Setting(
-            "Sweep everyone's damping over N values, evenly by ratio.", POSITIVE, OF_DIRECTIONS, written="FROM:TO:N"
-        ),
+        Setting("Try N values of every damping, evenly spaced by ratio.", POSITIVE, OF_DIRECTIONS, written="FROM:TO:N"),
     ] = ()
     layers: Annotated[Globs, Setting(when=OF_DIRECTIONS)] = ()
     seeds: Annotated[

@@ -99,8 +99,8 @@ class Comparison:
         baseline: what directions are compared with, e.g. "block-fisher"; None where only races were run.
         steps: how many batches were shown.
         measured: the steps, from 1, at which directions were compared.
-        warm_start: whether a trajectory began with a pass over the training set for everyone's averages.
-        interval: T2 of everyone, steps between renewals of operators.
+        warm_start: whether a trajectory began with a pass over the training set for all averages.
+        interval: T2 of all optimizers: steps between renewals of operators.
         damping_at: the steps that a sweep of the damping is a mean over.
         optimizers: label -> its directions, in the order asked for; empty when only races were run.
         reference: the baseline beside itself: its settings, and the decrease the quadratic model promises along it.

@@ -40,7 +40,7 @@ class ShadowOptimizer:
     """Why it has no directions any more."""
 
     def attempt(self, work: Callable[[], Named]) -> Named:
-        """`work`, unless this optimizer has failed; a numerical failure ends its part and nobody else's."""
+        """`work`, unless this optimizer has failed; a numerical failure ends its part only."""
         if self.failed is None:
             try:
                 return work()
@@ -62,7 +62,7 @@ class ShadowOptimizer:
         return {name: direction.clone() for name, direction in directions.items()}
 
     def follow(self) -> None:
-        """What it does once the weights have moved: K-BFGS looks at the batch a second time."""
+        """Act once the weights have moved: K-BFGS runs the batch a second time."""
         learn: Callable[[], None] | None = getattr(self.optimizer, "learn", None)
         if learn is not None:
             with self.shared.again():

@@ -71,7 +71,7 @@ class SharedBatch:
             return torch.stack([(named[name] * g).sum() for name, g in self.record.gradients.items()]).sum()
 
     def shown(self, fisher: Fisher | None) -> BatchRecord:
-        """The batch with output gradients of these targets; run once more for targets that nobody has asked for yet."""
+        """The batch with output gradients of these targets; the batch is run once more for targets that are new."""
         assert self.record is not None
         assert self._closure is not None
         if fisher is None or not fisher.backward or (fisher.fisher_type, fisher.mc_samples) == ("mc", 1):

@@ -1,4 +1,5 @@
-"""Directions along the baseline's trajectory (ren 4.3.4): it moves the weights, all others say where they would go."""
+"""Directions along the baseline's trajectory (Ren 2022, section 4.3.4): it moves the weights, all others say where they
+would go."""
 
 from __future__ import annotations
 
@@ -37,9 +38,10 @@ class Measured:
 def along_trajectory(
     study: DirectionStudy, steps: int, dampings: Sequence[float], report: Report, warm: bool
 ) -> Measured:
-    """Every step: one batch for all, everyone's direction with averages taken along the way, then the baseline moves.
+    """Every step: one batch for all, every direction with averages taken along the way, then the baseline moves.
 
-    With `warm`, one pass over the training set comes before: those with a warm start average over it (ren 4.7.2).
+    With `warm`, one pass over the training set comes before: those with a warm start average over it (Ren 2022, section
+    4.7.2).
 
     Raises:
         NumericalError: the baseline's own direction is not finite.
@@ -87,7 +89,7 @@ def along_trajectory(
 
 
 def _warm_start(study: DirectionStudy, report: Report) -> None:
-    """As in training: weights, buffers and random state stay as they were."""
+    """Warm-start all as in training; weights, buffers and random state stay as they were."""
     with preserve(study.model):
         for place, closure in enumerate(study.workload.warm()):
             report("warm start", place, study.workload.passes)

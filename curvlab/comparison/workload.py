@@ -35,7 +35,7 @@ from curvlab.training.task import on_device
 
 BATCH_SIZE = 256
 SAMPLES = 1024
-"""Of the data beside a saved model, where nobody says how many: the exact Fisher then is of rank 1024 at most."""
+"""Examples beside a saved model where `samples` is not given; the exact Fisher then has rank 1024 at most."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block F_l = 1/N Σ vec(DW_n) vec(DW_n)ᵀ (ren 4.3.4).
+"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block F_l = 1/N Σ vec(DW_n) vec(DW_n)ᵀ (Ren 2022, section 4.3.4).
 
 Two routes to the same operator: the d × d block itself, or the rows vec(DW_n) of the batches in the average with their
-weights, F = Σ_s w_s/N_s rows_sᵀ rows_s, inverted by Sherman, Morrison and Woodbury (ren eq. 5.6–5.7).
+weights, F = Σ_s w_s/N_s rows_sᵀ rows_s, inverted by Sherman, Morrison and Woodbury (Ren 2022, eq. 5.6–5.7).
 """
 
 from __future__ import annotations
@@ -157,11 +157,11 @@ class BlockFisherCurvature(Curvature):
 
 @register(
     "block-fisher",
-    source="ren 4.3.4",
+    source="Ren 2022, section 4.3.4",
     help="spectra of the exact Fisher block of every layer, a matrix with the layer's number of parameters as its side",
 )
 class FisherBlocks(BlockFisherCurvature):
-    """Exact blocks to look at: every layer's, dense, with the gradients of all uses of its parameters."""
+    """Exact blocks for display: every layer's, dense, with the gradients of all uses of its parameters."""
 
     def profiled(self, found: Survey) -> list[PreconditionerBlock]:
         """Every layer, with the uses of its parameters by others."""
@@ -175,7 +175,7 @@ class FisherBlocks(BlockFisherCurvature):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a block of `size` parameters takes, in bytes; `number` is the size of one number."""
+    """The bytes that a block of `size` parameters takes; `number` is the size of one number."""
 
     size: int
     number: int

@@ -1,4 +1,4 @@
-"""The curvatures that curvlab brings and registers by the road that packages take.
+"""The curvatures that curvlab brings and registers in the way that packages do.
 
 K-FAC, EKFAC, TNT and Shampoo have optimizers and analyses of their own, with settings that only they have.
 """

@@ -1,4 +1,4 @@
-"""Curvature: a recipe that turns what one batch shows of a block into a preconditioner.
+"""Curvature: a recipe that turns the features and output gradients of a block into a preconditioner.
 
 inputs, output_gradients: samples → sums, which add up over passes and micro-batches
 average: sums → the batch's statistics, which enter an average     operators: averages + damping → inverted operators
@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Count:
-    """Sizes of what a step has seen: N examples in all its micro-batches, and the rows (N·T, without padding) of every
+    """Sizes of a step: N examples in all its micro-batches, and the rows (N·T, without padding) of every
     layer by name."""
 
     examples: int
@@ -40,7 +40,7 @@ class Curvature(ABC):
         name: as it is registered.
         source: the paper it is from, for tables.
         help: one sentence for lists.
-        of_gradient: whether the batch gradient is all it needs; the model is not looked at then.
+        of_gradient: whether the batch gradient is all it needs; the model is not recorded then.
         of_batches: whether the statistics of a batch are no sums over its examples; a pass over the data then averages
             batch by batch.
         fisher_type: targets of the output gradients: "mc", "type-2" or "empirical".
@@ -56,14 +56,14 @@ class Curvature(ABC):
     mc_samples: int = 1
 
     def recipe(self) -> dict[str, str | float]:
-        """What averages depend on: those of another recipe cannot be gone on with."""
+        """The settings that averages depend on: averages of another recipe cannot be continued."""
         return {name: value for name, value in vars(self).items() if isinstance(value, str | float)}
 
     @abstractmethod
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """The blocks of a model; parameters of none of them follow the plain gradient.
 
-        `found` is None for a recipe of the gradient, which never looks at the model.
+        `found` is None for a recipe of the gradient, which never records the model.
         """
 
     def profiled(self, found: Survey) -> list[PreconditionerBlock]:
@@ -73,7 +73,7 @@ class Curvature(ABC):
         return self.blocks(found, parameters)
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
-        """Sums over the examples of one (micro-)batch of what the block's layers were fed."""
+        """Sums over the examples of one (micro-)batch of the inputs of the block's layers."""
         return {}
 
     def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
@@ -87,8 +87,8 @@ class Curvature(ABC):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
-        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. The other sums are
-        nobody else's afterwards, and may be overwritten.
+        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. The other sums are not
+        used afterwards, and may be overwritten.
         """
 
     def operators(
@@ -116,7 +116,8 @@ class Curvature(ABC):
         return None
 
     def bytes(self, block: PreconditionerBlock) -> int:
-        """Memory that the averages of one block take in float64: W̄ as one square matrix, unless a recipe needs less."""
+        """Memory that the averages of one block take in float64: W̄ as one square matrix, unless a recipe needs
+        less."""
         return 8 * prod(block.shape) ** 2
 
     def merge(self, state: State, fresh: State, weight: float) -> State:

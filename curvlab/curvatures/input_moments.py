@@ -1,4 +1,5 @@
-"""Input moments: μ = 1/(NT) Σ a and M = 1/(NT) Σ aaᵀ of what a layer is fed, without the 1 of the bias (lnb eq. 12)."""
+"""Input moments: μ = 1/(NT) Σ a and M = 1/(NT) Σ aaᵀ of what a layer is fed, without the 1 of the bias (LNB, eq.
+12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""K-FAC: F ≈ G ⊗ A per layer, direction (G + …)⁻¹ m (A + …)⁻¹ (grosse Alg. 1, eq. 23, 24; ren Alg. 7, 12)."""
+"""K-FAC: F ≈ G ⊗ A per layer, direction (G + …)⁻¹ m (A + …)⁻¹ (Grosse 2021, Alg. 1, eq. 23, 24; Ren 2022, Alg. 7,
+12)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from curvlab.operators.power import powers
 from curvlab.statistics.feature_moments import append_one
 
 DampingRule = Literal["factored", "exact", "equal"]
-"""How λ enters: per factor by π (eq. 24), in the eigenbasis (eq. 23), or per factor with π = 1 (ren Alg. 7)."""
+"""How λ enters: per factor by π (eq. 24), in the eigenbasis (eq. 23), or per factor with π = 1 (Ren 2022, Alg. 7)."""
 
 
 class KfacCurvature(Curvature):
@@ -118,7 +119,7 @@ class KfacCurvature(Curvature):
 
 
 class KfacFactors(KfacCurvature):
-    """K-FAC's factors to look at: A alone of layers that no gradient reaches."""
+    """K-FAC's factors for display; layers that no gradient reaches have A alone."""
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """As `KfacCurvature.average`."""

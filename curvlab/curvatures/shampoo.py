@@ -1,4 +1,5 @@
-"""Shampoo: D ×_1 (S_1 + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)}, S_i the EMA of mat_i(ḡ) mat_i(ḡ)ᴴ (ren Alg. 16)."""
+"""Shampoo: D ×_1 (S_1 + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)}, S_i the EMA of mat_i(ḡ) mat_i(ḡ)ᴴ (Ren 2022, Alg.
+16)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tensor-normal training: F ≈ Ũ_1 ⊗ … ⊗ Ũ_k per parameter tensor, direction D ×_1 (Ũ_1 + εI)⁻¹ … (ren Alg. 13–15, eq.
-4.10)."""
+"""Tensor-normal training: F ≈ Ũ_1 ⊗ … ⊗ Ũ_k per parameter tensor, direction D ×_1 (Ũ_1 + εI)⁻¹ … (Ren 2022, Alg. 13–15,
+eq. 4.10)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class TensorNormalCurvature(Curvature):
     """Contractions G⁽ⁱ⁾ of every parameter tensor's gradient.
 
     Args:
-        statistic: "batch" contracts the mean pseudo-gradient of the batch (ren Alg. 15), "per-example" each example's.
+        statistic: "batch" contracts the mean pseudo-gradient of the batch (Ren 2022, Alg. 15), "per-example" each
+            example's.
         fisher_type: targets of the output gradients; "empirical" is TNT-EF.
         mc_samples: sampled targets per example.
         largest_mode: a tensor with a longer mode has no block: its factor would be that square.

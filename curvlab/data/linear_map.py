@@ -1,4 +1,5 @@
-"""y = A x with κ(A) = 10⁵: the data of a two-layer linear network that gradient descent is slow on (lnb 5.1)."""
+"""y = A x with κ(A) = 10⁵: the data of a two-layer linear network that gradient descent is slow on (LNB, section
+5.1)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Reader = Callable[[Path, Draw, int | None], Dataset]
 
 GAUSSIAN_SAMPLES = 1024
-"""How many random examples there are when nobody says."""
+"""How many random examples there are by default."""
 GENERATED: dict[str, Callable[[], Dataset]] = {
     "linear-map": read_linear_map,
     "shapes": read_discs_and_squares,

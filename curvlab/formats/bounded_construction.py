@@ -1,4 +1,4 @@
-"""A network made by another library from numbers in a stranger's file, within bounds on its modules and parameters.
+"""A network made by another library from numbers in an untrusted file, within bounds on its modules and parameters.
 
 A configuration of one line can ask for a billion layers or a petabyte of weights. torch tells of every module and
 parameter that is registered, so both are counted while the network is made, and too many end it.

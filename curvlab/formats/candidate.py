@@ -1,4 +1,4 @@
-"""Candidate: a path as formats look at it when they are asked whether it is theirs; what is looked up is kept."""
+"""Candidate: what formats read of a path to tell whether it is theirs; each part is read once and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Format: how one kind of model file is told by its bytes, read, and turned into a network; and the road to register.
+"""Format: how one kind of model file is told by its bytes, read, and turned into a network; and how it registers.
 
 A format registers in a module that an entry point of the group `curvlab.formats` names, curvlab's own as well:
 

@@ -25,7 +25,7 @@ def whole_file(path: Path, what: str = "") -> Iterator[Path]:
     Raises:
         CheckpointError: it cannot be written.
     """
-    # A name that nobody can guess, and that must be new: a link left under it would be followed by whoever writes.
+    # The name cannot be guessed and must be new: a link left under a known name would be followed by the write.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -1,4 +1,4 @@
-"""Zip files from strangers: opened only after their table of contents is known to be honest and small.
+"""Untrusted zip files: opened only after their table of contents is known to be consistent and small.
 
 What is checked with Python's reader is read again by others, torch's miniz above all, which looks entries up without
 regard to case and believes other fields. So an archive that two readers could understand differently is refused.

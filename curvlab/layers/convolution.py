@@ -1,4 +1,5 @@
-"""nn.Conv1d/2d/3d: s[n,t] = W̄ ā[n,t] with ā the patch under the kernel at output position t (KFC; ren 3.5, 4.7.2)."""
+"""nn.Conv1d/2d/3d: s[n,t] = W̄ ā[n,t] with ā the patch under the kernel at output position t (KFC; Ren 2022, sections
+3.5, 4.7.2)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ class ConvolutionLayer(Layer):
         return Moments(*patch_second_moment(x, self.geometry, dtype))
 
     def modes(self, role: str) -> tuple[int, ...]:
-        """(out, in, kernel positions): three modes (ren 4.7.2)."""
+        """(out, in, kernel positions): three modes (Ren 2022, section 4.7.2)."""
         shape = self.parameters[role].shape
         return tuple(shape) if role == "bias" else (shape[0], shape[1], prod(shape[2:]))
 

@@ -99,7 +99,8 @@ class Layer(ABC):
         return upper_gram(self.outputs(g).flatten(1, 2).to(dtype))
 
     def modes(self, role: str) -> tuple[int, ...]:
-        """Shape of the parameter as a tensor with modes (ren 4.7.2): a convolution weight is (out, in, kh·kw)."""
+        """Shape of the parameter as a tensor with modes (Ren 2022, section 4.7.2): a convolution weight is (out, in,
+        kh·kw)."""
         return tuple(self.parameters[role].shape) or (1,)
 
 
@@ -134,7 +135,7 @@ def adapt(module: nn.Module) -> Layer | Unrolled:
     """The affine map of a module; plugins add types with `@adapt.register`.
 
     Raises:
-        UnsupportedLayer: nobody registered this type; it becomes a line of the coverage report.
+        UnsupportedLayer: no adapter is registered for this type; it becomes a line of the coverage report.
     """
     package = next((f"the package {name}" for kinds, name in PACKAGES if isinstance(module, kinds)), None)
     raise UnsupportedLayer(

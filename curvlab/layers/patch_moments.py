@@ -1,4 +1,5 @@
-"""Σ ā and Σ āāᵀ over all examples and positions of a convolution's patches ā, exactly, by the cheapest of three roads.
+"""Σ ā and Σ āāᵀ over all examples and positions of a convolution's patches ā, exactly, by the cheapest of three
+methods.
 
 `shifted_products` forms no patches; `row_products`, for the commonest kernels and a few dozen channels, forms those of
 one row. `patch_products` forms them all, some examples at a time; it is better for few channels per group, whose
@@ -35,7 +36,7 @@ LONGEST = 64
 def patch_second_moment(
     x: Float[Tensor, "n c *spatial"], geometry: Geometry, dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "g d"], Float[Tensor, "g d d"], int]:
-    """(Σ ā, Σ āāᵀ, n·T) over all n examples and T output positions, by the road that is estimated to be faster.
+    """(Σ ā, Σ āāᵀ, n·T) over all n examples and T output positions, by the method that is estimated to be the fastest.
 
     Args:
         x: batched input of the convolution, without the geometry's padding.

@@ -1,5 +1,5 @@
-"""Bernoulli: ℓ = Σ_j BCE(σ(z_j), y_j), Hessian diag(σ(1 − σ)) (docs/curvature.md; ren 1.2.2 prints diag(σ), a
-slip)."""
+"""Bernoulli: ℓ = Σ_j BCE(σ(z_j), y_j), Hessian diag(σ(1 − σ)) (docs/curvature.md; Ren 2022, section 1.2.2 prints
+diag(σ), a slip)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ Fisher factors.
 
 A *cotangent* is a tensor shaped like z, to be pulled back through the network: a residual ∂ℓ/∂z at a drawn target
 ("mc"), at the data's target ("empirical"), or a column of a square root of the Hessian of ℓ at z ("type-2", exact).
-Table: docs/curvature.md; ren 1.2.2.
+Table: docs/curvature.md; Ren 2022, section 1.2.2.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Likelihood(ABC):
             raise CurvlabError(f"the model's output has type {z.dtype}", "a likelihood needs floating-point outputs")
 
     def check_targets(self, z: Tensor, y: Tensor) -> None:  # noqa: B027 - real numbers are never wrong
-        """Raise CurvlabError if y, of this likelihood's kind and shape, cannot be; other targets are not looked at."""
+        """Raise CurvlabError if y, of this likelihood's kind and shape, cannot be; other targets are not checked."""
 
     def cotangents(
         self,

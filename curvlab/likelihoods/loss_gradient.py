@@ -1,6 +1,6 @@
-"""What the gradient of a closure's loss at the model's output, ∂h/∂z, tells of that loss.
+"""Class axis, counted positions and scale of a closure's loss h, from its gradient ∂h/∂z at the model's output.
 
-An optimizer is given a closure and never sees the targets. For h = c · 1/N Σ_n ℓ_n the gradient ∂h/∂z = c/N · residual
+An optimizer gets a closure and never sees the targets. For h = c · 1/N Σ_n ℓ_n the gradient ∂h/∂z = c/N · residual
 says on which axis the classes are, which positions count, and what c is.
 """
 

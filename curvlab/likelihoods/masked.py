@@ -49,7 +49,7 @@ class Masked(Likelihood):
         return self.inner.residual(z, self._filled(y)) * self.beside(z)
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
-        """As of `inner`; what is drawn where nothing counts is not looked at."""
+        """As of `inner`; draws at positions that do not count are ignored."""
         return self.inner.sample(z, uniforms)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:

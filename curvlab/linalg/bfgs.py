@@ -1,4 +1,4 @@
-"""The BFGS update of an inverse: H⁺y = s, and as near to H as that allows (ren eq. 2.6, 3.11)."""
+"""The BFGS update of an inverse: H⁺y = s, and as near to H as that allows (Ren 2022, eq. 2.6, 3.11)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curvlab.shapes import Float
 
 
 def bfgs_update(h: Float[Tensor, "g d d"], s: Float[Tensor, "g d"], y: Float[Tensor, "g d"]) -> Float[Tensor, "g d d"]:
-    """H⁺ = (I − ρsyᵀ)H(I − ρysᵀ) + ρssᵀ, ρ = 1/sᵀy, of every group (ren eq. 2.6, 3.11).
+    """H⁺ = (I − ρsyᵀ)H(I − ρysᵀ) + ρssᵀ, ρ = 1/sᵀy, of every group (Ren 2022, eq. 2.6, 3.11).
 
     As H + suᵀ + usᵀ with u = ½(ρyᵀHy + 1)ρs − ρHy: two outer products, symmetric bit for bit where H is.
 

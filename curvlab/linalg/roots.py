@@ -15,7 +15,7 @@ from curvlab.linalg.inverse import JITTERS, RESOLVED, Checked, retried
 from curvlab.shapes import Float
 
 GROWTH = 1.2
-"""An error that grows by more than this ends the iteration (ren 4.7.2)."""
+"""An error that grows by more than this ends the iteration (Ren 2022, section 4.7.2)."""
 
 QUADRATIC = 0.5
 """‖M − I‖_F under which each Newton step must at least halve the error, or rounding has taken over."""
@@ -32,7 +32,8 @@ where `eigh_root` goes on to float64):
     eigh_root       0.2 (0.4) 0.6 (1.5) 3.3 (8.2) 15 (40)   120 (510)
     coupled_newton  1.1 (1.5) 2.4 (3.2) 18 (24)   125 (160) 1300 (2600)
 
-Elsewhere coupled Newton, which is all matrix products, as ren 4.7.2 advises; that choice is not measured."""
+Elsewhere coupled Newton, which is all matrix products, as (Ren 2022, section 4.7.2) advises; that choice is not
+measured."""
 
 Method = Literal["auto", "newton", "eigh"]
 
@@ -48,7 +49,8 @@ class NewtonRoot(NamedTuple):
 def coupled_newton(
     stack: Float[Tensor, "b d d"], p: int, max_iterations: int = 100, tolerance: float = 1e-6
 ) -> NewtonRoot:
-    """X ← XT, M ← TᵖM with T = ((p+1)I − M)/p, from M = zA, X = z^(1/p)I until M = I, X = A^(−1/p) (ren 4.7.2).
+    """X ← XT, M ← TᵖM with T = ((p+1)I − M)/p, from M = zA, X = z^(1/p)I until M = I, X = A^(−1/p) (Ren 2022, section
+    4.7.2).
 
     z = (p+1)/(2 min(‖A‖_F, ‖A‖_∞)) puts the eigenvalues of M into (0, (p+1)/2], from where each comes closer to 1 in
     every step; so ‖M − I‖_F can only grow by rounding. A matrix is done when ‖M − I‖_F ≤ tolerance·√d; when the error

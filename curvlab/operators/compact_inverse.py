@@ -1,7 +1,7 @@
 """H = γI + Wᵀ M W: an L-BFGS inverse in its compact form, so that its product with a matrix is four matrix products.
 
-The two-loop recursion would take 4p products of a matrix with a vector for every column (ren 2.3, after Byrd, Nocedal &
-Schnabel 1994, Theorem 2.2).
+The two-loop recursion would take 4p products of a matrix with a vector for every column (Ren 2022, section 2.3, after
+Byrd, Nocedal & Schnabel 1994, Theorem 2.2).
 """
 
 from __future__ import annotations

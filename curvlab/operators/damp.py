@@ -35,7 +35,7 @@ def shift(operator: Operator, lam: Scalar) -> Operator:
     A Kronecker product turns into an `Eigenbasis`, a low-rank one of fewer rows than columns into a `Woodbury`.
 
     Raises:
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"shift: no rule is registered for {type(operator).__name__}")
 
@@ -80,7 +80,7 @@ def _(operator: Kronecker | GroupedKronecker, lam: Scalar) -> Operator:
 
 
 def exact(lam: Scalar) -> Damping:
-    """F → F + λI; for G ⊗ A in the eigenbasis, where it is values + λ (grosse eq. 23).
+    """F → F + λI; for G ⊗ A in the eigenbasis, where it is values + λ (Grosse 2021, eq. 23).
 
     Args:
         lam: λ ≥ 0.
@@ -94,7 +94,7 @@ def exact(lam: Scalar) -> Damping:
 
 
 def per_factor(eps: Scalar) -> Damping:
-    """U_1 ⊗ … ⊗ U_k → (U_1 + εI) ⊗ … ⊗ (U_k + εI) (ren Alg. 15, 16); F + εI for what is no Kronecker product.
+    """U_1 ⊗ … ⊗ U_k → (U_1 + εI) ⊗ … ⊗ (U_k + εI) (Ren 2022, Alg. 15, 16); F + εI for what is no Kronecker product.
 
     Arguments and errors as in `exact`.
     """
@@ -111,7 +111,8 @@ def per_factor(eps: Scalar) -> Damping:
 
 
 def factored(lam: Scalar, pi: Literal["trace"] | float = "trace") -> Damping:
-    """G ⊗ A → (G + √λ/π I) ⊗ (A + π√λ I), π = √((tr A/d_A)/(tr G/d_G)), which is above G ⊗ A + λI (grosse eq. 24).
+    """G ⊗ A → (G + √λ/π I) ⊗ (A + π√λ I), π = √((tr A/d_A)/(tr G/d_G)), which is above G ⊗ A + λI (Grosse 2021, eq.
+    24).
 
     With m_j = tr U_j/d_j, and m̄ their geometric mean, this is U_j + λ^(1/k)·m_j/m̄ I for k = 2 factors, and the same
     is done for any k: every factor is damped in proportion to its mean eigenvalue. π is found for each group. Where a
@@ -119,7 +120,7 @@ def factored(lam: Scalar, pi: Literal["trace"] | float = "trace") -> Damping:
 
     Args:
         lam: λ ≥ 0.
-        pi: "trace", or a number: 1 for every factor alike (ren Alg. 7), others for two factors (G, A) only.
+        pi: "trace", or a number: 1 for every factor alike (Ren 2022, Alg. 7), others for two factors (G, A) only.
 
     Raises:
         ValueError: λ is negative or not finite, or π is not positive.

@@ -18,7 +18,7 @@ def diagonal(operator: Operator) -> Float[Tensor, " d"]:
     """F_11, …, F_dd in float64, in the operator's own order.
 
     Raises:
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"diagonal: no rule is registered for {type(operator).__name__}")
 

@@ -23,12 +23,12 @@ from curvlab.shapes import Float
 
 @dataclass(frozen=True, eq=False)
 class Eigenbasis(Operator):
-    """Q diag(values) Qᵀ with Q = blockdiag_g(bases[0][g] ⊗ bases[1][g] ⊗ …) (grosse eq. 23).
+    """Q diag(values) Qᵀ with Q = blockdiag_g(bases[0][g] ⊗ bases[1][g] ⊗ …) (Grosse 2021, eq. 23).
 
     A base `[g, d_j, d_j]` is orthogonal with eigenvectors in its columns; None is the identity, the basis of a diagonal
     factor. `values` `[g, d_1, …, d_k]` are products of the factors' eigenvalues, those plus λ, their powers, or the
-    second moments of rotated gradients (EKFAC, ren 1.1). Modes are in the order of `product`: (G, A) for a matrix.
-    """
+    second moments of rotated gradients (EKFAC, Ren 2022, section 1.1). Modes are in the order of `product`: (G, A) for
+    a matrix."""
 
     bases: tuple[Tensor | None, ...]
     values: Float[Tensor, "g ..."]
@@ -75,7 +75,7 @@ def _(operator: Eigenbasis) -> Float[Tensor, " d"]:
 
 
 def eigenbasis(operator: Operator) -> Eigenbasis:
-    """F_1 ⊗ F_2 ⊗ … = Q diag(λ(F_1) ⊗ λ(F_2) ⊗ …) Qᵀ, Q = Q_1 ⊗ Q_2 ⊗ … (grosse eq. 23 before the damping).
+    """F_1 ⊗ F_2 ⊗ … = Q diag(λ(F_1) ⊗ λ(F_2) ⊗ …) Qᵀ, Q = Q_1 ⊗ Q_2 ⊗ … (Grosse 2021, eq. 23 before the damping).
 
     Eigenvalues that rounding made negative become 0, so that values + λ is positive.
 

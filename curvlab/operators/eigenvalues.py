@@ -29,7 +29,7 @@ def eigenvalues(operator: Operator) -> Float[Tensor, " d"]:
     Raises:
         NumericalError: a matrix is not finite or LAPACK did not converge.
         MemoryBudgetError: a Kronecker product has more than `PRODUCT_LIMIT` eigenvalues; `spectrum` needs no list.
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"eigenvalues: no rule is registered for {type(operator).__name__}")
 

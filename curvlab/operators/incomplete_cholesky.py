@@ -1,4 +1,5 @@
-"""P = W̃W̃ᵀ ≈ M⁻¹, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]]: the incomplete Cholesky factor of lnb 3.3 with the diagonal of 3.5.
+"""P = W̃W̃ᵀ ≈ M⁻¹, W̃ = [[V^-½, 0], [−μᵀV^-½, 1]]: the incomplete Cholesky factor of LNB, section 3.3 with the diagonal
+of 3.5.
 
 M = E[āāᵀ] of ā = (a, 1) has the inverse factor W = [[Σ^-½, 0], [−μᵀΣ^-½, 1]]; W̃ has V = diag Σ in place of Σ and keeps
 the mean, so that W̃ᵀā = (V^-½(a − μ), 1) are standardised features. Without a bias P = D⁻¹, D = E[a⊙a].

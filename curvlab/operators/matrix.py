@@ -23,7 +23,7 @@ def matrix(operator: Operator) -> Float[Tensor, "d d"]:
 
     Raises:
         MemoryBudgetError: F has more than `SIZE_LIMIT` rows.
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"matrix: no rule is registered for {type(operator).__name__}")
 

@@ -18,7 +18,7 @@ def mean_eigenvalue(operator: Operator) -> Float[Tensor, ""]:
     """tr F / d, in the dtype and on the device of F; `trace` is the exact float64 one, read from the device.
 
     Raises:
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"mean_eigenvalue: no rule is registered for {type(operator).__name__}")
 

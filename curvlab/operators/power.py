@@ -45,7 +45,7 @@ def parts(operator: Operator, exponent: float) -> Parts:
 
     Raises:
         ValueError: this power of this type of operator is not offered.
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"power: no rule is registered for {type(operator).__name__}")
 
@@ -116,7 +116,7 @@ def power(operator: Operator, exponent: float = -1.0, root: Root = inverse_root)
     Raises:
         NumericalError: F is not finite or not positive definite; `powers` answers None instead.
         ValueError: an exponent that is not offered.
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     (found,) = powers([operator], [exponent], root)
     if found is None:

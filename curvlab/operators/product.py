@@ -28,7 +28,7 @@ def product(operator: Operator, x: Inexact[Tensor, "*shape"]) -> Inexact[Tensor,
 
     Raises:
         ValueError: no number of last axes of x has operator.size entries.
-        TypeError: nobody registered this type of operator in `along`.
+        TypeError: no function is registered for this type of operator in `along`.
     """
     if x.numel() != operator.size and operator.size not in accumulate(reversed(x.shape), mul):
         raise ValueError(f"a tensor of shape {tuple(x.shape)} does not fit an operator of size {operator.size}")

@@ -43,7 +43,7 @@ def spectrum(
     Args:
         operator: symmetric positive semi-definite.
         count: rows (examples times positions) that it was estimated from; 0 = not an estimate.
-        levels: of the quantiles; empty (then `quantiles` is None) where nobody looks at them, as in the halves of a
+        levels: of the quantiles; empty (then `quantiles` is None) where they are not needed, as in the halves of a
             split.
         resolution: relative rounding that the matrix holds: eps of float32 if its products were summed in it, 0 for
             float64. Eigenvalues under this share of the largest count as zero too: they are the rounding's.

@@ -16,7 +16,7 @@ def trace(operator: Operator) -> float:
     """Σ_i F_ii, in float64; tr(F_1 ⊗ F_2) = tr F_1 · tr F_2, so no product is formed.
 
     Raises:
-        TypeError: nobody registered this type of operator.
+        TypeError: no function is registered for this type of operator.
     """
     raise TypeError(f"trace: no rule is registered for {type(operator).__name__}")
 

@@ -34,7 +34,7 @@ class Woodbury(Operator):
 class WoodburyInverse(Operator):
     """(I − rowsᵀ inner rows)/λ = (scale · rowsᵀ rows + λI)⁻¹ with inner = (λ/scale · I + rows rowsᵀ)⁻¹.
 
-    Sherman, Morrison and Woodbury (ren eq. 5.6–5.7); a product costs 4rd + 2r² operations.
+    Sherman, Morrison and Woodbury (Ren 2022, eq. 5.6–5.7); a product costs 4rd + 2r² operations.
     """
 
     rows: Float[Tensor, "r d"]

@@ -1,4 +1,5 @@
-"""scale · rowsᵀ rows + λI to look at: eigenvalues, diagonal and matrix of a `Woodbury`, each the low-rank one's plus λ.
+"""scale · rowsᵀ rows + λI for display: eigenvalues, diagonal and matrix of a `Woodbury`, each the low-rank one's plus
+λ.
 
 Importing this registers them.
 """

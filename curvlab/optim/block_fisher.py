@@ -1,5 +1,5 @@
-"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block (ren 4.3.4): the reference that directions are compared
-with."""
+"""Block Fisher: (F_l + λI)⁻¹ per layer with the exact block (Ren 2022, section 4.3.4): the reference that directions
+are compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from curvlab.optim.registry import register
 from curvlab.optim.shared import FisherType, McSamples, Shared
 
 
-@register("block-fisher", source="ren 4.3.4")
+@register("block-fisher", source="Ren 2022, section 4.3.4")
 class BlockFisher(Preconditioned):
     """p = (F + λI)⁻¹ vec(m), F the EMA of 1/N Σ vec(DW_n) vec(DW_n)ᵀ.
 

@@ -1,4 +1,4 @@
-"""Importing this registers the built-in optimizers, by the road that plugins take; their order is that of tables."""
+"""Importing this registers the built-in optimizers, as a plugin's import does; tables list them in this order."""
 
 from __future__ import annotations
 

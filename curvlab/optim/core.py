@@ -33,7 +33,7 @@ Named = dict[str, Tensor]
 
 
 class Optimizer(torch.optim.Optimizer):
-    """W ← W − α(p + γW) with a direction p per parameter (decoupled decay: ren 3.7.2, 4.7.2).
+    """W ← W − α(p + γW) with a direction p per parameter (decoupled decay: Ren 2022, sections 3.7.2, 4.7.2).
 
     A step whose gradient is not finite changes nothing and is counted in `skipped`. That is the one answer a step
     waits for from the device.
@@ -113,11 +113,11 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def failures(self) -> dict[str, int]:
-        """Block name -> how often in a row its newest inverse failed; units without a failure are left out."""
+        """Block name -> how often in a row its newest inverse failed; blocks without a failure are left out."""
         return {}
 
     def counters(self) -> dict[str, Any]:
-        """What else a log should hold of the run so far, plain numbers by name. It may wait for the device."""
+        """Further numbers for a log, by name. Reading them may wait for the device."""
         return {}
 
     def current_damping(self) -> float | None:
@@ -126,7 +126,7 @@ class Optimizer(torch.optim.Optimizer):
         return damping
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; what a group may set are this optimizer's own hyper-parameters.
+        """Add a group as in torch; a group may set this optimizer's own hyper-parameters.
 
         Raises:
             CurvlabError: another setting, a value out of bounds, or a parameter that is not the model's.
@@ -163,9 +163,10 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def propose(self) -> Named:
-        """What `step` will move along, from the batches `accumulate` gathered, or else from the parameters' `grad`.
+        """The directions of the next `step`, from the batches that `accumulate` gathered, or else from the parameters'
+        `grad`.
 
-        Averages, operators and momentum take in the batches, weights stay. Empty where the gradient was not finite.
+        Averages, operators and momentum are updated, weights are not. Empty where the gradient was not finite.
         """
         self._check_model()
         gradients, examples = self._gathered, self._examples

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from curvlab.optim.core import Optimizer
 
 ARGUMENTS = frozenset({"model", "params", "likelihood", "groups"})
-"""Of constructors, which are no values that somebody could write on a command line."""
+"""Arguments of constructors that are objects, which a command line cannot give."""
 NO_SETTINGS = ARGUMENTS | {"curvature", "target", "defaults", "settings"}
 """These, and what base classes are given by their subclasses."""
 
@@ -29,7 +29,7 @@ Epsilon = Annotated[float, Setting("ε, added to every factor.", POSITIVE, symbo
 WeightDecay = Annotated[float, Setting("γ: weights shrink by 1 − αγ at every step.", FROM_ZERO, default=0.0)]
 
 BY_NAME: Mapping[str, Bound] = {"lr": FROM_ZERO, "weight_decay": FROM_ZERO, "momentum": DECAY}
-"""What these mean whoever has them; for constructors that say nothing of them."""
+"""Bounds of these settings for constructors that declare none."""
 
 
 def settings_of(kind: type[Optimizer]) -> dict[str, Field]:

@@ -1,4 +1,5 @@
-"""EKFAC: K-FAC's eigenbasis, second moments of the rotated per-example gradients as eigenvalues (ren 1.1)."""
+"""EKFAC: K-FAC's eigenbasis, second moments of the rotated per-example gradients as eigenvalues (Ren 2022, section
+1.1)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from curvlab.optim.registry import register
 from curvlab.optim.shared import FisherType, McSamples, Shared
 
 
-@register("ekfac", source="ren 1.1")
+@register("ekfac", source="Ren 2022, section 1.1")
 class EKFAC(Preconditioned):
     """p = Q (Qᵀ m / (S + λ)), Q = Q_G ⊗ Q_A renewed every T2 steps, S averaged in it every T1.
 

@@ -1,4 +1,4 @@
-"""K-FAC: W̄ ← W̄ − α((G + …)⁻¹ m (A + …)⁻¹ + γW̄) (grosse Alg. 1; ren Alg. 7, 12)."""
+"""K-FAC: W̄ ← W̄ − α((G + …)⁻¹ m (A + …)⁻¹ + γW̄) (Grosse 2021, Alg. 1; Ren 2022, Alg. 7, 12)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import FisherType, McSamples, Shared
 
 StepSize = Literal["fixed", "mvp"]
-"""α by hand, with heavy ball; or α and the momentum from exact curvature-vector products (grosse eq. 26, 27)."""
+"""α by hand, with heavy ball; or α and the momentum from exact curvature-vector products (Grosse 2021, eq. 26, 27)."""
 
 
-@register("kfac", source="grosse Alg. 1; ren Alg. 7, 12")
+@register("kfac", source="Grosse 2021, Alg. 1; Ren 2022, Alg. 7, 12")
 class KFAC(Preconditioned):
     """m ← μm + g per layer, p = (G ⊗ A + damping)⁻¹ m; layers that are no dense maps follow m.
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kept(Generic[T]):
-    """Of one block: the last good value (None if there never was one), the step it is of, the failures since."""
+    """The last good value of one block (None if there never was one), the step it is from, and the failures since."""
 
     value: T | None
     step: int | None

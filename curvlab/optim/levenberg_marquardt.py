@@ -1,5 +1,5 @@
-"""ρ = (h(θ+δ) − h(θ)) / (M(δ) − M(0));  λ ← grow·λ if ρ < ¼,  λ ← shrink·λ if ρ > ¾ (grosse 4.1, eq. 14; ren eq. 5.5,
-whose scan has a plus for the minus)."""
+"""ρ = (h(θ+δ) − h(θ)) / (M(δ) − M(0));  λ ← grow·λ if ρ < ¼,  λ ← shrink·λ if ρ > ¾ (Grosse 2021, section 4.1, eq. 14;
+Ren 2022, eq. 5.5, whose scan has a plus for the minus)."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ class LevenbergMarquardt:
 
 
 HESSIAN_FREE = LevenbergMarquardt(2 / 3, 3 / 2)
-"""grosse 4.1."""
+"""The factors of (Grosse 2021, section 4.1)."""
 SUBSAMPLED = LevenbergMarquardt(0.99, 1.01)
-"""drop and boost of the SMW methods (ren 5.2.3 and Alg. 17–23); λ there is this one plus their τ."""
+"""drop and boost of the SMW methods (Ren 2022, section 5.2.3 and Alg. 17–23); λ there is this one plus their τ."""

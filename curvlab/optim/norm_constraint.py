@@ -1,5 +1,5 @@
 """ν = min(1, √(c / Σ α² pᵀ(F̂ + λI)p)): the step −ναp is no longer than √c in the metric of the damped curvature (Ba,
-Grosse and Martens 2017, section 5; "clipping" of KFC-pre in ren 3.7.2).
+Grosse and Martens 2017, section 5; "clipping" of KFC-pre in Ren 2022, section 3.7.2).
 
 For a preconditioned p = (F̂ + λI)⁻¹ g̃ the product pᵀ(F̂ + λI)p is pᵀg̃, so that nothing has to be multiplied again.
 """

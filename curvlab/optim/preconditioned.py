@@ -90,12 +90,12 @@ class Preconditioned(Optimizer):
 
     @property
     def needs_closure(self) -> bool:  # type: ignore[override]
-        """Whether the model must be watched while it runs."""
+        """Whether the model must be recorded while it runs."""
         return not self.curvature.of_gradient
 
     @property
     def failures(self) -> dict[str, int]:
-        """Block name -> how often in a row its newest inverse failed; units without a failure are left out."""
+        """Block name -> how often in a row its newest inverse failed; blocks without a failure are left out."""
         return {name: kept.failures for name, kept in self.operators.blocks.items() if kept.failures}
 
     # What one batch shows.

@@ -1,4 +1,4 @@
-"""(α, μ) = argmin M(αp + μδ₀), M(δ) = ½ δᵀ(G + λI)δ + ∇hᵀδ: the step size and momentum of grosse eq. 26 and 27.
+"""(α, μ) = argmin M(αp + μδ₀), M(δ) = ½ δᵀ(G + λI)δ + ∇hᵀδ: the step size and momentum of Grosse 2021, eq. 26 and 27.
 
 A 2×2 system of inner products. δᵀGδ comes from one forward-mode product per direction and the likelihood's Hessian:
 vᵀGw = 1/N Σ_n (J_n v)ᵀ H_n (J_n w). With decoupled decay γ, h + γ/2 ‖W‖² is meant: λ + γ in the place of λ, ∇h + γW in

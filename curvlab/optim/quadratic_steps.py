@@ -1,5 +1,5 @@
-"""δ = αp + μδ₀ by the quadratic model of the step's own batch, and λ by how well that model foretold the loss (grosse
-4.1, section 6; Martens & Grosse 2015, 6.4, 6.5 and 7)."""
+"""δ = αp + μδ₀ by the quadratic model of the step's own batch, and λ by how well that model predicted the loss (Grosse
+2021, sections 4.1 and 6; Martens & Grosse 2015, 6.4, 6.5 and 7)."""
 
 from __future__ import annotations
 

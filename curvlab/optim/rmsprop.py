@@ -1,4 +1,5 @@
-"""RMSprop: p = m with m ← μm + g/(√v + ε), v ← βv + (1−β)g², v without bias correction but warm-started (ren 2.8.2)."""
+"""RMSprop: p = m with m ← μm + g/(√v + ε), v ← βv + (1−β)g², v without bias correction but warm-started (Ren 2022,
+section 2.8.2)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from curvlab.optim.registry import register
 from curvlab.optim.shared import Decay, Momentum
 
 
-@register("rmsprop", source="ren 2.8.2")
+@register("rmsprop", source="Ren 2022, section 2.8.2")
 class RMSprop(Optimizer):
     """v ← βv + (1−β)g², m ← μm + g/(√v + ε), p = m; a complex number's parts are two numbers.
 

@@ -1,4 +1,4 @@
-"""SGD with heavy-ball momentum: m ← μm + g, W ← W − α(m + γW) (ren 2.8.2, 4.7.2)."""
+"""SGD with heavy-ball momentum: m ← μm + g, W ← W − α(m + γW) (Ren 2022, sections 2.8.2, 4.7.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curvlab.optim.registry import register
 from curvlab.optim.shared import Momentum
 
 
-@register("sgd", source="ren 2.8.2, 4.7.2")
+@register("sgd", source="Ren 2022, sections 2.8.2, 4.7.2")
 class SGD(Optimizer):
     """m ← μm + g, p = m.
 

@@ -1,4 +1,4 @@
-"""Shampoo: m ×₁ (S₁ + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)} per parameter tensor (ren Alg. 16)."""
+"""Shampoo: m ×₁ (S₁ + εI)^{−1/(2k)} … ×_k (S_k + εI)^{−1/(2k)} per parameter tensor (Ren 2022, Alg. 16)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curvlab.optim.registry import register
 from curvlab.optim.shared import LargestMode, Shared
 
 
-@register("shampoo", source="ren Alg. 16")
+@register("shampoo", source="Ren 2022, Alg. 16")
 class Shampoo(Preconditioned):
     """S_i: EMA of mat_i(ḡ) mat_i(ḡ)ᵀ of the batch gradient; also takes `loss.backward(); optimizer.step()`.
 
@@ -25,7 +25,7 @@ class Shampoo(Preconditioned):
     """
 
     takes_complex = takes_parameters = True
-    eager = False  # ren Alg. 16 has no such line, and a root costs several inverses
+    eager = False  # Ren 2022, Alg. 16 has no such line, and a root costs several inverses
 
     def __init__(
         self,

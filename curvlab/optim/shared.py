@@ -52,7 +52,7 @@ class Shared(TypedDict, total=False):
 
 
 SCHEDULE = ("decay", "averaging", "statistics_interval", "inverse_interval", "seed")
-"""Those that are of the optimizer as a whole, not of a parameter group."""
+"""Settings of the optimizer as a whole; a parameter group cannot change them."""
 
 
 def with_defaults(shared: Shared) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TNT: D ×₁ (Ũ₁ + εI)⁻¹ … ×_k (Ũ_k + εI)⁻¹ per parameter tensor (ren Alg. 13–15, eq. 4.10)."""
+"""TNT: D ×₁ (Ũ₁ + εI)⁻¹ … ×_k (Ũ_k + εI)⁻¹ per parameter tensor (Ren 2022, Alg. 13–15, eq. 4.10)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from curvlab.optim.shared import FisherType, LargestMode, McSamples, Shared
 from curvlab.statistics.tensor_normal import TensorStatistic
 
 
-@register("tnt", source="ren Alg. 13–15, eq. 4.10")
+@register("tnt", source="Ren 2022, Alg. 13–15, eq. 4.10")
 class TNT(Preconditioned):
     """p = m ×₁ (Ũ₁ + εI)⁻¹ … ×_k (Ũ_k + εI)⁻¹; biases and norm parameters are 1-way tensors.
 

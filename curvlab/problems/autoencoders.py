@@ -1,4 +1,4 @@
-"""The CURVES and FACES autoencoders of ren Tables 2.4 and 3.6 (MNIST's is in `curvlab.problems.mnist`).
+"""The CURVES and FACES autoencoders of Ren 2022, Tables 2.4 and 3.6 (MNIST's is in `curvlab.problems.mnist`).
 
 Settings are those of Table 3.5, at batches of 1000 and without the regularisation of chapter 2; chapter 2's methods
 average the gradient with the factor 1 − β = 0.1, so that they have ten times that table's rates. Table 4.3 has those of
@@ -18,7 +18,7 @@ register(
     Problem(
         name="curves-autoencoder",
         description="drawn curves, 784-400-200-100-50-25-6 and back, ReLU, linear code",
-        source="ren Tables 2.4, 3.5 and 3.6",
+        source="Ren 2022, Tables 2.4, 3.5 and 3.6",
         model=partial(autoencoder, (784, 400, 200, 100, 50, 25, 6)),
         data="curves",
         input_shape=(784,),
@@ -47,7 +47,7 @@ register(
     Problem(
         name="faces-autoencoder",
         description="FACES, 625-2000-1000-500-30-500-1000-2000-625, ReLU, linear code",
-        source="ren Tables 2.4, 3.5 and 3.6",
+        source="Ren 2022, Tables 2.4, 3.5 and 3.6",
         model=partial(autoencoder, (625, 2000, 1000, 500, 30)),
         data="faces.npz",
         input_shape=(625,),

@@ -1,4 +1,4 @@
-"""Importing this registers the built-in problems, by the road that plugins take; the embedded ones first."""
+"""Importing this registers the built-in problems, as a plugin's import does; those on embedded data come first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The 9-layer convolutional network of fop 4.1, "inspired by Springenberg et al.", on CIFAR-10 and on the digits.
+"""The 9-layer convolutional network of FOP, section 4.1, "inspired by Springenberg et al.", on CIFAR-10 and on the
+digits.
 
 The paper says no more than that the top two layers are 1×1: this is All-CNN-C without its dropout. Settings for the
 digits come from small grids (factors of 3) of 1 to 4 epochs with one seed; for CIFAR-10 there is the paper's own rate
@@ -27,7 +28,7 @@ register(
     Problem(
         name="digits-cnn9",
         description="digits at 8x8, seven 3x3 and two 1x1 convolutions of 16 and 32 channels, ReLU",
-        source="fop 4.1, at the size of the embedded digits",
+        source="FOP, section 4.1, at the size of the embedded digits",
         model=partial(all_convolutional, 1, (16, 32), 10),
         data="digits",
         input_shape=(1, 8, 8),
@@ -62,7 +63,7 @@ register(
     Problem(
         name="cifar-cnn9",
         description="CIFAR-10, seven 3x3 and two 1x1 convolutions of 96 and 192 channels, ReLU",
-        source="fop 4.1",
+        source="FOP, section 4.1",
         model=partial(all_convolutional, 3, (96, 192), 10),
         data=CIFAR,
         input_shape=(3, 32, 32),

@@ -1,4 +1,5 @@
-"""Handwritten digits, embedded: the network of ren 4.3.4, an autoencoder, a convolutional and a linear classifier.
+"""Handwritten digits, embedded: the network of Ren 2022, section 4.3.4, an autoencoder, a convolutional and a linear
+classifier.
 
 Settings come from grids (lr by factors of 3, damping alike) of 10 epochs and hold for the three seeds tried. FOP, S-HD
 and PP-HD have gradient descent's rate, tried once or twice for all epochs, and learn with 1e-4 but where a full matrix
@@ -44,7 +45,7 @@ register(
     Problem(
         name="digits-mlp",
         description="digits at 16x16, 256-20-20-20-20-10, tanh",
-        source="ren 4.3.4, after Martens & Grosse 2015",
+        source="Ren 2022, section 4.3.4, after Martens & Grosse 2015",
         model=partial(mlp, (256, 20, 20, 20, 20, 10), "Tanh"),
         data="digits-16x16",
         input_shape=(256,),
@@ -80,7 +81,7 @@ register(
     Problem(
         name="digits-autoencoder",
         description="digits at 8x8, 64-32-16-8-16-32-64, ReLU, linear code",
-        source="ren Table 2.4, at the size of the embedded digits",
+        source="Ren 2022, Table 2.4, at the size of the embedded digits",
         model=partial(autoencoder, (64, 32, 16, 8)),
         data="digits",
         input_shape=(64,),

@@ -1,11 +1,12 @@
-"""½‖W₂W₁x − Ax‖² with κ(A) = 10⁵ (lnb 5.1, after Recht 2017): matrix factorisation as a two-layer linear network.
+"""½‖W₂W₁x − Ax‖² with κ(A) = 10⁵ (LNB, section 5.1, after Recht 2017): matrix factorisation as a two-layer linear
+network.
 
 Weights begin as the notebook's standard normal draws over √fan_in: at ten times its size the plain draws start
 at a loss of 185,000, and Adam had not brought it below 0.4 after 1,000 steps at any rate of a grid. Targets are rounded
 to float32, so that in float64 no map has a loss below 10⁻¹⁵ or so.
 
 Settings come from grids (factors of 3) of 200 steps with one seed; the rates of all but RMSprop, TNT and Shampoo are
-the largest that were tried. Exact blocks fit into memory, but a step takes seconds: nobody has tuned them.
+the largest that were tried. Exact blocks fit into memory, but a step takes seconds: they were not tuned.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ register(
     Problem(
         name="factorisation",
         description="a linear map of condition number 1e5 as two layers, 60-60-100, no bias, full batch",
-        source="lnb 5.1",
+        source="LNB, section 5.1",
         model=partial(mlp, (60, 60, 100), linear=1, bias=False),
         data="linear-map",
         input_shape=(60,),

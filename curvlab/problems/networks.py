@@ -30,7 +30,8 @@ def mlp(widths: Sequence[int], activation: str = "ReLU", linear: int | None = No
 
 
 def autoencoder(encoder: Sequence[int], activation: str = "ReLU") -> nn.Sequential:
-    """`encoder`'s widths and back again; the narrowest layer, the code, is linear (ren Table 2.4). Answers logits."""
+    """`encoder`'s widths and back again; the narrowest layer, the code, is linear (Ren 2022, Table 2.4). Answers
+    logits."""
     return mlp([*encoder, *reversed(encoder[:-1])], activation, linear=len(encoder) - 1)
 
 

@@ -37,7 +37,7 @@ class Problem:
         batch_size: examples per step.
         epochs: passes over the training set in an ordinary run.
         settings: optimizer -> setting -> value: what to start from. An optimizer that is not in it does not fit this
-            problem, or nobody has tried.
+            problem, or was not tried.
         initialise: overwrites the weights that the layers' constructors drew; None leaves them.
         obtain: for data on disk, how to get it: the end of the error's sentence when it is not there.
     """

@@ -4,8 +4,8 @@ Settings for the shapes come from small grids (factors of 3) of 2 to 4 epochs wi
 Shampoo and gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. For
 VOC there is a rate of Adam's to start from, also as FOP's base, and for LNB what the shapes have; nothing was trained
 here. Its images and masks are read as arrays: pad
-and resize them before (lnb 5.4), and give the border of objects, 255 in the masks, a class; held-out images are drawn
-by seed.
+and resize them before (LNB, section 5.4), and give the border of objects, 255 in the masks, a class; held-out images
+are drawn by seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ register(
     Problem(
         name="shapes-unet",
         description="a disc and a square at 16x16, three classes per pixel, U-Net of 8, 16 and 32 channels, ReLU",
-        source="lnb 5.4, with data made by curvlab",
+        source="LNB, section 5.4, with data made by curvlab",
         model=partial(build_registered, "unet", {"channels": 1, "widths": (8, 16, 32), "classes": 3}),
         data="shapes",
         input_shape=(1, 16, 16),
@@ -70,7 +70,7 @@ register(
     Problem(
         name="voc-unet",
         description="VOC 2012 segmentation at 384x384, 21 classes per pixel, U-Net of 64 to 1024 channels, ReLU",
-        source="lnb 5.4",
+        source="LNB, section 5.4",
         model=partial(build_registered, "unet", {"channels": 3, "widths": (64, 128, 256, 512, 1024), "classes": 21}),
         data="voc2012.npz",
         input_shape=(3, 384, 384),

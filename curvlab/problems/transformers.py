@@ -1,8 +1,8 @@
-"""Vision transformers: a small one for the digits, and the one that lnb 5.3 trains on CIFAR-10.
+"""Vision transformers: a small one for the digits, and the one that LNB, section 5.3 trains on CIFAR-10.
 
 Settings for the digits come from small grids (factors of 3) of 2 epochs with one seed; those of K-FAC, EKFAC, TNT and
 gradient descent lie at the edge of what was tried, and FOP, S-HD and PP-HD share gradient descent's. Exact blocks fit
-into memory, but an epoch takes half a minute: nobody has tuned them. For CIFAR-10 there is the rate of Equinox's
+into memory, but an epoch takes half a minute: they were not tuned. For CIFAR-10 there is the rate of Equinox's
 example, which lnb follows, for FOP too, and for LNB, whose rate the paper does not print, what the digits have; nothing
 was trained on it here (on pictures of clothes in its shape LNB went from 2.41 to 2.29 in 20 steps), images are not
 augmented, and test images are drawn by seed, as an archive does not say which they are.
@@ -47,7 +47,7 @@ register(
     Problem(
         name="digits-vit",
         description="digits at 8x8 in patches of 2x2, 2 blocks of width 32 with 4 heads, GELU",
-        source="lnb 5.3, at the size of the embedded digits",
+        source="LNB, section 5.3, at the size of the embedded digits",
         model=partial(
             build_registered,
             "vision-transformer",
@@ -86,7 +86,7 @@ register(
     Problem(
         name="cifar-vit",
         description="CIFAR-10 in patches of 4x4, 6 blocks of width 512, 8 heads, GELU, plain norms",
-        source="lnb 5.3, after the example of Equinox",
+        source="LNB, section 5.3, after the example of Equinox",
         model=partial(
             build_registered,
             "vision-transformer",

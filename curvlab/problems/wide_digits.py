@@ -1,4 +1,5 @@
-"""Digits at 28×28 as they are and inverted, 1 − x, for one network (lnb 5.2), and the network of fop Figure 2.
+"""Digits at 28×28 as they are and inverted, 1 − x, for one network (LNB, section 5.2), and the network of FOP, Figure
+2.
 
 lnb has binary MNIST and batches of 1,000; here are 1,500 grey digits, resized, and batches of 100. Settings come from
 small grids (factors of 3) of 3 to 5 epochs with one seed; the wide network's for K-FAC, EKFAC, TNT and Shampoo from one
@@ -22,7 +23,7 @@ _WIDE = register(
     Problem(
         name="digits-wide-mlp",
         description="digits at 28x28, 784-800-800-10, tanh",
-        source="lnb 5.2, on the embedded digits",
+        source="LNB, section 5.2, on the embedded digits",
         model=partial(mlp, (784, 800, 800, 10), "Tanh"),
         data="digits-28x28",
         input_shape=(784,),
@@ -74,7 +75,7 @@ register(
     Problem(
         name="digits-mlp-4x100",
         description="digits at 28x28, 784-100-100-100-100-10, ReLU",
-        source="fop Figure 2, on the embedded digits",
+        source="FOP, Figure 2, on the embedded digits",
         model=partial(mlp, (784, 100, 100, 100, 100, 10)),
         data="digits-28x28",
         input_shape=(784,),

@@ -1,4 +1,4 @@
-"""What an analysis found: what was looked at, a table of the layers, what was left out and why."""
+"""The document of an analysis: model and data, a table of the layers, and what was left out and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found, or would look at: the documents of `curvlab compare`."""
+"""The documents of `curvlab compare`: results, and the plan of `--dry-run`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def comparison_document(comparison: Comparison, figures: Sequence[Figure] = ()) 
 
 
 def plan_document(plan: Plan) -> Document:
-    """What a comparison would look at, and the memory of the exact Fisher blocks."""
+    """The layers and sizes of a comparison, and the memory of the exact Fisher blocks."""
     lines = []
     for label, entry in plan.optimizers.items():
         settings = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "optimizer")

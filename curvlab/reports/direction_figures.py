@@ -1,4 +1,5 @@
-"""Pictures of directions: the cosine with the baseline's per layer along the way (ren Figure 4.1), and by damping."""
+"""Pictures of directions: the cosine with the baseline's per layer along the way (Ren 2022, Figure 4.1), and by
+damping."""
 
 from __future__ import annotations
 

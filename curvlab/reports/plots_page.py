@@ -1,4 +1,4 @@
-"""The page of a picture: panels, colours that colour-blind eyes tell apart, names made safe, PNG and SVG."""
+"""The page of a picture: panels, colours that colour-blind readers can tell apart, names made safe, PNG and SVG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Colour = str | tuple[float, ...]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
-"""Of Okabe and Ito: for things without an order."""
+"""The palette of Okabe and Ito, for things without an order."""
 DASHES = ("-", "--", "-.", ":")
 """With the colours, so that lines are told apart on paper without colours as well, and beyond eight of them."""
 MOST_NAMES = 12

@@ -1,4 +1,5 @@
-"""Exact block: F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ over W̄ flattened row by row (docs/curvature.md; ren 4.3.4)."""
+"""Exact block: F = 1/N Σ_n vec(DW_n) vec(DW_n)ᵀ over W̄ flattened row by row (docs/curvature.md; Ren 2022, section
+4.3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Σ a and Σ a⊙a over all rows of features, without forming the rows where the layer has a shorter road (lnb 3.5)."""
+"""Σ a and Σ a⊙a over all rows of features, without forming the rows where the layer has a cheaper method (LNB, section
+3.5)."""
 
 from __future__ import annotations
 

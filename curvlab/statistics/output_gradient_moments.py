@@ -1,7 +1,7 @@
 """Moments of output gradients: G = 1/(NT) Σ_n Σ_t ggᵀ, the gradient-based K-FAC factor of "expand", and both factors of
 "reduce".
 
-Sources: ren Alg. 7 and 12, grosse section 5; scale: docs/curvature.md.
+Sources: Ren 2022, Alg. 7 and 12, Grosse 2021, section 5; scale: docs/curvature.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Σ_n (Q_Gᵀ DW_n Q_A)²: second moments of the per-example gradients in a Kronecker basis (EKFAC, ren 1.1)."""
+"""Σ_n (Q_Gᵀ DW_n Q_A)²: second moments of the per-example gradients in a Kronecker basis (EKFAC, Ren 2022, section
+1.1)."""
 
 from __future__ import annotations
 

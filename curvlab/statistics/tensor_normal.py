@@ -1,5 +1,5 @@
-"""Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (ren Alg.
-13–15, eq. 4.10).
+"""Tensor-normal contractions G⁽ⁱ⁾ = E[mat_i(D) mat_i(D)ᵀ] of a parameter's gradient D, and Ũ_i from them (Ren 2022,
+Alg. 13–15, eq. 4.10).
 
 Two statistics (docs/curvature.md): "batch" contracts the mean gradient of each batch, "per-example" every
 example's own gradient. Per example, a plain linear layer needs no gradients: D_n = g_n a_nᵀ gives Σ ‖a_n‖² g gᵀ and Σ
@@ -30,7 +30,7 @@ def contraction_sums(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]
 
     Args:
         parts: (sample, role) of every use of the parameter; their gradients add up.
-        shape: the tensor's modes d_1 … d_k; a convolution weight has three (ren 4.7.2).
+        shape: the tensor's modes d_1 … d_k; a convolution weight has three (Ren 2022, section 4.7.2).
     """
     sample, role = parts[0]
     if len(parts) == 1 and role == "weight" and _by_positions(sample, shape):
@@ -105,8 +105,8 @@ class TensorNormal:
 
 
 def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:
-    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (ren eq. 4.10); zero for a zero
-    gradient."""
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (Ren 2022, eq. 4.10); zero for a
+    zero gradient."""
     size = 1
     for d in shape:
         size *= d

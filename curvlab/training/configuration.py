@@ -21,7 +21,7 @@ from curvlab.training.settings import DEFAULT_PROBLEM, NAMES, NO_OPTIMIZER, Trai
 Values = dict[str, Any]
 
 BOUNDS = Bounds()
-"""Of a configuration, which has a few dozen lines."""
+"""The limits of a configuration file, which usually has a few dozen lines."""
 
 FREE = frozenset(
     {"epochs", "steps", "max_seconds", "max_memory", "target", "fail_if", "out", "threads", "device"}
@@ -96,7 +96,7 @@ def continued(values: Mapping[str, Any], saved: Mapping[str, Any], used: Mapping
     Args:
         values: what was given now.
         saved: `TrainingSettings.to_dict()` of the run.
-        used: the optimizer's settings with which it ran, those that nobody had to give included.
+        used: the optimizer's settings with which it ran, defaults included.
 
     Raises:
         CommandError: what was given differs in something that would make it another run, all of it named.

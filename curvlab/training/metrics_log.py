@@ -1,4 +1,5 @@
-"""metrics.jsonl as it is read back: line by line, each one checked, since the file may be of somebody else's run."""
+"""metrics.jsonl as it is read back: line by line, each one checked, since the file may come from another person's
+run."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HELD_OUT = 0.2
 """Share of the examples to test on where the data has no test part of its own."""
 EPOCHS, BATCH_SIZE = 10, 128
-"""For a network of which nobody has said how long it is trained, and on how many examples at once."""
+"""Epochs and batch size for a network whose options say neither."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Files and folders of a run, opened only as themselves: no link is followed, nothing but a regular file is opened.
 
-A run's folder may come from somebody else. A link in it called `metrics.jsonl`, or a second name of a file elsewhere
+A run's folder may come from another person. A link in it called `metrics.jsonl`, or a second name of a file elsewhere
 (a hard link), would let an ordinary write change that file.
 """
 

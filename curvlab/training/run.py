@@ -31,7 +31,7 @@ from curvlab.training.task import Task, on_device
 EVALUATED_AT_ONCE = 4
 """Batches that an evaluation takes at once: no graph is kept, so that it needs no more memory than a step."""
 PATIENCE = 10
-"""So many skipped steps in a row are divergence; also the steps between two looks at the device's numbers."""
+"""Skipped steps in a row that count as divergence; also the steps between two reads of the device."""
 EXPLODED = 1000.0
 """A training loss of so many times the first batch's is divergence, even while it is finite."""
 SMALLEST = 1e-3
@@ -77,7 +77,8 @@ class Run:
         self._unread: list[tuple[Tensor, int]] = []
         """Losses of steps, with their numbers of examples, that are still on the device."""
         self._losses: dict[str, Any] = {"sum": 0.0, "examples": 0, "first": None, "bad": None}
-        """Of this epoch, weighted by examples; of the first step; (step, loss) of the first that shows divergence."""
+        """Losses: the epoch's sum weighted by examples, the first step's, and (step, loss) of the first that shows
+        divergence."""
 
     # Steps.
 
@@ -111,7 +112,7 @@ class Run:
         self.step += 1
 
     def divergence(self) -> str | None:
-        """One sentence when the run has diverged; one look at the device."""
+        """One sentence when the run has diverged. Reads the device once."""
         self._read()
         if self._losses["bad"] is not None:
             step, loss = self._losses["bad"]

@@ -37,7 +37,7 @@ class TrainingSettings(Declared):
         Setting("A name of `curvlab list datasets` or a path; replaces a problem's data.", written="SPEC"),
     ] = None
     loss: Annotated[
-        LossName, Setting("Of an architecture: cross-entropy, bce, mse, or auto, which looks at the targets.")
+        LossName, Setting("Loss of an architecture: cross-entropy, bce, mse, or auto, which decides by the targets.")
     ] = "auto"
     settings: Annotated[
         Mapping[str, Any],

@@ -30,7 +30,7 @@ _MAGIC = b"curvlab training state 2\n"
 _DIGEST, _LENGTH, _ALIGNMENT = 32, 8, 64
 _START = len(_MAGIC) + _DIGEST
 MAX_TREE_BYTES = 2**26
-"""Of the plain values: some 500,000 tensors have room in it."""
+"""The most bytes of the plain values, enough for some 500,000 tensors."""
 MAX_DEPTH = 32
 _TYPES = {
     str(dtype).removeprefix("torch."): dtype

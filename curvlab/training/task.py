@@ -80,7 +80,7 @@ def task(settings: TrainingSettings, own: OwnNetwork | None = None) -> Task:
 
 
 def data_bytes(split: Split, dtype: torch.dtype) -> int:
-    """Of both parts, floating-point numbers in `dtype`."""
+    """The bytes of both parts, with floating-point numbers in `dtype`."""
     tensors = [t for part in (split.train, split.test) for t in (part.x, part.y) if t is not None]
     return sum(t.numel() * (dtype if t.is_floating_point() else t.dtype).itemsize for t in tensors)
 

@@ -186,7 +186,7 @@ def _notes(settings: TrainingSettings, chosen: Task, state: dict[str, Any] | Non
     yield from chosen.notes
     if settings.optimizer not in chosen.problem.settings and settings.architecture is None:
         yield (
-            f"nobody has tuned {settings.optimizer} for {chosen.problem.name}: its own defaults are used where nothing "
+            f"{settings.optimizer} was not tuned for {chosen.problem.name}: its own defaults are used where nothing "
             "is set (--set)"
         )
     if state is None:

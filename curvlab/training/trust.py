@@ -1,7 +1,7 @@
 """What a saved run names and only the user may ask for: code to import, a path to read.
 
 Names of problems, optimizers and datasets are looked up among what is installed. A module's name is imported, which
-runs it, and a path is opened: a folder that somebody sent must decide neither.
+runs it, and a path is opened: a folder that was received must decide neither.
 """
 
 from __future__ import annotations

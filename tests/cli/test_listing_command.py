@@ -19,7 +19,7 @@ def test_optimizers_with_defaults_and_sources(inside):
     assert list(found) == list(OPTIMIZERS)
     assert "damping=0.01" in found["kfac"]["settings"]
     assert "fisher_type=mc" in found["kfac"]["settings"]
-    assert "grosse" in found["kfac"]["source"]
+    assert "Grosse" in found["kfac"]["source"]
     assert all(entry["what"] and entry["source"] for entry in found.values())
     text = inside("list", "optimizers").stdout
     assert all(name in text for name in OPTIMIZERS)

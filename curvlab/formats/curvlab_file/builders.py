@@ -51,7 +51,7 @@ def build_registered(name: Any, arguments: Mapping[str, Any]) -> nn.Module:
     """The network of a registered builder, which remembers how it was made.
 
     Raises:
-        UnknownBuilder: nobody registered the name.
+        UnknownBuilder: the name is not registered.
         CheckpointError: the builder does not take these arguments.
     """
     if not isinstance(name, str) or not _found(name):
@@ -72,7 +72,7 @@ def recorded_builder(module: nn.Module) -> dict[str, Any] | None:
 
 
 def _found(name: str) -> bool:
-    """Whether the builder is known, after a look at what is installed."""
+    """Whether the builder is known, after plugins were imported."""
     if name not in _BUILDERS:
         # Problems stand above this room: they are reached by name, as the modules of plugins are.
         importlib.import_module("curvlab.problems.builtin")  # also there without installed metadata

@@ -112,7 +112,7 @@ def read_curvlab_file(path: Path, max_memory: int | None = None) -> RawCheckpoin
     data, likelihood = (raw.metadata.get(key) for key in (DATA, LIKELIHOOD))
     notes = raw.notes
     if data is not None and not _DATASET_NAME.fullmatch(data):
-        # A file from a stranger must not make an analysis open another file.
+        # An untrusted file must not make an analysis open another file.
         notes += (f"the file was trained on {quoted(data)}, which is no dataset name: give --data to use it",)
         data = None
     known = likelihood if likelihood in LIKELIHOODS else None

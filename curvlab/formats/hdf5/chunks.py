@@ -1,7 +1,7 @@
 """Datasets in pieces, read once by a process of its own: libhdf5 follows the index of the pieces wherever it leads.
 
 A damaged index can lead it in a circle, and nothing in Python can interrupt it then. Keras never writes pieces, so that
-only files which somebody compressed pay for the attempt. What one process has read, another reads too.
+only compressed files pay for the attempt. What one process has read, another reads too.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def numbered(kind: str, shapes: Mapping[str, Shape]) -> dict[str, str]:
 
 
 def _by_shape(shapes: list[Shape]) -> tuple[str, ...]:
-    """Names of the variables of a layer whose class is not known (an attribute of a network of somebody's own)."""
+    """Names of the variables of a layer whose class is not known (an attribute of a user's own network)."""
     if len(shapes) in (2, 4) and len(shapes[0]) == 1 and set(shapes) == {shapes[0]}:
         return ("gamma", "beta", "moving_mean", "moving_variance")[: len(shapes)]
     if len(shapes) == 2 and len(shapes[0]) > 1 and shapes[1] in (shapes[0][-1:], shapes[0][-2:-1]):

@@ -204,7 +204,7 @@ def stored_names(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 @contextmanager
 def _quiet_and_offline() -> Iterator[None]:
-    """transformers' tables and bars belong to its own users; and no road may lead to the network."""
+    """Silence transformers' tables and progress bars, and forbid it the network."""
     if importlib.util.find_spec("transformers") is None:
         yield
         return

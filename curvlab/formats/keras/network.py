@@ -88,7 +88,7 @@ def _built(path: Path, stored: KerasCheckpoint) -> Network:
             module = KerasModule(model)
     except Foreign:
         raise
-    except Exception as error:  # whatever Keras makes of a stranger's description
+    except Exception as error:  # whatever Keras raises about an untrusted description
         raise Foreign(f"Keras cannot build it ({type(error).__name__}: {reason(error)})") from None
     return Network(module, f"Keras {keras.__version__}", taken_off)
 

@@ -1,4 +1,4 @@
-"""Budget: what running a stranger's graph may cost, known before each step is taken.
+"""Budget: the limits on what running an untrusted graph may cost, checked before each step.
 
 A few bytes of ONNX can ask for terabytes (ConstantOfShape, Expand, Tile, a convolution padded by millions). Every torch
 operation is first done on tensors without memory, which gives the size of its result; only then is it done for good.

@@ -199,5 +199,5 @@ def dropout(
 
 @operator("Dropout", before=12)
 def dropout_by_attribute(x: Tensor, *, ratio: float = 0.5, is_test: int = 1, outputs: int = 1) -> Result:
-    """The same; the mask has the type of x before opset 10, and nobody reads it."""
+    """The same; the mask has the type of x before opset 10, and is not read."""
     return (x, torch.ones_like(x, dtype=torch.bool))[:outputs]

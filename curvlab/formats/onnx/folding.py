@@ -16,7 +16,7 @@ from curvlab.formats.onnx.layers import Constant
 from curvlab.formats.onnx.operators import UnsupportedOperator, find_operator
 
 MOST_BYTES = 2**26
-"""Of all results together; a larger one is computed each time the network runs, as the file says."""
+"""The most bytes of all results together; a larger one is computed each time the network runs, as the file says."""
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,11 @@ class Constants:
         return index < len(node.inputs) and bool(node.inputs[index])
 
     def unseen(self, values: Iterable[str]) -> bool:
-        """Whether nobody uses these values."""
+        """Whether no node and no output uses these values."""
         return not any(self._users.get(value) or value in self._outputs for value in values)
 
     def only_user(self, value: str) -> Node | None:
-        """The one node that uses a value, if there is one and nobody else sees it."""
+        """The one node that uses a value, if there is exactly one and the value is no output."""
         users = self._users.get(value, [])
         return users[0] if len(users) == 1 and value not in self._outputs else None
 

@@ -63,7 +63,7 @@ class Step:
         node: for its names.
         run: the node's outputs by name, from the values of `inputs`.
         inputs: names of values; "" is left out.
-        frees: values that nobody needs any more.
+        frees: values that are not needed any more.
     """
 
     node: Node
@@ -125,7 +125,7 @@ class OnnxNetwork(nn.Module):
         return ends[0].name
 
     def run(self, given: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All steps; `values` is filled with what is made and emptied of what nobody needs any more.
+        """All steps; `values` is filled with what is made and emptied of what is not needed any more.
 
         Raises:
             NodeError: the inputs do not fit.

@@ -133,7 +133,7 @@ def _replace(root: nn.Module, graph: fx.Graph, node: fx.Node, target: torch._ops
     weight = given["weight"]
     uses = list(node.users) if name.removeprefix("_").startswith("native_") else [node]
     if any(use is not node and use.args[1:] != (0,) for use in uses):
-        return  # somebody looks at the statistics too
+        return  # another node uses the statistics too
     place = _place(root, str(weight.target), module)
     with graph.inserting_before(node):
         layer = graph.call_module(place, (flowing,))

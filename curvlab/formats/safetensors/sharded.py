@@ -1,6 +1,6 @@
 """Sharded safetensors: an `*.index.json` that says which file holds which tensor.
 
-The index is text that anybody can edit, so it is believed only where the shards' own headers agree: every file name is
+The index is text that is easily edited, so it is believed only where the shards' own headers agree: every file name is
 a plain name beside the index, every tensor stands in exactly one shard, and that shard is the one the index names.
 """
 

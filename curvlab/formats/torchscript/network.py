@@ -28,7 +28,7 @@ from curvlab.quoting import listed, quoted, reason
 Values = dict[str, Any]
 
 _EXAMPLES = 8
-"""Of the first batch, how many are compared with a larger one."""
+"""How many examples of the first batch are compared with a larger batch."""
 
 
 class Input(NamedTuple):

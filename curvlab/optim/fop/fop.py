@@ -1,4 +1,4 @@
-"""FOP: θ ← θ − ε P∇J with P = MMᵀ or I + MMᵀ, M ← M + ρε(∇J⁽ᵗ⁾∇J⁽ᵗ⁻¹⁾ᵀ + ∇J⁽ᵗ⁻¹⁾∇J⁽ᵗ⁾ᵀ)M (fop Alg. 1, eq. 5–9)."""
+"""FOP: θ ← θ − ε P∇J with P = MMᵀ or I + MMᵀ, M ← M + ρε(∇J⁽ᵗ⁾∇J⁽ᵗ⁻¹⁾ᵀ + ∇J⁽ᵗ⁻¹⁾∇J⁽ᵗ⁾ᵀ)M (FOP, Alg. 1, eq. 5–9)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from curvlab.optim.registry import register
 LOW_RANK = {"form": ("low-rank",)}
 
 
-@register("fop", source="fop Alg. 1, eq. 5–9")
+@register("fop", source="FOP, Alg. 1, eq. 5–9")
 class FOP(HypergradientOptimizer):
     """First-order preconditioning: a matrix per layer, learned by hypergradient descent; also takes `loss.backward()`.
 

@@ -1,4 +1,4 @@
-"""u = P(M)g, W ← W − ε p(u), M ← M − ρ Adam(∂J/∂M): a preconditioner learned beside the weights (fop Alg. 1, eq. 6–8).
+"""u = P(M)g, W ← W − ε p(u), M ← M − ρ Adam(∂J/∂M): a preconditioner learned beside the weights (FOP, Alg. 1, eq. 6–8).
 
 `HypergradientOptimizer` is what FOP, S-HD and PP-HD share; they say which P(M) a parameter has.
 """
@@ -45,7 +45,7 @@ class HypergradientSettings(TypedDict, total=False):
 
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "damping": 1e-8}
-"""Of the Adam that learns M."""
+"""Settings of the Adam that learns M."""
 
 
 class Part(NamedTuple):
@@ -69,8 +69,8 @@ class HypergradientOptimizer(Optimizer):
     """Gradient descent on the weights and, one step behind, on what preconditions them.
 
     At step t: u = P(M⁽ᵗ⁾)∇J⁽ᵗ⁾ goes to the base optimizer; M⁽ᵗ⁺¹⁾ = M⁽ᵗ⁾ − ρ·Adam(h), h = −ε ∂⟨S∘∇J⁽ᵗ⁾, P(M)∇J⁽ᵗ⁻¹⁾⟩/∂M
-    at M⁽ᵗ⁾, where fop Alg. 1 and eq. 4 have it (the chain rule of eq. 3 says M⁽ᵗ⁻¹⁾, one hyper-step earlier). ε and the
-    base optimizer's slope S are those of the step that led from θ⁽ᵗ⁻¹⁾ to θ⁽ᵗ⁾.
+    at M⁽ᵗ⁾, where FOP, Alg. 1 and eq. 4 have it (the chain rule of eq. 3 says M⁽ᵗ⁻¹⁾, one hyper-step earlier). ε and
+    the base optimizer's slope S are those of the step that led from θ⁽ᵗ⁻¹⁾ to θ⁽ᵗ⁾.
 
     Args:
         model: the network, or parameters as torch.optim takes them.
@@ -109,7 +109,7 @@ class HypergradientOptimizer(Optimizer):
         self._learn(uses, gradients)
         for use in uses:
             g, state = gradients[use.name], self.state[use.p]
-            # `zero_grad` and the next backward may write into p.grad; what autograd returned is nobody else's.
+            # `zero_grad` and the next backward may write into p.grad; what autograd returned is not shared.
             state["previous"], state["rate"] = g.clone() if g is use.p.grad else g, use.group["lr"]
         return self._based(preconditioned)
 

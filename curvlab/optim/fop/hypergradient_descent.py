@@ -1,5 +1,5 @@
 """Hypergradient descent: W ← W − ε r∘u, r ← r + ρε⟨∇J⁽ᵗ⁾, ∇J⁽ᵗ⁻¹⁾⟩, a rate r per layer (S-HD) or per parameter (PP-HD):
-the baselines of FOP (fop 4; Baydin et al. 2017)."""
+the baselines of FOP (FOP, section 4; Baydin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curvlab.optim.fop.hypergradient import HypergradientOptimizer, Hypergradien
 from curvlab.optim.fop.learned import LearnedRate, LearnedRates
 from curvlab.optim.registry import register
 
-SOURCE = "fop 4; Baydin et al. 2017"
+SOURCE = "FOP, section 4; Baydin et al. 2017"
 
 
 @register("s-hd", source=SOURCE)

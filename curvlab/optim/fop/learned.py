@@ -2,7 +2,7 @@
 eq. 3; Almeida et al. 1998; Baydin et al. 2017).
 
 θ⁽ᵗ⁾ = θ⁽ᵗ⁻¹⁾ − ε p(u) with u = P(M)∇J⁽ᵗ⁻¹⁾. S = ∂p/∂u is the slope of the base optimizer, entry by entry: 1 for
-gradient descent and for the heavy ball, whose velocity does not depend on the newest M (fop 2.4).
+gradient descent and for the heavy ball, whose velocity does not depend on the newest M (FOP, section 2.4).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Learned(ABC):
 
 
 class LearnedRate(Learned):
-    """P(M) = m·I: one rate, relative to the learning rate ε, for all that share it (S-HD: fop 4)."""
+    """P(M) = m·I: one rate, relative to the learning rate ε, for all that share it (S-HD: FOP, section 4)."""
 
     def start(self, p: Tensor, generator: torch.Generator) -> Float[Tensor, ""]:
         """1."""
@@ -50,7 +50,8 @@ class LearnedRate(Learned):
 
 
 class LearnedRates(Learned):
-    """P(M) = diag(m): a rate, relative to the learning rate ε, for every number of the parameter (PP-HD: fop 4)."""
+    """P(M) = diag(m): a rate, relative to the learning rate ε, for every number of the parameter (PP-HD: FOP, section
+    4)."""
 
     def start(self, p: Tensor, generator: torch.Generator) -> Tensor:
         """1 everywhere."""

@@ -1,4 +1,4 @@
-"""P(M) = c·MMᵀ or c·(I + MMᵀ) on the last mode of a parameter, c = 1 or √d/‖·‖: FOP's matrix (fop eq. 2, 5, 9).
+"""P(M) = c·MMᵀ or c·(I + MMᵀ) on the last mode of a parameter, c = 1 or √d/‖·‖: FOP's matrix (FOP, eq. 2, 5, 9).
 
 A gradient is read as rows of that mode, `[n, d]`: a linear layer's W `[o, i]` has n = o rows of d = i inputs (M is
 shared across outputs), a kernel `[o, i, kh, kw]` n = o·i rows of d = kh·kw positions (M is shared across channels).
@@ -46,7 +46,7 @@ class LearnedMatrix(Learned):
     Attributes:
         rank: k of I + MMᵀ with M₀ ~ N(0, σ²), at most d; None for MMᵀ with M₀ = I.
         sigma: σ.
-        normalized: whether c = √d/‖P‖_F, so that M rotates and does not scale (fop A.1), or c = 1.
+        normalized: whether c = √d/‖P‖_F, so that M rotates and does not scale (FOP, section A.1), or c = 1.
     """
 
     rank: int | None = None
@@ -76,7 +76,7 @@ class LearnedMatrix(Learned):
     def pull(
         self, m: Float[Tensor, "d k"], now: Float[Tensor, "*shape"], before: Float[Tensor, "*shape"]
     ) -> Float[Tensor, "d k"]:
-        """S M of S = nowᵀbefore + beforeᵀnow (fop eq. 4); normalised, c(S − ⟨S, P⟩P/d)M, as ‖P‖² = d stays."""
+        """S M of S = nowᵀbefore + beforeᵀnow (FOP, eq. 4); normalised, c(S − ⟨S, P⟩P/d)M, as ‖P‖² = d stays."""
         d = m.shape[0]
         a, b = now.reshape(-1, d), before.reshape(-1, d)
         if d <= SMALL:
@@ -92,7 +92,7 @@ class LearnedMatrix(Learned):
         return (found - share * symmetric_product(z, y, m)) * self._scale(y)
 
     def operator(self, m: Float[Tensor, "d k"]) -> Operator:
-        """P(M), to look at."""
+        """P(M) as a matrix, for display."""
         c = self._scale(self._probed(m)[1]).item() if self.normalized else 1.0
         return LowRank(m.mT, c) if self.rank is None else Woodbury(m.mT, c, c)
 

@@ -1,4 +1,4 @@
-"""The inverses H_A and H_G of a layer: how they start, and how a pair (s, y) changes them (ren Alg. 4, 5, 9, 10).
+"""The inverses H_A and H_G of a layer: how they start, and how a pair (s, y) changes them (Ren 2022, Alg. 4, 5, 9, 10).
 
 A layer's state is a dictionary of tensors: "input" is H_A; "output" is H_G, or "steps" and "changes" hold its pairs and
 "scale" the γ of H₀ = γI; "s" and "y" are the averaged pair, "counts" and "ratio" what became of all pairs.
@@ -83,7 +83,7 @@ def output_inverse(state: State) -> Operator:
 
 
 def update_input(state: State, s: Float[Tensor, "g j"], y: Float[Tensor, "g j"]) -> None:
-    """H_A by BFGS with s = H_A ā̄ and y = (A + λ_A I)s (ren eq. 3.14)."""
+    """H_A by BFGS with s = H_A ā̄ and y = (A + λ_A I)s (Ren 2022, eq. 3.14)."""
     good = usable(s, y)
     state["input"] = bfgs_update(state["input"], s.where(good, 0.0), y.where(good, 0.0))
     state["counts"][COUNTED.index("input_skipped")] += (~good).sum()
@@ -149,7 +149,7 @@ def _remembered(
 
 
 def tallies(states: Mapping[str, State]) -> dict[str, Any]:
-    """What became of all pairs (s_G, y_G) so far; one look at the device.
+    """How all pairs (s_G, y_G) were treated so far. Reads the device once.
 
     Returns:
         "pairs" seen, "damped" by Powell's rule, "skipped" by the gate or the skip rule, "non_finite", "input_skipped"

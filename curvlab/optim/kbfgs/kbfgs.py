@@ -1,4 +1,4 @@
-"""K-BFGS and K-BFGS(L): W̄ ← W̄ − α(H_G m H_A + γW̄), both inverses by BFGS (ren Alg. 9, 10)."""
+"""K-BFGS and K-BFGS(L): W̄ ← W̄ − α(H_G m H_A + γW̄), both inverses by BFGS (Ren 2022, Alg. 9, 10)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OfInputs = Annotated[
 ]
 
 
-@register("kbfgs", source="ren Alg. 9")
+@register("kbfgs", source="Ren 2022, Alg. 9")
 class KBFGS(KroneckerQuasiNewton):
     """m ← μm + g per layer, p = H_G m H_A; H_A by the action of the batch's A, H_G by D_P D_LM damped BFGS.
 
@@ -63,7 +63,7 @@ class KBFGS(KroneckerQuasiNewton):
         )
 
 
-@register("kbfgsl", source="ren Alg. 10")
+@register("kbfgsl", source="Ren 2022, Alg. 10")
 class KBFGSL(KroneckerQuasiNewton):
     """K-BFGS with H_G by L-BFGS: p pairs in place of a matrix, applied to m by four matrix products.
 

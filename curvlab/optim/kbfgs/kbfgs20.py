@@ -1,4 +1,4 @@
-"""K-BFGS-20 and K-BFGS(L)-20: W̄ ← W̄ − α(H_G ĝ H_A + γW̄) with ĝ ← βĝ + (1 − β)g (ren Alg. 4, 5)."""
+"""K-BFGS-20 and K-BFGS(L)-20: W̄ ← W̄ − α(H_G ĝ H_A + γW̄) with ĝ ← βĝ + (1 − β)g (Ren 2022, Alg. 4, 5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lambda = Annotated[
 ]
 
 
-@register("kbfgs-20", source="ren Alg. 4")
+@register("kbfgs-20", source="Ren 2022, Alg. 4")
 class KBFGS20(KroneckerQuasiNewton):
     """ĝ ← βĝ + (1 − β)g per layer, p = H_G ĝ H_A; H_A by the action of the averaged A, H_G by doubly damped BFGS.
 
@@ -47,7 +47,7 @@ class KBFGS20(KroneckerQuasiNewton):
         )
 
 
-@register("kbfgsl-20", source="ren Alg. 5")
+@register("kbfgsl-20", source="Ren 2022, Alg. 5")
 class KBFGSL20(KroneckerQuasiNewton):
     """K-BFGS-20 with H_G by L-BFGS.
 

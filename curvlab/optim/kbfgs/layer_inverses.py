@@ -1,4 +1,5 @@
-"""LayerInverses: H_A and H_G of all layers of a model, from their start to what each step teaches them (ren Alg. 9)."""
+"""LayerInverses: H_A and H_G of all layers of a model, from their start to what each step teaches them (Ren 2022, Alg.
+9)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from curvlab.shapes import Float
 
 @singledispatch
 def moment_product(layer: Layer, x: Tensor, s: Float[Tensor, "g j"]) -> Float[Tensor, "g j"]:
-    """Σ_{n,t} (ā[g,n,t]ᵀs[g]) ā[g,n,t] (ren eq. 3.15): the layer's features once forth and once back.
+    """Σ_{n,t} (ā[g,n,t]ᵀs[g]) ā[g,n,t] (Ren 2022, eq. 3.15): the layer's features once forth and once back.
 
     Args:
         layer: the affine map.

@@ -1,4 +1,5 @@
-"""Damping of pairs (s, y): keeps H positive definite and bounded where the Hessian is not (ren 2.3, 3.3).
+"""Damping of pairs (s, y): keeps H positive definite and bounded where the Hessian is not (Ren 2022, sections 2.3,
+3.3).
 
 Everything is done for g independent pairs at once, and nothing is read from the device.
 """
@@ -28,7 +29,8 @@ class Pair(NamedTuple):
 def powell(
     s: Float[Tensor, "g d"], y: Float[Tensor, "g d"], hy: Float[Tensor, "g d"], mu: float
 ) -> tuple[Float[Tensor, "g d"], Float[Tensor, "g 1"]]:
-    """s̃ = θs + (1 − θ)Hy with the largest θ ≤ 1 for which s̃ᵀy ≥ μ yᵀHy (Powell's damping on H; ren 2.3.1).
+    """s̃ = θs + (1 − θ)Hy with the largest θ ≤ 1 for which s̃ᵀy ≥ μ yᵀHy (Powell's damping on H; Ren 2022, section
+    2.3.1).
 
     With (y, s, s) in place of (s, y, Hy) it is Powell's damping with B = I: ỹᵀs ≥ μ sᵀs.
 
@@ -43,7 +45,7 @@ def powell(
 def double_damping(
     s: Float[Tensor, "g d"], y: Float[Tensor, "g d"], hy: Float[Tensor, "g d"], mu1: float, mu2: float
 ) -> Pair:
-    """DD: Powell on H with μ₁, then Powell with B = I and μ₂ ≤ 1: s̃ᵀỹ ≥ μ₂ s̃ᵀs̃ (ren Alg. 3)."""
+    """DD: Powell on H with μ₁, then Powell with B = I and μ₂ ≤ 1: s̃ᵀỹ ≥ μ₂ s̃ᵀs̃ (Ren 2022, Alg. 3)."""
     s, theta = powell(s, y, hy, mu1)
     y, _ = powell(y, s, s, mu2)
     return Pair(s, y, theta)
@@ -52,7 +54,7 @@ def double_damping(
 def powell_lm(
     s: Float[Tensor, "g d"], y: Float[Tensor, "g d"], hy: Float[Tensor, "g d"], mu1: float, mu2: float
 ) -> Pair:
-    """D_P D_LM: Powell on H with μ₁, then ỹ = y + μ₂s̃, any μ₂ > 0: s̃ᵀỹ ≥ μ₁ yᵀHy + μ₂ s̃ᵀs̃ (ren Alg. 8)."""
+    """D_P D_LM: Powell on H with μ₁, then ỹ = y + μ₂s̃, any μ₂ > 0: s̃ᵀỹ ≥ μ₁ yᵀHy + μ₂ s̃ᵀs̃ (Ren 2022, Alg. 8)."""
     s, theta = powell(s, y, hy, mu1)
     return Pair(s, y + mu2 * s, theta)
 
@@ -60,7 +62,7 @@ def powell_lm(
 def powell_identity_lm(
     s: Float[Tensor, "g d"], y: Float[Tensor, "g d"], hy: Float[Tensor, "g d"], mu1: float, mu2: float
 ) -> Pair:
-    """D_P(I) D_LM: as `powell_lm` with I/μ₂ in place of H: ỹᵀỹ ≤ μ₂(1/μ₁ + 2) s̃ᵀỹ too (ren Alg. 11, Lemma 4).
+    """D_P(I) D_LM: as `powell_lm` with I/μ₂ in place of H: ỹᵀỹ ≤ μ₂(1/μ₁ + 2) s̃ᵀỹ too (Ren 2022, Alg. 11, Lemma 4).
 
     `hy` plays no part; it is there so that all dampings are called alike.
     """

@@ -29,7 +29,7 @@ class KroneckerQuasiNewton(Optimizer):
     Args:
         model: the network.
         lr: α.
-        damping: λ. Parameters of no block follow the gradient's average at the rate α/λ (ren 3.4.3).
+        damping: λ. Parameters of no block follow the gradient's average at the rate α/λ (Ren 2022, section 3.4.3).
         settings: see `QuasiNewtonSettings`, complete.
         recipe: what else `Recipe` takes.
 
@@ -145,7 +145,7 @@ class KroneckerQuasiNewton(Optimizer):
         return self.direction(scaled)
 
     def _doubled(self, gradients: Named) -> Named:
-        """The gradient joined by that of the step before's second sample (ren 2.8.3)."""
+        """The gradient joined by that of the step before's second sample (Ren 2022, section 2.8.3)."""
         (second, examples), self._second = self._second, ({}, 0)
         if not second or second.keys() != gradients.keys() or not finite(second):
             return gradients
@@ -178,9 +178,10 @@ class KroneckerQuasiNewton(Optimizer):
 
     @torch.no_grad()
     def learn(self) -> None:
-        """Run the step's batches again with the weights as they are now, and update the inverses (ren Alg. 9, 13–22).
+        """Run the step's batches again with the weights as they are now, and update the inverses (Ren 2022, Alg. 9,
+        lines 13–22).
 
-        `step` calls it; after `propose` it is for whoever moved the weights.
+        `step` calls it. After `propose`, the caller that moves the weights calls it.
         """
         (parts, before), self._pending = self._pending, ([], {})
         if not before:

@@ -1,4 +1,5 @@
-"""K-BFGS: which layers have inverses H_G ⊗ H_A, and what a batch shows of them: ā̄, h̄, ḡ and A (ren 2.5, 3.2, 3.4)."""
+"""K-BFGS: which layers have inverses H_G ⊗ H_A, and what a batch shows of them: ā̄, h̄, ḡ and A (Ren 2022, sections
+2.5, 3.2, 3.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from curvlab.statistics.feature_moments import append_one
 from curvlab.statistics.feature_total import feature_total
 
 Moment = Literal["averaged", "minibatch"]
-"""Which A the Hessian action is of: an average over steps that is formed, or the batch's, which is not (ren 3.3.2)."""
+"""Which A the Hessian action is of: an average over steps that is formed, or the batch's, which is not (Ren 2022,
+section 3.3.2)."""
 
 
 ROUNDING = 8
@@ -40,7 +42,7 @@ class Recipe:
         moment: the A of the Hessian action.
         exact: H_A = (A + λ_A I)⁻¹ in place of the Hessian action (Alg. 5, line 23; Alg. 10, line 12).
         pairs: p of L-BFGS for H_G; None is BFGS.
-        rebalanced: λ_A = √T√λ and λ_G = √λ/√T, else both √λ (ren 3.4.3).
+        rebalanced: λ_A = √T√λ and λ_G = √λ/√T, else both √λ (Ren 2022, section 3.4.3).
         skip: leave out pairs with yᵀHy > sᵀy/μ₁ (Alg. 5, line 17).
         mu: μ₁.
         decay: β of the averages of s_G, y_G and A.
@@ -124,12 +126,12 @@ class Shown:
 
     @property
     def output_gradient(self) -> Float[Tensor, "2 g o"]:
-        """ḡ = E_n[1/T Σ_t ∂ℓ_n/∂h] (ren eq. 3.13), and the same mean of absolute values."""
+        """ḡ = E_n[1/T Σ_t ∂ℓ_n/∂h] (Ren 2022, eq. 3.13), and the same mean of absolute values."""
         assert self.output_gradients is not None
         return self.output_gradients / self.rows
 
     def output(self, w: Float[Tensor, "g o j"]) -> Float[Tensor, "g o"]:
-        """h̄ = E_n[1/T Σ_t h] (ren eq. 3.12), as W̄ā̄, since h = W̄ā: outputs need not be recorded."""
+        """h̄ = E_n[1/T Σ_t h] (Ren 2022, eq. 3.12), as W̄ā̄, since h = W̄ā: outputs need not be recorded."""
         return times(w, self.feature)
 
     def moment(self) -> Float[Tensor, "g j j"]:
@@ -138,7 +140,7 @@ class Shown:
         return self.second / self.examples
 
     def action(self, s: Float[Tensor, "g j"]) -> Float[Tensor, "g j"]:
-        """A s, A not formed (ren eq. 3.15)."""
+        """A s, A not formed (Ren 2022, eq. 3.15)."""
         total = torch.zeros_like(s)
         for call in self.inputs:
             call.check()

@@ -1,4 +1,5 @@
-"""The second sample of a step: its batches run again with the new weights, and nothing else different (ren 2.5.2).
+"""The second sample of a step: its batches run again with the new weights, and nothing else different (Ren 2022,
+section 2.5.2).
 
 Random numbers are drawn from the state the first run began with, so that dropout keeps its masks; modules stay in the
 mode they are in; buffers (batch norm's running statistics and their count) and the random state are afterwards as they

@@ -1,4 +1,4 @@
-"""What every K-BFGS method can be told by name, with defaults and bounds (ren Alg. 4 and 9)."""
+"""What every K-BFGS method can be told by name, with defaults and bounds (Ren 2022, Alg. 4 and 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LNB: θ ← (1 − √ε ρ)θ − √(ε/z) θ̂ with Mθ̂ = ĝ per neuron, z = max(z₀, Σ θ̂·ĝ) over all of them (lnb Alg. 1, 2)."""
+"""LNB: θ ← (1 − √ε ρ)θ − √(ε/z) θ̂ with Mθ̂ = ĝ per neuron, z = max(z₀, Σ θ̂·ĝ) over all of them (LNB, Alg. 1, 2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curvlab.statistics.debiased import share_of_new
 ONLINE = {"online": (True,)}
 
 
-@register("lnb", source="lnb Alg. 1, 2")
+@register("lnb", source="LNB, Alg. 1, 2")
 class LNB(Optimizer):
     """Linear neuron boosting: gradient descent in the function space of every neuron, which whitens its features.
 
@@ -107,7 +107,7 @@ class LNB(Optimizer):
         return record.loss, record.examples, record.gradients
 
     def _gather(self, samples: Mapping[str, Sample]) -> None:
-        """What a batch shows, beside what the step's other batches have shown; neurons that see the same share it."""
+        """Add a batch's features to those of the step's other batches; neurons with the same input share them."""
         new: dict[Hashable, Seen] = {}
         both: dict[tuple[Hashable, int], Seen] = {}
         for name, sample in samples.items():

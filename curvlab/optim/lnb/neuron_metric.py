@@ -1,7 +1,7 @@
-"""M = 1/n JᵀJ, J = ∂s/∂θ of a neuron's n rows of outputs s = W̄ā: the metric of function space (lnb eq. 10, 11).
+"""M = 1/n JᵀJ, J = ∂s/∂θ of a neuron's n rows of outputs s = W̄ā: the metric of function space (LNB, eq. 10, 11).
 
-M is block-diagonal, every output's row of W̄ has the same block E[āāᵀ]: MW̄ = W̄ E[āāᵀ]. It is known by two routes, which
-are the same matrix: the recorded inputs, through the layer and back, or the sum Σ āāᵀ.
+M is block-diagonal, every output's row of W̄ has the same block E[āāᵀ]: MW̄ = W̄ E[āāᵀ]. It is known by two routes,
+which are the same matrix: the recorded inputs, through the layer and back, or the sum Σ āāᵀ.
 """
 
 from __future__ import annotations

@@ -131,7 +131,8 @@ class NeuronStack:
             self.metric = replace(self.metric, rows=1, second=out.div_(rows[:, None, None]))
 
     def average(self, shares: Sequence[float]) -> None:
-        """x̂ ← x̂ + w(x − x̂) for μ and χ of what it has looked at; features whose χ is not finite keep what they had.
+        """x̂ ← x̂ + w(x − x̂) for μ and χ of the neurons in the batch; features whose χ is not finite keep what they
+        had.
 
         The device is not asked: what it does not say cannot be counted.
 
@@ -189,7 +190,7 @@ def _shape(slots: Sequence[Slot]) -> tuple[int, int, int]:
 
 
 def _entries(slots: Sequence[Slot]) -> int:
-    """Of W̄ and M."""
+    """How many numbers W̄ and M hold."""
     count, height, width = _shape(slots)
     return count * width * (height + width)
 

@@ -1,4 +1,4 @@
-"""Linear neuron boosting: which parts of a model are neurons, and what a batch shows of them, E[āāᵀ] (lnb Alg. 2)."""
+"""Linear neuron boosting: which parts of a model are neurons, and what a batch shows of them, E[āāᵀ] (LNB, Alg. 2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEW = 2**14
 def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """The blocks with a metric: dense maps whose parameters are all trainable and no other block's.
 
-    The rest has the identity metric: position embeddings, class tokens (lnb 3.3), norm scales, what is tied.
+    The rest has the identity metric: position embeddings, class tokens (LNB, section 3.3), norm scales, what is tied.
     """
     blocks = [one for one in layer_matrices(found) if not one.uses[0].block.tied]
     return [one for one in blocks if all(name in trainable for name in one.parameters.values())]
@@ -37,7 +37,7 @@ def neurons(found: Survey | None, trainable: Mapping[str, Tensor]) -> list[Preco
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the batches of a step have shown of a neuron.
+    """The features of a neuron in the batches of a step.
 
     Attributes:
         sums: Σ a, Σ a⊙a and the number of rows.
@@ -116,7 +116,7 @@ def by_inputs(sample: Sample) -> Seen:
 
 
 def by_moments(sample: Sample) -> Seen:
-    """Σ āāᵀ by the layer's cheapest road; the inputs are let go."""
+    """Σ āāᵀ by the layer's cheapest method; the inputs are released."""
     layer = sample.layer
     few = isinstance(layer, LinearLayer) or sum(call.rows for call in sample.calls) * layer.in_features <= FEW
     if layer.in_features < LEAF and few:

@@ -1,4 +1,4 @@
-"""Mθ̂ = ĝ: the normal equation of a neuron's least squares (lnb eq. 10), by CG or exactly; M + γ on weights (3.4)."""
+"""Mθ̂ = ĝ: the normal equation of a neuron's least squares (LNB, eq. 10), by CG or exactly; M + γ on weights (3.4)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Convolution(Layer):
         return Moments(*patch_second_moment(image, self.geometry(image), dtype))
 
     def modes(self, role: str) -> tuple[int, ...]:
-        """(kernel positions, in, out): three modes (ren 4.7.2)."""
+        """(kernel positions, in, out): three modes (Ren 2022, section 4.7.2)."""
         shape = tuple(self.parameters[role].shape)
         return shape if role == "bias" else (prod(self.spatial), *shape[-2:])
 

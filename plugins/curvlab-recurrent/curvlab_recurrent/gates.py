@@ -1,4 +1,5 @@
-"""Gates: s_k[n,t] = W̄_k ā[n,t], the maps of a recurrent cell's gates k, stacked in one weight, fed by the same rows."""
+"""Gates: s_k[n,t] = W̄_k ā[n,t], the maps of a recurrent cell's gates k, stacked in one weight, fed by the same
+rows."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from curvlab_recurrent.steps import GRU, LSTM, RNN, State, Step, unpack
 
 
 class Sequence(Unrolled):
-    """state[t] = step(W̄_ih x̄[t], W̄_hh h̄[t−1], state[t−1]) for each layer and direction; where projected, h ← W_hr h.
+    """state[t] = step(W̄_ih x̄[t], W̄_hh h̄[t−1], state[t−1]) for each layer and direction; where projected, h ← W_hr
+    h.
 
     Dropout between layers consumes the generator as torch's CPU kernel does: the same state gives the same masks. An
     accelerator's kernel draws its own; there only the distribution is the same.
