@@ -56,7 +56,7 @@ def compare(
         typer.Option(
             metavar="NAMES",
             rich_help_panel=WHAT,
-            help="Of [bold]curvlab list optimizers[/bold], with commas; LABEL=NAME gives one settings of its own.",
+            help="Names of [bold]curvlab list optimizers[/bold], with commas; LABEL=NAME gives one its own settings.",
         ),
     ] = None,
     problem: Annotated[

@@ -20,7 +20,7 @@ def _no_device(name: str) -> str | None:
     return None if sound else f"one of {', '.join(DEVICES)} (or cuda:1)"
 
 
-Seed = Annotated[int, Setting("Of everything random.", SEED)]
+Seed = Annotated[int, Setting("Seed of every random draw.", SEED)]
 Device = Annotated[str, Setting("Where to compute: auto, cpu, cuda, cuda:1, mps.", check=_no_device, written="NAME")]
 Threads = Annotated[int | None, Setting("Processor threads to use; as many as torch chooses without.", THREADS)]
 MaxMemory = Annotated[int | None, Setting("Stay below this many bytes, such as `8GiB`.", FROM_ONE, written="SIZE")]

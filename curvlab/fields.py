@@ -34,7 +34,7 @@ MISSING = inspect.Parameter.empty
 """The default of a field that has none."""
 LARGEST_SEED = 2**63 - 1
 MOST = 2**53
-"""Of all that is counted: no run comes near, and as a float it is still exact."""
+"""Upper limit of every count: no run comes near it, and as a float it is still exact."""
 MANY = 30
 """So many mistakes are told at once."""
 
@@ -266,7 +266,7 @@ def _word(value: Any) -> str:
 
 
 def _of_constructor(line: tuple[type, ...]) -> dict[str, Field]:
-    """Of the first constructor in a line of classes that has one of its own."""
+    """The fields of the first constructor in a line of classes that has one of its own."""
     place = next((i for i, one in enumerate(line) if "__init__" in vars(one)), None)
     if place is None or line[place] is object:
         return {}

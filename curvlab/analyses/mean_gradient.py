@@ -1,4 +1,4 @@
-"""g = 1/N Σ_n ∂ℓ_n/∂W of some parameters, taken while batches pass by on their way to another use of them."""
+"""g = 1/N Σ_n ∂ℓ_n/∂W of some parameters, taken while batches run for another analysis."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ def _made(kind: type[AnalysisDefinition]) -> AnalysisDefinition:
 
 
 def layer_analyses() -> tuple[LayerAnalysis, ...]:
-    """Those with one result per layer."""
+    """The analyses with one result per layer."""
     return tuple(one for one in definitions() if isinstance(one, LayerAnalysis))
 
 
 def model_analyses() -> tuple[ModelAnalysis, ...]:
-    """Those with rows of their own."""
+    """The analyses with rows of their own."""
     return tuple(one for one in definitions() if isinstance(one, ModelAnalysis))
 
 

@@ -65,10 +65,10 @@ class Settings(Declared):
         int | None, Setting("Examples per forward pass; chosen from the memory budget without.", FROM_ONE)
     ] = None
     layers: Globs = ()
-    dtype: Annotated[DtypeName, Setting("Of the passes; spectra are always float64.")] = "float32"
+    dtype: Annotated[DtypeName, Setting("Type of the model's passes; spectra are always float64.")] = "float32"
     device: Device = "auto"
     max_memory: MaxMemory = None
-    seed: Annotated[Seed, Setting("Of everything random.")] = 0
+    seed: Annotated[Seed, Setting("Seed of every random draw.")] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,1 +1,1 @@
-"""Capture: what a model does on data, shown map by map."""
+"""Capture: the features and output gradients of every layer while a model runs."""

@@ -1,4 +1,4 @@
-"""What a model is called with, how it is called, and how what it raises is told."""
+"""The inputs of a model, the call, and the sentence for what the model raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`preserve`: a model runs and is afterwards as before: buffers, modes, and the generators that it draws from."""
+"""`preserve`: restores a model's buffers and modes, and the generators that it draws from, after it has run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording: what the hooks of a tape see of one batch, shown to an observer as samples of blocks."""
+"""Recording: collects the calls and gradients of one batch and shows them to an observer as samples of blocks."""
 
 from __future__ import annotations
 

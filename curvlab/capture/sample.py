@@ -1,4 +1,4 @@
-"""Call and Sample: what one batch shows of one block: its inputs going forward, its pseudo-gradients coming back."""
+"""Call and Sample: the inputs and output gradients of one block in one batch."""
 
 from __future__ import annotations
 

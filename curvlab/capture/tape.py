@@ -1,4 +1,4 @@
-"""Tape: runs a model so that every affine map shows its input going forward and the gradient at its output coming back.
+"""Tape: runs a model and records the input of every affine map and the gradient at its output.
 
 One autograd node after each map (an in-place identity tied to a scalar anchor) hands the gradient over and lets it
 pass. Asking autograd for the anchor's gradient then visits what the output gradients need and nothing else: no weight

@@ -24,11 +24,11 @@ class DataOptions(Declared):
     samples: Annotated[
         int | None, Setting("Examples for directions; all without, and 1024 beside a saved model.", FROM_ONE)
     ] = None
-    batch_size: Annotated[int | None, Setting("Of directions.", FROM_ONE)] = None
+    batch_size: Annotated[int | None, Setting("Examples per batch of directions.", FROM_ONE)] = None
     loss: Annotated[
-        LossName, Setting("Of a network that is no problem: cross-entropy, bce, mse, or auto, by its targets.")
+        LossName, Setting("Loss of a network that is no problem: cross-entropy, bce, mse, or auto, by its targets.")
     ] = "auto"
-    seed: Annotated[Seed, Setting("Of weights, order, and draws.")] = 0
+    seed: Annotated[Seed, Setting("Seed of weights, order, and draws.")] = 0
     device: Device = "auto"
-    dtype: Annotated[DtypeName, Setting("Of weights and data.")] = "float32"
+    dtype: Annotated[DtypeName, Setting("Type of weights and data.")] = "float32"
     max_memory: MaxMemory = None

@@ -1,4 +1,4 @@
-"""Races: what came of them, frozen; `to_dict` is the section "training" of `curvlab.comparison/1`."""
+"""Races: their results, frozen; `to_dict` is the section "training" of `curvlab.comparison/1`."""
 
 from __future__ import annotations
 

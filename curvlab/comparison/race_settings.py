@@ -56,7 +56,7 @@ class RaceSettings(Declared):
         str | None, Setting("A network of your own, in place of problems: `package.module:callable`.")
     ] = None
     data: Annotated[str | None, Setting("In place of a problem's own, for one problem; of an architecture.")] = None
-    loss: Annotated[LossName, Setting("Of an architecture.")] = "auto"
+    loss: Annotated[LossName, Setting("Loss of an architecture.")] = "auto"
     device: Device = "auto"
     dtype: DtypeName = "float32"
     threads: Threads = None

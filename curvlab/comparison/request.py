@@ -39,7 +39,7 @@ class Request(Declared):
         Setting("Label -> setting -> value; the baseline's are under its own name."),
     ] = None
     steps: Annotated[
-        int | None, Setting(f"Of the trajectory, default {STEPS}; with mode training of the race.", FROM_ONE)
+        int | None, Setting(f"Steps of the trajectory, default {STEPS}; with mode training, of the race.", FROM_ONE)
     ] = None
     warm_start: Annotated[
         bool, Setting("Begin with a pass over the training set for all averages.", when=OF_DIRECTIONS)
@@ -54,7 +54,7 @@ class Request(Declared):
     ] = ()
     layers: Annotated[Globs, Setting(when=OF_DIRECTIONS)] = ()
     seeds: Annotated[
-        tuple[int, ...], Setting("Of the runs; the first is that of the directions.", SEED, written="N,N")
+        tuple[int, ...], Setting("Seeds of the runs; the first is that of the directions.", SEED, written="N,N")
     ] = ()
     epochs: Annotated[int | None, Setting("Budget of a race; the problem's without.", FROM_ONE, OF_RACES)] = None
     seconds: Annotated[float | None, Setting("Budget of training seconds, in place of epochs.", POSITIVE, OF_RACES)] = (

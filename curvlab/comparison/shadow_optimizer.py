@@ -1,4 +1,4 @@
-"""ShadowOptimizer: it is shown every batch and says where it would go, while another moves the weights."""
+"""ShadowOptimizer: gives its direction for every batch while the baseline moves the weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Directions along the baseline's trajectory (Ren 2022, section 4.3.4): it moves the weights, all others say where they
-would go."""
+"""Directions along the baseline's trajectory (Ren 2022, section 4.3.4): it moves the weights, all others give their
+directions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Curvatures: recipes from what a batch shows to the operators that optimizers precondition with."""
+"""Curvatures: recipes from features and output gradients to the operators that optimizers precondition with."""

@@ -1,4 +1,4 @@
-"""BatchSums: what a curvature measures of the batches of one step, or of a whole pass over the data, added up."""
+"""BatchSums: the sums of one curvature over the batches of one step, or over a whole pass over the data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""EKFAC: K-FAC's eigenbasis with its own eigenvalues, S = E[(Q_Gᵀ DW_n Q_A)²], kept up to date between refreshes (ren
-1.1)."""
+"""EKFAC: K-FAC's eigenbasis with its own eigenvalues, S = E[(Q_Gᵀ DW_n Q_A)²], kept up to date between refreshes (Ren
+2022, section 1.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curvatures by name. A recipe under `@register("mine")` is at once an analysis, an optimizer and a contestant of
+"""Curvatures by name. A recipe under `@register("mine")` is at once an analysis, an optimizer and an entry of
 comparisons: the rooms above make them of it. A package's own is in a module that the entry-point group
 `curvlab.curvatures` names."""
 

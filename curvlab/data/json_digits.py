@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIDE = 28
 MAX_BYTES = 2**25
-"""Of one file; those of the package have four million."""
+"""The most bytes of one file; those of the package have four million."""
 _BYTES_PER_CHARACTER = 16
 """A JSON list of numbers takes at most this much memory per character of text while it is parsed."""
 

@@ -30,11 +30,11 @@ class Masked(Likelihood):
         self.inner, self.mask, self.name = inner, mask, inner.name
 
     def check(self, z: Tensor) -> None:
-        """As of `inner`."""
+        """See `inner`."""
         self.inner.check(z)
 
     def check_targets(self, z: Tensor, y: Tensor) -> None:
-        """As of `inner`, at the positions that count."""
+        """See `inner`; only positions that count enter."""
         self.inner.check_targets(z, self._filled(y))
 
     def loss(self, z: Tensor, y: Tensor) -> Tensor:
@@ -49,11 +49,11 @@ class Masked(Likelihood):
         return self.inner.residual(z, self._filled(y)) * self.beside(z)
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
-        """As of `inner`; draws at positions that do not count are ignored."""
+        """See `inner`; draws at positions that do not count are ignored."""
         return self.inner.sample(z, uniforms)
 
     def draws(self, z: Tensor) -> tuple[int, ...]:
-        """As of `inner`: the numbers that are drawn do not depend on the mask."""
+        """See `inner`; the numbers that are drawn do not depend on the mask."""
         return self.inner.draws(z)
 
     def hessian_root(self, z: Tensor) -> Iterator[Tensor]:

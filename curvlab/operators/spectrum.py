@@ -35,7 +35,7 @@ def spectrum(
     An eigenvalue under max(d, count)·eps·λ_max counts as zero, and is 0 in `min` and in the quantiles. Quantiles are
     numpy's "linear" ones, exact.
 
-    Of a Kronecker product nothing is formed. The rule for zero is applied to each factor; then extremes, trace, rank
+    A Kronecker product is never formed. The rule for zero is applied to each factor; then extremes, trace, rank
     and condition number are products of the factors'. So is the effective rank, since entropy adds: when p_i q_j are
     the shares of the products in their sum, −Σ p_i q_j (ln p_i + ln q_j) = H(p) + H(q). Groups are one
     block-diagonal matrix: with w_g the share of group g in the trace, H = H(w) + Σ w_g H_g.

@@ -1,6 +1,7 @@
 """The optimizers, as `torch.optim.Optimizer`s on one core, by class and by name: `create("kfac", model, ...)`.
 
-One's own joins them under `@register("mine")`, from a module that the entry-point group `curvlab.optimizers` names.
+An optimizer of a package registers with `@register("mine")`, in a module that the entry-point group
+`curvlab.optimizers` names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Problems by name: a network, its data and its loss, with settings per optimizer that are known to work.
 
-One's own joins them by `register(Problem(...))`, from a module that the entry-point group `curvlab.problems` names.
+A problem of a package registers by `register(Problem(...))`, in a module that the entry-point group
+`curvlab.problems` names.
 """
 
 from __future__ import annotations

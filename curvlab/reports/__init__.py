@@ -1,1 +1,1 @@
-"""Reports: one renderer per file, from the frozen results of an analysis to text, JSON and CSV."""
+"""Reports: one builder per result, which makes its `Document`, and one writer per format."""

@@ -1,1 +1,1 @@
-"""Statistics: what one pass over the data accumulates."""
+"""Statistics: sums over one pass over the data, one statistic per file."""

@@ -49,13 +49,17 @@ class TrainingSettings(Declared):
     ] = None
     steps: Annotated[int | None, Setting("Steps, in place of epochs.", FROM_ONE)] = None
     batch_size: Annotated[int | None, Setting("Examples per step; the problem's number without.", FROM_ONE)] = None
-    seed: Annotated[Seed, Setting("Of weights, order of the data, held-out part and draws.")] = 0
+    seed: Annotated[Seed, Setting("Seed of weights, order of the data, held-out part and draws.")] = 0
     device: Device = "auto"
-    dtype: Annotated[DtypeName, Setting("Of weights and data.")] = "float32"
+    dtype: Annotated[DtypeName, Setting("Type of weights and data.")] = "float32"
     threads: Threads = None
     schedule: Annotated[
         str,
-        Setting("Of the rate: constant, cosine, linear, step:EPOCHS:FACTOR.", check=schedule_problem, written="NAME"),
+        Setting(
+            "Learning rate over time: constant, cosine, linear, step:EPOCHS:FACTOR.",
+            check=schedule_problem,
+            written="NAME",
+        ),
     ] = "constant"
     warm_start: Annotated[
         bool, Setting("Begin with a pass for the statistics, where the optimizer has one (it does by default).")
@@ -70,7 +74,7 @@ class TrainingSettings(Declared):
     max_seconds: Annotated[
         float | None, Setting("Stop this much time after it was started or resumed, ready to be resumed.", POSITIVE)
     ] = None
-    max_memory: Annotated[MaxMemory, Setting("Of the examples, at most this many bytes, such as `8GiB`.")] = None
+    max_memory: Annotated[MaxMemory, Setting("Most bytes that the examples may take, such as `8GiB`.")] = None
     out: Annotated[str | None, Setting("Folder for the results; runs/PROBLEM-OPTIMIZER without.", written="DIR")] = None
     log_every: Annotated[int | None, Setting("A line of metrics every so many steps, too.", FROM_ONE)] = None
     save_every: Annotated[int | None, Setting("Save the state every so many steps, too.", FROM_ONE)] = None

@@ -74,7 +74,7 @@ class FopMatrices:
 
 
 def fop_matrices(factors: Mapping[str, Tensor], forms: Mapping[str, LearnedMatrix]) -> FopMatrices:
-    """Of an optimizer: `fop_matrices(optimizer.matrices, optimizer.forms)`."""
+    """The matrices of an optimizer: `fop_matrices(optimizer.matrices, optimizer.forms)`."""
     return FopMatrices(
         factors,
         {name: "full" if form.rank is None else "low-rank" for name, form in forms.items()},

@@ -41,7 +41,7 @@ class Placed(NamedTuple):
     turn: Turn
 
     def shape(self, stored: Shape) -> Shape:
-        """Of the turned tensor."""
+        """The shape of the turned tensor."""
         return tuple(self.turn(torch.empty(stored, device="meta")).shape)
 
 

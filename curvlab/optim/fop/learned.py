@@ -1,4 +1,4 @@
-"""∂J⁽ᵗ⁾/∂M⁽ᵗ⁻¹⁾ = −ε ∂⟨S∘∇J⁽ᵗ⁾, P(M)∇J⁽ᵗ⁻¹⁾⟩/∂M: learning a preconditioner P(M) from first-order information (fop
+"""∂J⁽ᵗ⁾/∂M⁽ᵗ⁻¹⁾ = −ε ∂⟨S∘∇J⁽ᵗ⁾, P(M)∇J⁽ᵗ⁻¹⁾⟩/∂M: learning a preconditioner P(M) from first-order information (FOP,
 eq. 3; Almeida et al. 1998; Baydin et al. 2017).
 
 θ⁽ᵗ⁾ = θ⁽ᵗ⁻¹⁾ − ε p(u) with u = P(M)∇J⁽ᵗ⁻¹⁾. S = ∂p/∂u is the slope of the base optimizer, entry by entry: 1 for

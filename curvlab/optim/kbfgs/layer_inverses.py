@@ -1,5 +1,5 @@
-"""LayerInverses: H_A and H_G of all layers of a model, from their start to what each step teaches them (Ren 2022, Alg.
-9)."""
+"""LayerInverses: H_A and H_G of all layers of a model, from their start through the updates of every step (Ren 2022,
+Alg. 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pairs (s, y) may update an inverse: sᵀy > 1e-4·sᵀs·‖g‖, all finite; and yᵀHy ≤ sᵀy/μ₁ where ren skips."""
+"""Which pairs (s, y) may update an inverse: sᵀy > 1e-4·sᵀs·‖g‖, all finite; and yᵀHy ≤ sᵀy/μ₁ where Ren 2022 skips."""
 
 from __future__ import annotations
 
