@@ -22,6 +22,7 @@ class Row:
     scheduled: bool = True  # has operators that are renewed every inverse_interval steps
     valley: float = 1.0  # share of the learning rate that Rosenbrock's valley bears
     power: float = 1.0  # weights decay by 1 − αᵖγ
+    eight_bits: float = 0.05  # share of the first loss by which bfloat16 activations may change the last
     variant: str = ""  # what sets this row apart from another of the same optimizer
 
     @property
@@ -65,6 +66,8 @@ ROWS = [
         {"exact": "yes"},
         scheduled=False,
         valley=0.1,
+        # Its pairs y are differences of two gradients near each other, each good to 8 bits: of y fewer are left.
+        eight_bits=0.15,
         variant="proved",
     ),
     Row("kbfgs", {"lr": 0.1, "damping": 0.3}, {"damping": 0.0, "interval": 0}, scheduled=False, valley=0.5),

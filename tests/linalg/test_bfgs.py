@@ -16,7 +16,8 @@ SEEDS = st.integers(0, 10**6)
 
 def definite(d: int, generator: torch.Generator) -> Tensor:
     root = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    return root @ root.T + 0.1 * torch.eye(d, dtype=torch.float64)
+    square = root @ root.T  # whose halves need not be the same bits
+    return (square + square.T) / 2 + 0.1 * torch.eye(d, dtype=torch.float64)
 
 
 def broyden(h: Tensor, s: Tensor, y: Tensor, phi: float) -> Tensor:
@@ -38,7 +39,7 @@ def test_it_is_the_product_form_and_satisfies_the_secant_condition(seed: int, d:
     scale = dense.abs().max()
     torch.testing.assert_close(new / scale, dense / scale, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(times(new[None], y[None])[0], s, rtol=1e-8, atol=1e-8 * float(scale * y.norm()))
-    assert torch.equal(new, new.T)
+    assert torch.equal(new, new.T)  # sums of two numbers: no order that a processor could choose
     assert torch.linalg.eigvalsh(new).min() > -1e-12 * scale
     torch.testing.assert_close(new / scale, broyden(h, s, y, 1.0) / scale, rtol=1e-9, atol=1e-9)
 
