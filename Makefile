@@ -16,10 +16,10 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-timm fuzz check format bench gpu clean distclean
+.PHONY: help demo test test-processors test-timm fuzz check format bench gpu clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.core ## profile the network in examples/, then compare directions of three optimizers
 	$(BIN)/curvlab analyze $(EXAMPLE)
@@ -27,6 +27,16 @@ demo: $(VENV)/.core ## profile the network in examples/, then compare directions
 
 test: $(VENV)/.dev ## run every test, those of the plugins included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+
+# Their results must hold on every processor: torch's kernels without vector instructions and with AVX2's stand for others.
+NUMERICAL := tests/linalg tests/operators tests/curvatures tests/layers tests/capture tests/optim/test_directions.py \
+	tests/optim/test_one_record.py tests/optim/test_block_fisher_routes.py tests/test_exact_statistics.py tests/test_identities.py \
+	tests/test_masked_positions.py tests/test_curvlinops.py
+test-processors: $(VENV)/.dev ## run the numerical tests as other processors would
+	@for kind in default avx2; do \
+		echo "ATEN_CPU_CAPABILITY=$$kind"; \
+		ATEN_CPU_CAPABILITY=$$kind OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 $(NUMERICAL) || exit 1; \
+	done
 
 # timm imports torchvision, which fails beside a torch it was not built for: 5.5 GB, a few minutes, in its own folder.
 test-timm: ## test networks of timm in an environment of their own

@@ -38,8 +38,8 @@ def test_both_methods_and_numpy_agree(
     matrix = conditioned(d, 10**log_condition, d, 10**log_scale).to(dtype)
     expected = oracle(matrix, p)
     newton, (eigh, ok) = coupled_newton(matrix[None], p), eigh_root(matrix[None], p)
-    # As for an inverse, a multiple of eps·κ. `eigh` and the products of both methods have backward errors that grow with
-    # d in the worst case, by how much depends on the order in which a processor's library adds up.
+    # As for an inverse, a multiple of eps·κ. The backward errors of `eigh` and of the products grow with d in the worst
+    # case; by how much depends on the order in which a processor's library adds up.
     rounding = (10 + d) * EPS[dtype] * 10**log_condition
     assert relative(newton.root[0], expected) <= rounding + 1e-6 * d**0.5  # the tolerance is of ‖M − I‖_F/√d
     assert relative(eigh[0], expected) <= rounding
