@@ -118,7 +118,7 @@ def test_maps_that_share_an_input_step_as_if_they_did_not(monkeypatch: pytest.Mo
     found = []
     for together in (True, False):
         if not together:
-            monkeypatch.setattr("curvlab.optim.lnb.same_features", id)
+            monkeypatch.setattr("curvlab.optim.lnb.lnb.same_features", id)
             monkeypatch.setattr("curvlab.optim.lnb.neuron_stack.LARGE", 0)
         torch.manual_seed(0)
         model = Reading()
