@@ -74,7 +74,9 @@ def _run(command: str, *arguments: str) -> Any:
     from curvlab_cli.main import run
 
     line, told, found = sys.argv, io.StringIO(), io.StringIO()
-    sys.argv = ["curvlab", command, *arguments, "--dtype", "float64", "--threads", "1", "--json", "-"]
+    # Of weights alone nothing is run, and the type of a run is refused as an option without effect.
+    dtype = [] if len(arguments) == 1 and arguments[0].endswith(".pt") else ["--dtype", "float64"]
+    sys.argv = ["curvlab", command, *arguments, *dtype, "--threads", "1", "--json", "-"]
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(found):
             run()
