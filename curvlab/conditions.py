@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from curvlab.fields import FROM_ONE, SEED, Bound, Setting
+from curvlab.field_types import FROM_ONE, SEED, Bound
+from curvlab.fields import Setting
 
 LossName = Literal["auto", "cross-entropy", "bce", "mse"]
 DtypeName = Literal["float32", "float64"]

@@ -3,15 +3,6 @@
 Name, type, default, bounds, choices, help, and beside which other settings it has an effect: in a dataclass, in a
 `TypedDict`, or in the signature of a constructor. The command line, TOML files, the library and the catalogue of
 optimizers read them here (`fields_of`) and judge values by them (`wrong`).
-
-| type | a value is |
-|---|---|
-| bool, int, float, str | true or false; a whole number; a finite number; a text that is not empty |
-| Literal["a", "b"] | one of these words |
-| tuple[T, ...] | a list of such values |
-| Mapping | a table |
-| X or Y, X or None | one of these; None is what was not given |
-| anything else, or no annotation | not judged |
 """
 
 from __future__ import annotations
@@ -24,50 +15,15 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf, isfinite
-from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from curvlab.errors import CommandError
+from curvlab.field_types import ANY, FROM_ONE, Bound, fits, shown, wanted, word
 
 MISSING = inspect.Parameter.empty
 """The default of a field that has none."""
-LARGEST_SEED = 2**63 - 1
-MOST = 2**53
-"""Upper limit of every count: no run comes near it, and as a float it is still exact."""
 MANY = 30
 """So many mistakes are told at once."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """low ≤ value ≤ high; low < value where `above`."""
-
-    low: float = -inf
-    high: float = inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether the value is inside."""
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        if self == FROM_ONE:
-            return " above 0"
-        low = "" if self.low == -inf else f" {'above' if self.above else 'from'} {self.low:g}"
-        if self.low == 1 and self.high < MOST:
-            return f" above 0, at most {self.high:g}"
-        high = "2^63 - 1" if self.high == LARGEST_SEED else f"{self.high:g}"
-        return low if self.high == inf else f"{low} to {high}"
-
-
-POSITIVE = Bound(0.0, above=True)
-FROM_ZERO = Bound(0.0)
-FROM_ONE = Bound(1.0, float(MOST))
-FRACTION = Bound(0.0, 1.0)
-DECAY = Bound(0.0, 0.999999)
-"""From 0 to below 1: the weight of the past in an average."""
-SEED = Bound(0.0, LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -86,7 +42,7 @@ class Setting:
     """
 
     help: str = ""
-    bound: Bound = Bound()
+    bound: Bound = ANY
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     check: Callable[[Any], str | None] | None = None
     written: str | None = None
@@ -127,10 +83,10 @@ class Field:
         """What is wrong with a value, one sentence, or None."""
         if value is None and (self.optional or self.kind is Any):
             return None
-        if not _fits(self.kind, self.setting.bound, value):
+        if not fits(self.kind, self.setting.bound, value):
             if isinstance(value, int | float) and value > self.setting.bound.high > FROM_ONE.low:
                 return f"{self.name} is {shown(value)}, more than {self.setting.bound.high:,.0f}"
-            return f"{self.name} is {shown(value)}, not {_wanted(self.kind, self.setting.bound)}"
+            return f"{self.name} is {shown(value)}, not {wanted(self.kind, self.setting.bound)}"
         found = None if self.setting.check is None else self.setting.check(value)
         return None if found is None else f"{self.name} is {shown(value)}, not {found}"
 
@@ -237,15 +193,6 @@ def unknown(fields: Iterable[str], name: str) -> str:
     return f"did you mean '{close[0]}'" if close else f"there are {', '.join(known)}"
 
 
-def shown(value: Any) -> str:
-    """repr(value), cut off where it is long: it may come from a file."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python writes, or a list within itself
-        return f"a {type(value).__name__} too long to be shown"
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
@@ -256,13 +203,9 @@ def _idle(fields: Mapping[str, Field], name: str, values: Mapping[str, Any]) -> 
         return None
     for other, allowed in field.setting.when.items():
         if values.get(other, fields[other].default) not in allowed:
-            beside = " or ".join(f"{other}={_word(one)}" for one in allowed)
+            beside = " or ".join(f"{other}={word(one)}" for one in allowed)
             return f"{name} is {shown(value)}, which has an effect with {beside} only"
     return None
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _of_constructor(line: tuple[type, ...]) -> dict[str, Field]:
@@ -334,51 +277,3 @@ def _over(setting: Setting, below: Setting) -> Setting:
     plain = {entry.name: _default(entry) for entry in dataclasses.fields(Setting)}
     said = {name: value for name, value in vars(setting).items() if value != plain[name]}
     return dataclasses.replace(below, **said)
-
-
-def _fits(kind: Any, bound: Bound, value: Any) -> bool:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_fits(part, bound, value) for part in parts)
-    if origin is Literal:
-        return any(type(value) is type(part) and value == part for part in parts)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(parts[0], bound, one) for one in value)
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    if kind is int:
-        return isinstance(value, Integral) and bound.holds(int(value))
-    if kind is float:
-        return isinstance(value, Real) and _finite(value) and bound.holds(float(value))
-    if kind is str:
-        return isinstance(value, str) and bool(value)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    return True
-
-
-def _finite(value: Real) -> bool:
-    try:
-        return isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False
-
-
-def _wanted(kind: Any, bound: Bound, many: bool = False) -> str:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_wanted(part, bound) for part in parts)
-    if origin is Literal:
-        return f"one of {', '.join(map(_word, parts))}" if not many else f"words among {', '.join(map(_word, parts))}"
-    if origin is tuple:
-        return f"a list of {_wanted(parts[0], bound, many=True)}"
-    if origin is not None:
-        return "a table of names and values"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    plural = {int: "whole numbers", float: "numbers", str: "words"}
-    text = plural.get(kind) if many else words.get(kind)
-    if text is None:
-        return "what it must be"
-    return f"{text}{bound}" if kind in (int, float) else text

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from curvlab.conditions import Device, DtypeName, Globs, LossName, MaxMemory, Seed
-from curvlab.fields import FROM_ONE, Declared, Setting, fields_of
+from curvlab.field_types import FROM_ONE
+from curvlab.fields import Declared, Setting, fields_of
 
 FisherType = Literal["type-2", "mc", "empirical", "forward-only"]
 KfacApprox = Literal["expand", "reduce"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Seed
-from curvlab.fields import FROM_ONE, Declared, Setting
+from curvlab.field_types import FROM_ONE
+from curvlab.fields import Declared, Setting
 
 
 @dataclass(frozen=True)

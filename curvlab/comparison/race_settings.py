@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Threads
-from curvlab.fields import FROM_ONE, POSITIVE, SEED, Declared, Setting
+from curvlab.field_types import FROM_ONE, POSITIVE, SEED
+from curvlab.fields import Declared, Setting
 from curvlab.training.own_network import OwnNetwork
 from curvlab.training.settings import TrainingSettings, wrong
 

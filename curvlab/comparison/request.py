@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from curvlab.comparison.data_options import DataOptions
 from curvlab.conditions import Globs
 from curvlab.errors import CommandError
-from curvlab.fields import FROM_ONE, POSITIVE, SEED, Declared, Field, Setting, fields_of, unknown
+from curvlab.field_types import FROM_ONE, POSITIVE, SEED
+from curvlab.fields import Declared, Field, Setting, fields_of, unknown
 
 Mode = Literal["directions", "training", "both"]
 BASELINE = "block-fisher"

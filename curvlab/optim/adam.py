@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from curvlab.fields import DECAY, POSITIVE, Setting
+from curvlab.field_types import DECAY, POSITIVE
+from curvlab.fields import Setting
 from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import Params, Rate, WeightDecay

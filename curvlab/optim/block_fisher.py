@@ -8,7 +8,8 @@ from typing import Annotated, Unpack
 from torch import nn
 
 from curvlab.curvatures.block_fisher import BlockFisherCurvature, batches_kept
-from curvlab.fields import FROM_ONE, Setting
+from curvlab.field_types import FROM_ONE
+from curvlab.fields import Setting
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.declared import Damping, Rate
 from curvlab.optim.preconditioned import Preconditioned

@@ -11,7 +11,7 @@ import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,14 @@ from curvlab.optim.joint_gradient import joint_gradient
 from curvlab.optim.loose_parameters import gathered
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.saved_state import check_state, hooked_state, load_hooked_state, rebuilt, restore, saved
+from curvlab.optim.traits import Traits
+from curvlab.optim.usable_model import refuse_changed, refuse_unusable, type_and_device
 
 Named = dict[str, Tensor]
 """Tensors by parameter name."""
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Traits, torch.optim.Optimizer):
     """W ← W − α(p + γW) with a direction p per parameter (decoupled decay: Ren 2022, sections 3.7.2, 4.7.2).
 
     A step whose gradient is not finite changes nothing and is counted in `skipped`. That is the one answer a step
@@ -51,27 +53,6 @@ class Optimizer(torch.optim.Optimizer):
         averages: statistics by block, where a method has them.
     """
 
-    name: ClassVar[str] = "optimizer"
-    source: ClassVar[str] = ""
-    """The paper it is from."""
-    needs_closure: ClassVar[bool] = False
-    takes_parameters: ClassVar[bool] = False
-    """Whether parameters will do in place of a network: those that need gradients alone."""
-    takes_complex: ClassVar[bool] = False
-    """Whether parameters may be complex numbers."""
-    warms: ClassVar[bool] = False
-    """Whether `warm_start` has anything to measure."""
-    keeps_factors: ClassVar[bool] = False
-    """Whether `averages` are curvature factors that can be saved for other uses."""
-    learns_from_steps: ClassVar[bool] = False
-    """Whether what it preconditions with is learned of the steps it takes, so that there is nothing of it at weights
-    that stay."""
-    averages_in_order: ClassVar[bool] = False
-    """Whether its averages weigh the batches of a pass by their order, in a warm start too."""
-    swept: ClassVar[str | None] = None
-    """The setting that damps its directions, where another value can be tried on the same averages."""
-    at_fixed_weights: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which it is compared where weights stay, and all data is one batch."""
     averages: dict[str, dict[str, Tensor]]
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -92,21 +73,10 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(parameter_groups(model, groups), defaults)
         for group in self.param_groups:
             check_group(type(self), group)
-        devices = sorted({str(p.device) for p in model.parameters()})
-        if len(devices) > 1:
-            raise CurvlabError(
-                f"{self.name}: the model's parameters are on {' and '.join(devices)}", "one device is needed"
-            )
-        complex_ = [self.names[id(p)] for p in self.parameters() if p.is_complex() and p.requires_grad]
-        if complex_ and not self.takes_complex:
-            raise CurvlabError(
-                f"{self.name}: the parameter {complex_[0]!r} is complex",
-                "its curvature is of real parameters",
-                "use sgd, adam, adamw, rmsprop or shampoo, or freeze it",
-            )
+        refuse_unusable(self)
         self.steps = self.skipped = 0
         self.averages = {}
-        self._as = self._type_and_device()
+        self._as = type_and_device(self)
         self._batch = 0
         self._gathered: Named = {}
         self._examples = 0
@@ -168,7 +138,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Averages, operators and momentum are updated, weights are not. Empty where the gradient was not finite.
         """
-        self._check_model()
+        refuse_changed(self, self._as)
         gradients, examples = self._gathered, self._examples
         self._gathered, self._examples = {}, 0
         if not gradients:
@@ -189,7 +159,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def accumulate(self, closure: Closure) -> Tensor:
         """Add a batch to the next step: losses are means, so that batches count by their number of examples."""
-        self._check_model()
+        refuse_changed(self, self._as)
         try:
             loss, examples, fresh = self.examine(closure)
         except BaseException:
@@ -300,24 +270,6 @@ class Optimizer(torch.optim.Optimizer):
     def coverage(self) -> dict[str, str]:
         """Parameter name -> how it is treated."""
         return {self.names[id(p)]: self.name for p in self.parameters()}
-
-    def _type_and_device(self) -> tuple[torch.dtype, torch.device]:
-        first = self.parameters()[0]
-        return first.dtype, first.device
-
-    def _check_model(self) -> None:
-        """Raise where there is no number to step on, or the state is of another type or device than the model."""
-        now = self._type_and_device()
-        if now[1].type == "meta":
-            found = f"{self.name}: the model is on the meta device"
-            raise CurvlabError(found, "its weights have no numbers", "build it on a real device")
-        for mine, before in zip(now, self._as, strict=True):
-            if mine != before:
-                raise CurvlabError(
-                    f"{self.name}: the model's parameters are {mine} now, and were {before}",
-                    "the optimizer's state is of the latter",
-                    "make a new one and load the state_dict of this one into it",
-                )
 
     def full_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Whatever autocast the forward runs under, statistics and directions keep the parameters' own type."""

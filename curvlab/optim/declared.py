@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError
-from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, Bound, Field, Setting, fields_of, unknown, wrong
+from curvlab.field_types import DECAY, FROM_ZERO, POSITIVE, Bound
+from curvlab.fields import Field, Setting, fields_of, unknown, wrong
 
 if TYPE_CHECKING:
     from curvlab.optim.core import Optimizer

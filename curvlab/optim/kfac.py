@@ -14,7 +14,8 @@ from curvlab.capture.model_call import ModelCall
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.kfac import DampingRule, KfacCurvature
 from curvlab.errors import CurvlabError
-from curvlab.fields import FROM_ONE, POSITIVE, Setting
+from curvlab.field_types import FROM_ONE, POSITIVE
+from curvlab.fields import Setting
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.core import Named
 from curvlab.optim.declared import Damping, Rate

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from curvlab.fields import DECAY, FROM_ONE, Setting
+from curvlab.field_types import DECAY, FROM_ONE
+from curvlab.fields import Setting
 from curvlab.optim.adam import Beta1, Beta2, Epsilon
 from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
-from curvlab.fields import DECAY, FROM_ONE, SEED, Setting, completed, fields_of
+from curvlab.field_types import DECAY, FROM_ONE, SEED
+from curvlab.fields import Setting, completed, fields_of
 from curvlab.optim.declared import NO_SETTINGS, WeightDecay
 
 Momentum = Annotated[float, Setting("μ of the heavy ball.", DECAY, default=0.9)]

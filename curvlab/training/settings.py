@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Seed, Threads
 from curvlab.errors import CommandError, CurvlabError
-from curvlab.fields import FROM_ONE, POSITIVE, Declared, Setting, fields_of, unknown
+from curvlab.field_types import FROM_ONE, POSITIVE
+from curvlab.fields import Declared, Setting, fields_of, unknown
 from curvlab.training.schedule import schedule_problem
 
 DEFAULT_PROBLEM = "digits-mlp"

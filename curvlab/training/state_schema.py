@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from curvlab.fields import MOST
+from curvlab.field_types import MOST
 from curvlab.training.clocks import NAMES as CLOCKS
 from curvlab.training.settings import NAMES, wrong
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Unpack
 
 from torch import Tensor, nn
 
-from curvlab.fields import FROM_ONE, FROM_ZERO, Setting
+from curvlab.field_types import FROM_ONE, FROM_ZERO
+from curvlab.fields import Setting
 from curvlab.optim.declared import Params, Rate
 from curvlab.optim.fop.hypergradient import HypergradientOptimizer, HypergradientSettings, Part
 from curvlab.optim.fop.learned_matrix import LearnedMatrix, dimension

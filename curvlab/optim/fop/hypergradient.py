@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvlab.fields import DECAY, FROM_ZERO, POSITIVE, SEED, Setting, completed, fields_of
+from curvlab.field_types import DECAY, FROM_ZERO, POSITIVE, SEED
+from curvlab.fields import Setting, completed, fields_of
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import NO_SETTINGS, Params, WeightDecay

@@ -6,7 +6,8 @@ from typing import Annotated, Unpack
 
 from torch import nn
 
-from curvlab.fields import FROM_ZERO, Setting
+from curvlab.field_types import FROM_ZERO
+from curvlab.fields import Setting
 from curvlab.optim.declared import Damping
 from curvlab.optim.kbfgs.pair_damping import PairDamping
 from curvlab.optim.kbfgs.quasi_newton import KroneckerQuasiNewton

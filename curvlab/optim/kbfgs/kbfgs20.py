@@ -6,7 +6,8 @@ from typing import Annotated, Unpack
 
 from torch import nn
 
-from curvlab.fields import Bound, Setting
+from curvlab.field_types import Bound
+from curvlab.fields import Setting
 from curvlab.optim.declared import Rate
 from curvlab.optim.kbfgs.quasi_newton import KroneckerQuasiNewton
 from curvlab.optim.kbfgs.settings import Pairs, QuasiNewtonSettings, with_defaults

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypedDict
 
-from curvlab.fields import DECAY, FROM_ONE, Bound, Setting, completed, fields_of
+from curvlab.field_types import DECAY, FROM_ONE, Bound
+from curvlab.fields import Setting, completed, fields_of
 from curvlab.optim.declared import NO_SETTINGS, WeightDecay
 
 Pairs = Annotated[int, Setting("p: pairs (s_G, y_G) remembered of each layer.", FROM_ONE)]

@@ -15,7 +15,8 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
 from curvlab.errors import CurvlabError
-from curvlab.fields import DECAY, FROM_ONE, FROM_ZERO, Setting
+from curvlab.field_types import DECAY, FROM_ONE, FROM_ZERO
+from curvlab.fields import Setting
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.lnb.neuron_stack import NeuronStack, packed
 from curvlab.optim.lnb.neurons import Seen, neurons, same_features, seen

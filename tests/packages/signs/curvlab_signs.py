@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from curvlab.fields import POSITIVE, Setting
+from curvlab.field_types import POSITIVE
+from curvlab.fields import Setting
 from curvlab.optim import KFAC, register
 from curvlab.optim.core import Named, Optimizer
 
