@@ -55,7 +55,7 @@ class KFAC(Preconditioned):
         rule: Annotated[
             DampingRule,
             Setting(
-                "How λ enters: factored by π (eq. 24), exact in the eigenbasis (eq. 23), equal (π = 1, ren Alg. 7)."
+                "How λ enters: factored by π (Grosse 2021, eq. 24), exact (eq. 23), equal (π = 1; Ren 2022, Alg. 7)."
             ),
         ] = "factored",
         kfac_approx: Annotated[
@@ -75,8 +75,8 @@ class KFAC(Preconditioned):
         step_size: Annotated[
             StepSize,
             Setting(
-                "fixed, or mvp: δ = −αp + μδ₀ with both numbers from a 2×2 system (grosse eq. 27); momentum is not "
-                "used then, and lr only by its ratios between groups.",
+                "fixed, or mvp: δ = −αp + μδ₀ with both numbers from a 2×2 system (Grosse 2021, eq. 27); momentum is "
+                "not used then, and lr only by its ratios between groups.",
                 of_steps=True,
             ),
         ] = "fixed",

@@ -40,7 +40,7 @@ class Muon(Optimizer):
         lr: Rate = 1e-3,
         momentum: Annotated[float, Setting("μ of the gradient's average B.", DECAY)] = 0.95,
         nesterov: Annotated[bool, Setting("Whether the step looks ahead: μB + (1 − μ)g; else it is B.")] = True,
-        iterations: Annotated[int, Setting("Of Newton–Schulz.", FROM_ONE)] = 5,
+        iterations: Annotated[int, Setting("Iterations of Newton–Schulz.", FROM_ONE)] = 5,
         adjust: Annotated[
             Literal["match-rms", "original"],
             Setting(

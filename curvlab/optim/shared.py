@@ -35,20 +35,22 @@ class Shared(TypedDict, total=False):
     decay: Decay
     averaging: Annotated[
         Literal["constant", "growing"],
-        Setting("constant β, or growing: min(1 − 1/k, β) at the k-th update (grosse section 5).", default="constant"),
+        Setting(
+            "constant β, or growing: min(1 − 1/k, β) at the k-th update (Grosse 2021, section 5).", default="constant"
+        ),
     ]
     statistics_interval: Annotated[int, Setting("T1: steps between updates of the statistics.", FROM_ONE, default=1)]
     inverse_interval: Annotated[
         int,
         Setting(
             "T2: steps between renewals of the operators. On each of the first T2 steps they are renewed whenever the "
-            "statistics were (ren Alg. 7, line 10), as averages change most at the start; Shampoo and the block Fisher "
-            "leave this out.",
+            "statistics were (Ren 2022, Alg. 7, line 10), as averages change most at the start; Shampoo and the block "
+            "Fisher leave this out.",
             FROM_ONE,
             default=20,
         ),
     ]
-    seed: Annotated[int, Setting("Of the pseudo-targets.", SEED, default=0)]
+    seed: Annotated[int, Setting("Seed of the pseudo-targets.", SEED, default=0)]
     groups: Iterable[Mapping[str, Any]] | None
 
 

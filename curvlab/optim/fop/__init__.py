@@ -1,1 +1,1 @@
-"""FOP, S-HD and PP-HD: preconditioners learned beside the weights (fop Alg. 1)."""
+"""FOP, S-HD and PP-HD: preconditioners learned beside the weights (FOP, Alg. 1)."""

@@ -39,9 +39,11 @@ class HypergradientSettings(TypedDict, total=False):
     hyper_lr: Annotated[float, Setting("ρ: the learning rate of M.", FROM_ZERO, default=1e-4)]
     hyper_optimizer: Annotated[
         Literal["adam", "sgd"],
-        Setting("What learns M: adam (fop 4.1), with β = 0.9, 0.999, or sgd (fop Alg. 1, line 7).", default="adam"),
+        Setting(
+            "What learns M: adam (FOP, section 4.1), with β = 0.9, 0.999, or sgd (FOP, Alg. 1, line 7).", default="adam"
+        ),
     ]
-    seed: Annotated[int, Setting("Of M₀ where it is drawn.", SEED, default=0)]
+    seed: Annotated[int, Setting("Seed of M₀ where it is drawn.", SEED, default=0)]
     groups: Iterable[Mapping[str, Any]] | None
 
 

@@ -1,1 +1,1 @@
-"""K-BFGS: Kronecker-factored quasi-Newton methods (ren chapters 2 and 3)."""
+"""K-BFGS: Kronecker-factored quasi-Newton methods (Ren 2022, chapters 2 and 3)."""

@@ -21,12 +21,12 @@ KbfgsRate = Annotated[
 OfPairs = Annotated[
     PairDamping,
     Setting(
-        "Of (s_G, y_G): powell-lm is D_P D_LM (ren Alg. 8); double is DD of chapter 2 (Alg. 3), which needs λ_G ≤ 1; "
+        "Damping of (s_G, y_G): powell-lm is D_P D_LM (Ren 2022, Alg. 8); double is DD (Alg. 3), which needs λ_G ≤ 1; "
         "powell-identity-lm is D_P(I) D_LM (Alg. 11), with exact the variant whose convergence is proved (Alg. 10)."
     ),
 ]
 OfInputs = Annotated[
-    Moment, Setting("minibatch: A of the batch alone, never formed (ren eq. 3.15); averaged: as in chapter 2.")
+    Moment, Setting("minibatch: A of the batch alone, never formed (Ren 2022, eq. 3.15); averaged: as in chapter 2.")
 ]
 
 

@@ -15,7 +15,10 @@ from curvlab.optim.registry import register
 
 Lambda = Annotated[
     float,
-    Setting("λ, λ_A = λ_G = √λ; μ₂ = √λ is a share in double damping (ren 2.3.1).", Bound(0.0, 1.0, above=True)),
+    Setting(
+        "λ, λ_A = λ_G = √λ; μ₂ = √λ is a share in double damping (Ren 2022, section 2.3.1).",
+        Bound(0.0, 1.0, above=True),
+    ),
 ]
 
 

@@ -26,12 +26,12 @@ class QuasiNewtonSettings(TypedDict, total=False):
         Setting("T: steps between updates of the inverses; the first step is one of them.", FROM_ONE, default=1),
     ]
     skip: Annotated[
-        bool, Setting("Whether pairs with yᵀHy > sᵀy/μ₁ are left out (ren Alg. 5, line 17).", default=False)
+        bool, Setting("Whether pairs with yᵀHy > sᵀy/μ₁ are left out (Ren 2022, Alg. 5, line 17).", default=False)
     ]
     double_gradient: Annotated[
         bool,
         Setting(
-            "Whether the second sample's gradient joins the next step's (ren 2.8.3), which needs one at every step.",
+            "Whether the second sample's gradient joins the next step's (Ren 2022, section 2.8.3); needs one a step.",
             when={"interval": (1,)},
             default=False,
         ),

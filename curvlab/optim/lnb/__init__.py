@@ -1,1 +1,1 @@
-"""LNB: linear neuron boosting (lnb Alg. 1, 2)."""
+"""LNB: linear neuron boosting (LNB, Alg. 1, 2)."""

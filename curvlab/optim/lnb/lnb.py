@@ -62,9 +62,10 @@ class LNB(Optimizer):
         decay: Annotated[
             float, Setting("β of the debiased averages μ and χ of the features and their squares.", DECAY, when=ONLINE)
         ] = 0.9,
-        iterations: Annotated[int, Setting("Of CG, from the last solution.", FROM_ONE, when=ONLINE)] = 2,
+        iterations: Annotated[int, Setting("Iterations of CG, from the last solution.", FROM_ONE, when=ONLINE)] = 2,
         weight_decay: Annotated[
-            float, Setting("ρ, in function space: weights shrink by 1 − √ε ρ, biases too (lnb 2.3.1).", FROM_ZERO)
+            float,
+            Setting("ρ, in function space: weights shrink by 1 − √ε ρ, biases too (LNB, section 2.3.1).", FROM_ZERO),
         ] = 0.0,
         online: Annotated[
             bool, Setting("False is Algorithm 1, for full batches: exact solves in float64, and no averages.")
