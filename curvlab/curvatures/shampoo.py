@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -35,11 +36,11 @@ class ShampooCurvature(Curvature):
         return {}
 
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
-        """One per parameter: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
+        """One per parameter with entries: a matrix as it is, a kernel's axes as one mode, a scalar as one entry."""
         made = []
         for name, p in parameters.items():
-            shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], p[0, 0].numel())
-            if max(shape, default=1) <= self.largest_mode:
+            shape = tuple(p.shape) if p.ndim < 3 else (p.shape[0], p.shape[1], math.prod(p.shape[2:]))
+            if p.numel() and max(shape, default=1) <= self.largest_mode:
                 made.append(PreconditionerBlock(name, (), {"weight": name}, shape or (1,)))
         return made
 

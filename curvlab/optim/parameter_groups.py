@@ -18,7 +18,8 @@ def parameter_groups(model: nn.Module, groups: Iterable[Mapping[str, Any]] | Non
         groups: `{"params": [names or parameters], "lr": ..., ...}` each.
 
     Raises:
-        CurvlabError: a group has no "params", a name is not of the model, or the model has no parameters.
+        CurvlabError: a group has no "params" or one of them twice, a name is not of the model, or the model has no
+            parameters.
     """
     byname = dict(model.named_parameters())
     made: list[dict[str, Any]] = []
@@ -30,7 +31,11 @@ def parameter_groups(model: nn.Module, groups: Iterable[Mapping[str, Any]] | Non
         for item in [group["params"]] if isinstance(group["params"], str | nn.Parameter) else group["params"]:
             if isinstance(item, str) and item not in byname:
                 raise CurvlabError(f"a parameter group names {item!r}", "the model has no such parameter")
-            chosen.append(byname[item] if isinstance(item, str) else item)
+            p = byname[item] if isinstance(item, str) else item
+            if any(p is other for other in chosen):
+                name = next((name for name, own in byname.items() if own is p), "a parameter")
+                raise CurvlabError(f"a parameter group names {name!r} twice", "it would take every step twice")
+            chosen.append(p)
         taken.update(id(p) for p in chosen)
         made.append({**group, "params": chosen})
     rest = [p for p in byname.values() if id(p) not in taken]

@@ -29,6 +29,7 @@ from curvlab.optim.last_good import Kept, LastGood
 from curvlab.optim.operator_state import packed, unpacked
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import SCHEDULE, Shared, with_defaults
+from curvlab.optim.working_type import working_type
 
 
 class Preconditioned(Optimizer):
@@ -86,7 +87,7 @@ class Preconditioned(Optimizer):
         self._generator: torch.Generator | None = None
         self._trainable: frozenset[str] = frozenset()
         self._covered: set[str] = set()
-        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
+        self._dtype = working_type(self.parameters())
 
     @property
     def needs_closure(self) -> bool:  # type: ignore[override]
@@ -186,7 +187,7 @@ class Preconditioned(Optimizer):
         self._find_blocks()  # also where gradients came by backward()
         for one in self.blocks:
             if all(name in gradients for name in one.parameters.values()):
-                self._sums.sums[one.name] = {"gradient": precise(one.assemble(gradients))}
+                self._sums.sums[one.name] = {"gradient": self._widened(one.assemble(gradients))}
 
     def _absorb(self, examples: int) -> None:
         fresh = self._sums.averaged(examples)
@@ -274,14 +275,22 @@ class Preconditioned(Optimizer):
             kept = self.operators.blocks.get(one.name)
             if kept is None or kept.value is None or any(name not in gradients for name in one.parameters.values()):
                 continue
-            preconditioned = product(kept.value, precise(one.assemble(gradients)))
+            preconditioned = product(kept.value, self._widened(one.assemble(gradients)))
             for name, part in one.take_apart(preconditioned, gradients).items():
                 directions[name] = part.to(gradients[name].dtype)
         return directions
 
+    def _widened(self, x: Tensor) -> Tensor:
+        """x in the type of the operators, or in the complex one as wide."""
+        return x.to(torch.promote_types(x.dtype, self._dtype))
+
+    def _inside(self) -> set[str]:
+        """Parameters of blocks; after a load, as the saved run found them."""
+        return {name for one in self.blocks for name in one.parameters.values()} if self.blocks else self._covered
+
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the heavy ball; known after the first step."""
-        inside = {name for one in self.blocks for name in one.parameters.values()} if self.blocks else self._covered
+        inside = self._inside()
         unreached = {
             name
             for one in self.blocks
@@ -304,7 +313,7 @@ class Preconditioned(Optimizer):
             **super().saved_state(),
             "schedule": dict(self.schedule),
             "recipe": self.curvature.recipe(),
-            "covered": sorted(name for one in self.blocks for name in one.parameters.values()),
+            "covered": sorted(self._inside()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "operators": packed(self.operators),
             "unmeasured": dict(self.unmeasured),
@@ -325,17 +334,12 @@ class Preconditioned(Optimizer):
                     f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
                 )
         super().restore_state(state_dict)
-        like = self.parameters()[0]
+        like = torch.empty((), dtype=self._dtype, device=self.parameters()[0].device)
         self.averages = moved(dict(state_dict["averages"]), like)
         self.operators = unpacked(state_dict["operators"], like)
         self.schedule, self.unmeasured = dict(state_dict["schedule"]), dict(state_dict["unmeasured"])
         self.measured, self.refreshed = state_dict["measured"], state_dict["refreshed"]
         self.blocks, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
-
-
-def precise(x: Tensor) -> Tensor:
-    """x, in float32 where its own type has less precision: half precision has no inverses."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _worst(state: State) -> str:

@@ -21,6 +21,7 @@ from curvlab.optim.kbfgs.layer_inverses import Before, LayerInverses
 from curvlab.optim.kbfgs.recipe import Recipe, Shown, quasi_newton_blocks, shown
 from curvlab.optim.kbfgs.second_sample import Part, Sampler
 from curvlab.optim.saved_state import moved
+from curvlab.optim.working_type import working_type
 
 
 class KroneckerQuasiNewton(Optimizer):
@@ -65,7 +66,7 @@ class KroneckerQuasiNewton(Optimizer):
         self._second: tuple[Named, int] = {}, 0
         """Gradient of the second sample of the step before, and its N."""
         self._examples_now = 0
-        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
+        self._dtype = working_type(self.parameters())
 
     # What a batch shows.
 
@@ -244,9 +245,13 @@ class KroneckerQuasiNewton(Optimizer):
         """What became of the pairs (s_G, y_G) so far; see `tallies`. For a log: it waits for the device."""
         return tallies(self.inverses.states)
 
+    def _inside(self) -> set[str]:
+        """Parameters of blocks; after a load, as the saved run found them."""
+        return {name for unit in self.blocks for name in unit.parameters.values()} if self.blocks else self._covered
+
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the gradient; known after the first step."""
-        inside = {name for unit in self.blocks for name in unit.parameters.values()} if self.blocks else self._covered
+        inside = self._inside()
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "heavy ball at lr/damping: in no block" for name in names}
 
@@ -256,7 +261,7 @@ class KroneckerQuasiNewton(Optimizer):
             **super().saved_state(),
             "recipe": asdict(self.recipe),
             "schedule": dict(self.schedule),
-            "covered": sorted(name for unit in self.blocks for name in unit.parameters.values()),
+            "covered": sorted(self._inside()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "inverses": {name: dict(state) for name, state in self.inverses.states.items()},
             "second": {"gradient": dict(self._second[0]), "examples": self._second[1]},
@@ -275,7 +280,8 @@ class KroneckerQuasiNewton(Optimizer):
                     f"the saved state of {self.name} has {key} {saved.get(key)!r}", f"this one has {mine!r}"
                 )
         super().restore_state(state_dict)
-        like, byname = self.parameters()[0], dict(self.model.named_parameters())
+        like = torch.empty((), dtype=self._dtype, device=self.parameters()[0].device)
+        byname = dict(self.model.named_parameters())
         self.inverses.restore(moved(dict(state_dict["inverses"]), like), moved(dict(state_dict["averages"]), like))
         second = state_dict["second"]
         self._second = {n: moved(g, byname[n]) for n, g in second["gradient"].items()}, second["examples"]

@@ -22,6 +22,7 @@ from curvlab.optim.lnb.neuron_stack import NeuronStack, packed
 from curvlab.optim.lnb.neurons import Seen, neurons, same_features, seen
 from curvlab.optim.lnb.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.optim.registry import register
+from curvlab.optim.working_type import working_type
 from curvlab.statistics.debiased import share_of_new
 
 ONLINE = {"online": (True,)}
@@ -87,7 +88,7 @@ class LNB(Optimizer):
         self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
         # Half precision has no Cholesky factors.
-        self._dtype = torch.promote_types(self.parameters()[0].dtype, torch.float32)
+        self._dtype = working_type(self.parameters())
         self._gathering: dict[str, Seen] = {}
         self._seen: dict[str, Seen] = {}
         self._plan: list[tuple[Hashable, list[str]]] = []
