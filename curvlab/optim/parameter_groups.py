@@ -27,7 +27,7 @@ def parameter_groups(model: nn.Module, groups: Iterable[Mapping[str, Any]] | Non
     for group in groups or ():
         if "params" not in group:
             raise CurvlabError("a parameter group has no 'params'", "", "name its parameters: {'params': [...], ...}")
-        chosen = []
+        chosen: list[nn.Parameter] = []
         for item in [group["params"]] if isinstance(group["params"], str | nn.Parameter) else group["params"]:
             if isinstance(item, str) and item not in byname:
                 raise CurvlabError(f"a parameter group names {item!r}", "the model has no such parameter")
