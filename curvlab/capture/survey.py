@@ -92,9 +92,9 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     blocks, block_of = _blocks(model, found, examples)
     _tie(blocks)
     _refuse_hidden_uses(model, blocks, refusals)
+    seen = {above for use in (*found, *refusals) for above in ("", *_above(use))}
     for name in modules:
-        prefix = f"{name}." if name else ""
-        if name not in found and not any(use.startswith(prefix) for use in (*found, *refusals)):
+        if name not in found and name not in seen:
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
     for name, why in _without_adapter(model, blocks).items():
@@ -106,19 +106,24 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     return Survey(modules, blocks, refused, block_of, axes)
 
 
+def _above(name: str) -> list[str]:
+    """The names of all modules that hold this one, but for the model's."""
+    return [name[:place] for place, letter in enumerate(name) if letter == "."]
+
+
 def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, str]]:
     """Module name -> adapter for every module of a registered type that has parameters; and the reasons of those
     refused."""
     load_layers()
     modules: dict[str, Layer | Unrolled] = {}
     refused: dict[str, str] = {}
-    owners: list[str] = []
+    owner: str | None = None
     for name, module in model.named_modules():
-        if any(name.startswith(f"{owner}.") or owner == "" for owner in owners):
-            continue
+        if owner is not None and (owner == "" or name.startswith(f"{owner}.")):
+            continue  # what is inside a module follows it at once
         if not adapted(module) or next(module.parameters(), None) is None:
             continue
-        owners.append(name)
+        owner = name
         try:
             modules[name] = _checked(adapt(module), module)
         except UnsupportedLayer as reason:
@@ -178,9 +183,14 @@ def use_key(use: str, layer: Layer) -> str:
 
 
 def _tie(blocks: Mapping[str, LayerBlock]) -> None:
+    users: dict[str, list[str]] = {}
     for block in blocks.values():
-        own = set(block.parameters.values())
-        block.tied = [b.name for b in blocks.values() if b is not block and own & set(b.parameters.values())]
+        for parameter in block.parameters.values():
+            users.setdefault(parameter, []).append(block.name)
+    order = {name: place for place, name in enumerate(blocks)}
+    for block in blocks.values():
+        sharing = {name for parameter in block.parameters.values() for name in users[parameter]} - {block.name}
+        block.tied = sorted(sharing, key=order.__getitem__)
 
 
 def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, LayerBlock], refusals: dict[str, str]) -> None:
@@ -190,8 +200,9 @@ def _refuse_hidden_uses(model: nn.Module, blocks: dict[str, LayerBlock], refusal
         parameter = next(p for p in blocks[name].parameters.values() if p in refusals)
         refusals.setdefault(name, f"its parameter {parameter} is also {refusals[parameter]}")
         del blocks[name]
-    uncovered = {n for n, _ in model.named_parameters()} - {p for b in blocks.values() for p in b.parameters.values()}
-    for name in [n for n in refusals if n in dict(model.named_parameters()) and n not in uncovered]:
+    parameters = {n for n, _ in model.named_parameters()}
+    uncovered = parameters - {p for b in blocks.values() for p in b.parameters.values()}
+    for name in [n for n in refusals if n in parameters and n not in uncovered]:
         del refusals[name]
 
 
@@ -232,6 +243,7 @@ def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:
     """Names of blocks grouped so that blocks which share a parameter, directly or through others, stand together."""
     groups: list[list[str]] = []
     seen: set[str] = set()
+    order = {name: place for place, name in enumerate(blocks)}
     for name in blocks:
         if name in seen:
             continue
@@ -243,7 +255,7 @@ def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:
             seen.add(current)
             group.append(current)
             queue.extend(blocks[current].tied)
-        groups.append(sorted(group, key=list(blocks).index))
+        groups.append(sorted(group, key=order.__getitem__))
     return groups
 
 
