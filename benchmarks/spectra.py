@@ -5,19 +5,24 @@ An inner function is timed here, without the pass that collects the factors: wha
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from benchmarks.factors import gradient
 from benchmarks.networks import mlp
 from benchmarks.timing import alternate, show
-from curvlab.analyses.data_pass import of_layer
+from curvlab.analyses.averages import Averages
 from curvlab.analyses.kfac import kfac_operators
+from curvlab.analyses.layer_data import LayerStatistics
 from curvlab.analyses.settings import Settings
+from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.survey import survey
+from curvlab.curvatures.gradient_moments import GradientMoments
+from curvlab.curvatures.input_moments import InputMoments
 from curvlab.likelihoods import likelihood
+from curvlab.likelihoods.fisher import Fisher
 from curvlab.operators.spectrum import spectrum
-from curvlab.statistics.collect import collect
-from curvlab.statistics.plan import Plan
 
 
 def measure(rounds: int) -> None:
@@ -25,10 +30,18 @@ def measure(rounds: int) -> None:
     model, x, y = mlp()
     found, chosen = survey(model, x[:2]), likelihood("categorical")
 
-    def factors(keep_rows: bool, dtype: torch.dtype) -> list[object]:
-        plan = Plan(output_gradients=True, keep_rows=keep_rows, dtype=dtype)
-        (part,), _ = collect(model, found, [(x, y)], chosen, plan, torch.Generator().manual_seed(0))
-        layers = [(block.layer, of_layer(block, part)) for block in found.blocks.values()]
+    def factors(keep_rows: bool, dtype: torch.dtype) -> list[Any]:
+        recipes = (InputMoments(keep_rows), GradientMoments(keep_rows=keep_rows))
+        averages = Averages([(one, one.profiled(found)) for one in recipes], halves=False)
+        recorder = ForwardBackward(model, "the benchmark", found=found, stream=True, dtype=dtype)
+        recorder.batch(x, y, Fisher(chosen, "mc", 1, torch.Generator().manual_seed(0)), averages)
+        averages.end(len(x))
+        recorder.close()
+        (part,) = averages.parts()
+        layers = [
+            (block.layer, LayerStatistics(len(x), part.rows[name], part.layers[name]))
+            for name, block in found.blocks.items()
+        ]
         return [op for layer, known in layers for op in kfac_operators(layer, Settings(), known) or ()]
 
     ours, dense = factors(True, torch.float64), factors(False, torch.float32)

@@ -15,7 +15,7 @@ in language models. Without targets the classes are on axis 1; `Categorical(clas
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.batch_record import Together
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
@@ -31,9 +32,10 @@ from curvlab.capture.output import output_tensor
 from curvlab.capture.preserve import preserve, seed_generators
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.curvatures.block_fisher import FisherBlocks
-from curvlab.curvatures.curvature import Curvature, State
+from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.data_average import DataAverage
-from curvlab.curvatures.input_moments import InputMoments
+from curvlab.curvatures.gradient_moments import GradientMoments
+from curvlab.curvatures.input_moments import InputMoments, input_factor
 from curvlab.curvatures.kfac import KfacFactors
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.errors import CurvlabError
@@ -43,7 +45,6 @@ from curvlab.likelihoods.fisher import Fisher
 from curvlab.likelihoods.of_batch import of_batch
 from curvlab.shapes import Float
 from curvlab.statistics.tensor_normal import TensorStatistic
-from curvlab.statistics.tensor_normal import tensor_normal_factors as tensor_normal_factors_of
 
 Loader = Iterable[Any]
 """Batches (inputs, targets), or bare inputs."""
@@ -92,10 +93,10 @@ def feature_moments(model: nn.Module, x: Data) -> dict[str, FeatureStatistics]:
     Raises:
         CurvlabError: no layer could be recorded, or the data does not fit the model.
     """
-    recipe = InputMoments()
-    found, states = _averages(model, x, None, None, recipe, 0)
+    found, (average,) = _averages(model, x, None, None, [InputMoments()], 0)
+    states = average.states()
     return {
-        name: FeatureStatistics(_single(states[name]["mean"]), _single(states[name]["second"]), recipe.counts[name])
+        name: FeatureStatistics(_single(states[name]["mean"]), _single(states[name]["second"]), average.rows[name])
         for name in found.blocks
         if name in states
     }
@@ -125,16 +126,22 @@ def kfac_factors(
         CurvlabError: unknown names, targets that do not fit, or no layer that could be recorded.
     """
     _choice("kfac_approx", kfac_approx, ("expand", "reduce"))
-    recipe = KfacFactors("factored", kfac_approx, fisher_type, mc_samples)
-    found, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
+    reduced = kfac_approx == "reduce"
+    both: list[Curvature] = [InputMoments(), GradientMoments(fisher_type, mc_samples)]
+    recipes = [KfacFactors("factored", "reduce", fisher_type, mc_samples)] if reduced else both
+    found, averages = _averages(model, x, y, likelihood_named(likelihood), recipes, seed)
+    inputs = averages[0].states()
+    gradients = inputs if reduced else averages[-1].states()
     factors = {}
-    for name in (n for n in found.blocks if n in states):
-        layer, state = found.blocks[name].layer, states[name]
-        a, g = state["input"], state.get("gradient")
+    for name in (n for n in found.blocks if n in inputs):
+        layer = found.blocks[name].layer
+        positions = averages[0].rows[name] / averages[0].examples
+        a = inputs[name]["input"] if reduced else input_factor(layer, inputs[name], positions)
+        g = gradients.get(name, {}).get("gradient")
         if g is None:  # no gradient reaches it; or none was asked for, and the identity stands for it
             size = a.new_ones(layer.groups, layer.out_features)
             g = torch.diag_embed(size if fisher_type == "forward-only" else torch.zeros_like(size))
-        factors[name] = KroneckerFactors(_single(a if a.ndim == 3 else torch.diag_embed(a)), _single(g))
+        factors[name] = KroneckerFactors(_single(a), _single(g))
     return factors
 
 
@@ -161,13 +168,10 @@ def tensor_normal_factors(
     if fisher_type == "forward-only":
         raise CurvlabError("fisher_type='forward-only' has no gradients", "tensor-normal factors are made of gradients")
     recipe = TensorNormalCurvature(statistic, fisher_type, mc_samples, largest_mode=sys.maxsize)
-    _, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
-    factors = {}
-    for name in (name for name, _ in model.named_parameters() if name in states):
-        contractions = [states[name][str(mode)] for mode in range(len(states[name]))]
-        shape = tuple(len(one) for one in contractions)
-        factors[name] = TensorFactors(tuple(tensor_normal_factors_of(contractions, shape)))
-    return factors
+    _, (average,) = _averages(model, x, y, likelihood_named(likelihood), [recipe], seed)
+    states, blocks = average.states(), {block.name: block for block in average.blocks}
+    names = [name for name, _ in model.named_parameters() if name in states]
+    return {name: TensorFactors(tuple(recipe.factors(blocks[name], states[name]))) for name in names}
 
 
 def block_fisher(
@@ -191,7 +195,8 @@ def block_fisher(
     if fisher_type == "forward-only":
         raise CurvlabError("fisher_type='forward-only' has no gradients", "a Fisher block is made of gradients")
     recipe = FisherBlocks(fisher_type, mc_samples)
-    found, states = _averages(model, x, y, likelihood_named(likelihood), recipe, seed)
+    found, (average,) = _averages(model, x, y, likelihood_named(likelihood), [recipe], seed)
+    states = average.states()
     return {name: states[name]["fisher"] for name in found.blocks if name in states}
 
 
@@ -254,9 +259,9 @@ def batches_of(x: Data, y: Tensor | None) -> Iterator[tuple[Inputs, Tensor | Non
 
 
 def _averages(
-    model: nn.Module, x: Data, y: Tensor | None, chosen: Likelihood | None, recipe: Curvature, seed: int
-) -> tuple[Survey, dict[str, State]]:
-    """What the model is made of, and the recipe's statistics of every block over all batches."""
+    model: nn.Module, x: Data, y: Tensor | None, chosen: Likelihood | None, recipes: Sequence[Curvature], seed: int
+) -> tuple[Survey, list[DataAverage]]:
+    """What the model is made of, and the averages of each recipe over all batches."""
     batches = batches_of(x, y)
     first = next(batches, None)
     if first is None:
@@ -267,19 +272,26 @@ def _averages(
     if not found.blocks:
         reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
-    fisher_type = "forward-only" if chosen is None else recipe.fisher_type
-    fisher = Fisher(chosen, fisher_type, recipe.mc_samples, torch.Generator().manual_seed(seed))
-    average = DataAverage(recipe, recipe.profiled(found))
-    dtype = next(model.parameters()).dtype
+    last = recipes[-1]
+    fisher_type = "forward-only" if chosen is None else last.fisher_type
+    fisher = Fisher(chosen, fisher_type, last.mc_samples, torch.Generator().manual_seed(seed))
+    averages = [DataAverage(recipe, recipe.profiled(found)) for recipe in recipes]
     recorder = ForwardBackward(
-        model, "curvlab.curvature", found=found, output_gradients=fisher.backward, stream=True, dtype=dtype
+        model,
+        "curvlab.curvature",
+        found=found,
+        output_gradients=fisher.backward,
+        stream=True,
+        hold_inputs=any(recipe.holds_inputs for recipe in recipes),
+        dtype=next(model.parameters()).dtype,
     )
+    together = Together(averages)
     with preserve(model):
         seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from
         for inputs, targets in chain([first], batches):
-            average.end(recorder.batch(inputs, targets, fisher, average).examples)
+            together.end(recorder.batch(inputs, targets, fisher, together).examples)
     recorder.close()
-    return found, average.states()
+    return found, averages
 
 
 def _single(x: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.analyses.curvature_pass import CurvaturePass
-from curvlab.analyses.data_pass import DataPass, plan_of
+from curvlab.analyses.data_pass import DataPass
 from curvlab.analyses.definition import AnalysisDefinition
-from curvlab.analyses.estimate import gibibytes, leave_out
 from curvlab.analyses.layer_rows import LayerRow, rows_of_file, rows_of_module
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.mean_gradient import MeanGradient
+from curvlab.analyses.memory_plan import memory_plan
 from curvlab.analyses.needs import Needs, together
 from curvlab.analyses.registry import definitions
 from curvlab.analyses.settings import Settings, readers_of
@@ -121,22 +120,18 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
         chosen, guess = _likelihood(plan, z, source.targets, first)
     found = survey(module, first, settings.layers)
     needs = together(plan.needs(one) for one in plan.chosen)
-    collects, plan.left_out = leave_out(found, plan_of(needs, settings, source), settings.max_memory)
+    for one in needs.curvatures:
+        one.fisher_type, one.mc_samples = settings.fisher_type, settings.mc_samples
+    halves = source.samples is None or source.samples > 1
+    memory = memory_plan(found, needs.curvatures, halves, settings.max_memory)
+    plan.left_out = dict(memory.left_out)
     size = settings.batch_size or _batch_size(activations, settings.max_memory)
     gradient = None
     if needs.mean_gradient:
         gradient = MeanGradient(module, sorted(needs.mean_gradient), chosen, settings.seed)
-    halves = collects.halves
-    curvatures = tuple(
-        CurvaturePass(name, found, settings.fisher_type, settings.mc_samples, halves, settings.max_memory)
-        for name in sorted(needs.curvatures)
-    )
-    for one in curvatures:
-        for layer, held in one.left_out.items():
-            plan.left_out.setdefault(layer, f"{one.curvature.name} would take {gibibytes(held)} of memory")
     plan.rows = _named(rows_of_module(module, found), settings)
     plan.notes = [*plan.notes, *source.notes, *(said for said in (guess, taken_off) if said)]
-    plan.data_pass = DataPass(module, source, found, chosen, collects, size, activations, gradient, curvatures)
+    plan.data_pass = DataPass(module, source, found, chosen, settings, memory, size, activations, gradient)
 
 
 def _likelihood(plan: AnalysisPlan, z: Tensor, targets: Tensor | None, first: Inputs) -> tuple[Likelihood, str | None]:

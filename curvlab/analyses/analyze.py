@@ -8,14 +8,16 @@ from math import prod
 from typing import Any
 
 from curvlab.analyses.analysis_plan import AnalysisPlan, prepare
+from curvlab.analyses.averages import Part
 from curvlab.analyses.coverage import coverage_of
-from curvlab.analyses.data_pass import Statistics, collected, of_layer
+from curvlab.analyses.data_pass import collected
 from curvlab.analyses.definition import LayerAnalysis, ModelAnalysis
 from curvlab.analyses.environment import environment
-from curvlab.analyses.estimate import Estimate, estimate_blocks, gibibytes
-from curvlab.analyses.layer_data import LayerData, ModelData
+from curvlab.analyses.estimate import Estimate, estimate_blocks
+from curvlab.analyses.layer_data import LayerData, LayerStatistics, ModelData
 from curvlab.analyses.layer_rows import LayerRow, tensors_of
 from curvlab.analyses.loaded import Model
+from curvlab.analyses.memory_plan import gibibytes
 from curvlab.analyses.results import Analysis, LayerResult
 from curvlab.analyses.settings import Settings
 from curvlab.errors import NumericalError
@@ -51,8 +53,7 @@ def analyze(
         CurvlabError: an analysis was asked for that the inputs do not allow, or the data does not fit the model.
     """
     plan = prepare(checkpoint, data, settings, options)
-    statistics = _collect(plan, progress)
-    layers = _layers(plan, statistics, progress)
+    layers = _layers(plan, _collect(plan, progress), progress)
     gradient = plan.data_pass.gradient if plan.data_pass else None
     model = ModelData(plan.checkpoint, plan.rows, plan.shapes, plan.settings, gradient)
     return Analysis(
@@ -83,26 +84,25 @@ def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None =
     return Estimate(tuple(blocks), memory, sum(block.work for block in blocks), tuple(notes))
 
 
-def _collect(plan: AnalysisPlan, progress: Progress) -> Statistics | None:
+def _collect(plan: AnalysisPlan, progress: Progress) -> tuple[Part, ...]:
+    """The averages over all examples and over the halves; none without a pass over data."""
     if plan.data_pass is None:
-        return None
+        return ()
     total = plan.data_pass.source.samples
 
     def tell(seen: int) -> None:
         progress("statistics", seen, total)
 
     tell(0)
-    statistics, refused = collected(plan.data_pass, plan.device, plan.settings.seed, tell)
+    parts, refused = collected(plan.data_pass, plan.device, tell)
     plan.left_out.update(refused)
-    return statistics
+    return parts
 
 
-def _layers(plan: AnalysisPlan, statistics: Statistics | None, progress: Progress) -> list[LayerResult]:
+def _layers(plan: AnalysisPlan, parts: Sequence[Part], progress: Progress) -> list[LayerResult]:
     tensors = tensors_of(plan.checkpoint, plan.checkpoint.module)
-    stage, count = ("spectra" if statistics else "weights"), len(plan.rows)
-    given = [LayerData(row, tensors, plan.shapes, plan.settings) for row in plan.rows]
-    if statistics is not None:
-        given = [_with_statistics(data, statistics) for data in given]
+    stage, count = ("spectra" if parts else "weights"), len(plan.rows)
+    given = [_given(LayerData(row, tensors, plan.shapes, plan.settings), parts) for row in plan.rows]
     chosen = {one: one.begin(given) for one in plan.chosen if isinstance(one, LayerAnalysis)}
     layers = []
     for done, data in enumerate(given):
@@ -112,15 +112,15 @@ def _layers(plan: AnalysisPlan, statistics: Statistics | None, progress: Progres
     return layers
 
 
-def _with_statistics(data: LayerData, statistics: Statistics) -> LayerData:
+def _given(data: LayerData, parts: Sequence[Part]) -> LayerData:
+    """What an analysis is given, with the statistics of a layer that ran."""
     block = data.row.block
-    if block is None:
+    if block is None or not parts:
         return data
-    halves = tuple(
-        of_layer(block, half, statistics.operators(block.name, place))
-        for place, half in enumerate(statistics.halves, 1)
+    whole, *halves = (
+        LayerStatistics(p.examples, p.rows.get(block.name, 0), p.layers.get(block.name, {})) for p in parts
     )
-    return replace(data, whole=of_layer(block, statistics.whole, statistics.operators(block.name, 0)), halves=halves)
+    return replace(data, whole=whole, halves=tuple(halves))
 
 
 def _layer(
@@ -136,7 +136,7 @@ def _layer(
             plan.left_out.setdefault(row.name, str(error))
             continue
         missed = missed or (results[one.name] is None and plan.needs(one).layer_gradients)
-    if missed and plan.data_pass is not None and plan.data_pass.plan.backward:
+    if missed and plan.data_pass is not None and plan.data_pass.backward:
         reason = "no gradient reached it: the output does not depend on it, or is detached from it"
         plan.left_out.setdefault(row.name, reason)
     return LayerResult(

@@ -18,6 +18,9 @@ from curvlab.analyses.registry import register
 from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
 from curvlab.analyses.whitening import metric
+from curvlab.curvatures.gradient_moments import GradientMoments
+from curvlab.curvatures.input_moments import InputMoments
+from curvlab.curvatures.kfac import KfacFactors
 from curvlab.document.figure import Axis, Curve, Figure, Panel
 from curvlab.document.numbers import short
 from curvlab.document.table import Quantity
@@ -72,22 +75,18 @@ def kfac_operators(layer: Layer, settings: Settings, part: LayerStatistics) -> F
     """A and G of one layer in the form they were stored in; G is the identity for "forward-only", None where no
     gradient came."""
     if settings.kfac_approx == "reduce":
-        if part.reduced is None:
+        average = part.average(KfacFactors.name)
+        if average is None or "gradient" not in average.state:
             return None
-        a: Operator = _stacked(part.reduced.input_factor(part.examples))
-        if part.reduced.output_gradients.total is None:
-            return None
-        return a, _stacked(part.reduced.gradient_factor(part.examples))
-    if part.features is None:
+        return _stacked(average.state["input"]), _stacked(average.state["gradient"])
+    inputs, gradients = part.average(InputMoments.name), part.average(GradientMoments.name)
+    if inputs is None or inputs.operator is None:
         return None
-    features = part.features
-    a = _scaled(metric(features.operator(), features.mean(), layer.biased), part.rows / part.examples)
+    a = _scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), part.rows / part.examples)
     if settings.fisher_type == "forward-only":
         ones = torch.ones(layer.groups, layer.out_features, dtype=torch.float64)
         return a, Diagonal(ones[0]) if layer.groups == 1 else Grouped(torch.diag_embed(ones))
-    if part.output_gradients is None:
-        return None
-    return a, part.output_gradients.second.operator(part.rows)
+    return None if gradients is None or gradients.operator is None else (a, gradients.operator)
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:
@@ -150,8 +149,10 @@ class Kfac(LayerAnalysis):
     settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "K-FAC": "kfac_approx"}
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
-        """Output gradients; A of "expand" comes from the feature moments."""
-        return Needs(features=settings.kfac_approx == "expand", output_gradients=True)
+        """Both factors; A of "expand" comes from the moments of the inputs, which other analyses read too."""
+        if settings.kfac_approx == "reduce":
+            return Needs((KfacFactors("factored", "reduce"),))
+        return Needs((InputMoments(keep_rows=True), GradientMoments(keep_rows=True)))
 
     def run(self, layer: LayerData) -> KfacResult | None:
         """None if no gradient reached the layer."""

@@ -7,41 +7,35 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from curvlab.analyses.averages import BlockAverage
 from curvlab.analyses.layer_rows import LayerRow
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
-from curvlab.operators.operator import Operator
-from curvlab.statistics.feature_moments import FeatureMoments
-from curvlab.statistics.output_gradient_moments import OutputGradientMoments, ReducedMoments
-from curvlab.statistics.tensor_normal import TensorNormal
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums over some examples, of one layer. A statistic that was not asked for, or that could not be computed, is
-    None.
+    """Averages over some examples, of one layer.
 
     Attributes:
         examples: N.
-        batches: how many batches they came in.
         rows: N·T, rows of features that the layer was given.
-        features: μ and M.
-        output_gradients: the gradients at the layer's outputs.
-        reduced: both sides of K-FAC "reduce".
-        tensors: parameter -> its tensor-normal sums.
-        curvatures: name of a registered curvature -> its operator of this layer, undamped.
+        averages: name of a recipe -> what it has averaged of the layer.
     """
 
     examples: int
-    batches: int
     rows: int
-    features: FeatureMoments | None = None
-    output_gradients: OutputGradientMoments | None = None
-    reduced: ReducedMoments | None = None
-    tensors: Mapping[str, TensorNormal] = field(default_factory=dict)
-    curvatures: Mapping[str, Operator] = field(default_factory=dict)
+    averages: Mapping[str, tuple[BlockAverage, ...]] = field(default_factory=dict)
+
+    def average(self, curvature: str, block: str | None = None) -> BlockAverage | None:
+        """What a recipe has averaged of the block of that name, or of the layer's first block.
+
+        None where it was not asked for, did not fit the memory, or no gradient reached the block.
+        """
+        found = self.averages.get(curvature, ())
+        return next((one for one in found if block is None or one.block.name == block), None)
 
 
 @dataclass(frozen=True)

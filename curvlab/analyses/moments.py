@@ -3,24 +3,27 @@ features (LNB, sections 3.3–3.5)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
 
 from curvlab.analyses.condition_figure import bar, condition_figure
 from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.features import constant_features, duplicated_features, mean_energy
-from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition, by_number
 from curvlab.analyses.registry import register
 from curvlab.analyses.split_half import standard_error
 from curvlab.analyses.whitening import Tables, Whitening, whitening
+from curvlab.curvatures.input_moments import InputMoments
 from curvlab.document.figure import Figure
 from curvlab.document.numbers import ABSENT, condition, short, with_error
 from curvlab.document.table import Quantity
 from curvlab.layers.layer import Layer
-from curvlab.statistics.feature_moments import FeatureMoments
+from curvlab.operators.operator import Operator
 
 if TYPE_CHECKING:
     from curvlab.analyses.results import Analysis
@@ -51,20 +54,25 @@ class MomentsResult:
     note: str | None = None
 
 
-def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMoments, ...] = ()) -> MomentsResult:
-    """The metric M = E[āāᵀ] of a layer's features before and after whitening.
+def moments_result(
+    layer: Layer, whole: LayerStatistics, halves: Sequence[LayerStatistics] = ()
+) -> MomentsResult | None:
+    """The metric M = E[āāᵀ] of a layer's features before and after whitening; None where it was not averaged.
 
     Args:
         layer: whose features.
-        whole: moments over all the data.
+        whole: averages over all the data.
         halves: over the two halves, for standard errors; empty for none.
     """
-    second, mean = whole.operator(), whole.mean()
-    table, over_range, summary = whitening(second, mean, layer.biased, whole.count)
+    moments = _moments(whole)
+    if moments is None:
+        return None
+    second, mean = moments
+    table, over_range, summary = whitening(second, mean, layer.biased, whole.rows)
     energy = mean_energy(second, mean)
-    numbers = [_numbers(layer, half) for half in halves]
+    numbers = [found for half in halves if (found := _numbers(layer, half)) is not None]
     return MomentsResult(
-        count=whole.count,
+        count=whole.rows,
         size=summary.size,
         rank=summary.rank,
         effective_rank=summary.effective_rank,
@@ -75,16 +83,24 @@ def moments_result(layer: Layer, whole: FeatureMoments, halves: tuple[FeatureMom
         condition_number_nonzero=over_range,
         eigenvalues={"min": summary.min, "max": summary.max, "quantiles": summary.quantiles},
         stderr=_errors(*numbers) if len(numbers) == 2 else {},
-        note=None if whole.count >= summary.size else f"{whole.count} rows limit the rank of {summary.size} features",
+        note=None if whole.rows >= summary.size else f"{whole.rows} rows limit the rank of {summary.size} features",
     )
+
+
+def _moments(part: LayerStatistics) -> tuple[Operator, Tensor] | None:
+    """E[aaᵀ] and μ of the features a, without the bias's 1."""
+    average = part.average(InputMoments.name)
+    return None if average is None or average.operator is None else (average.operator, average.state["mean"])
 
 
 _Numbers = tuple[Tables, float | None]
 
 
-def _numbers(layer: Layer, half: FeatureMoments) -> _Numbers:
-    second, mean = half.operator(), half.mean()
-    return whitening(second, mean, layer.biased, half.count, levels=()), mean_energy(second, mean)
+def _numbers(layer: Layer, half: LayerStatistics) -> _Numbers | None:
+    moments = _moments(half)
+    if moments is None:
+        return None
+    return whitening(*moments, layer.biased, half.rows, levels=()), mean_energy(*moments)
 
 
 def _errors(a: _Numbers, b: _Numbers) -> dict[str, object]:
@@ -158,14 +174,11 @@ class Moments(LayerAnalysis):
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
         """μ and M."""
-        return Needs(features=True)
+        return Needs((InputMoments(keep_rows=True),))
 
     def run(self, layer: LayerData) -> MomentsResult | None:
         """The moments of the layer's input features."""
-        if layer.whole is None or layer.whole.features is None:
-            return None
-        halves = tuple(half.features for half in layer.halves if half.features is not None)
-        return moments_result(layer.layer, layer.whole.features, halves)
+        return None if layer.whole is None else moments_result(layer.layer, layer.whole, layer.halves)
 
     def notes(self, results: Mapping[str, Any]) -> Iterator[str]:
         """A sentence on the layers whose features outnumber the rows that were seen, if there are any."""

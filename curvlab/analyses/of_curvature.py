@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from curvlab.analyses.definition import LayerAnalysis
-from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.ranking import Rank, Rankings, by_condition
 from curvlab.analyses.registry import ANALYSES, register
@@ -17,7 +18,7 @@ from curvlab.curvatures.registry import CURVATURES
 from curvlab.document.numbers import short
 from curvlab.document.table import Quantity
 from curvlab.operators.spectrum import spectrum
-from curvlab.operators.summary import Spectrum
+from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 
 if TYPE_CHECKING:
     from curvlab.analyses.settings import Settings
@@ -49,18 +50,20 @@ class CurvatureAnalysis(LayerAnalysis):
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
         """The averages of the recipe."""
-        return Needs(curvatures=frozenset({self.name}))
+        return Needs((CURVATURES[self.name](),))
 
     def run(self, layer: LayerData) -> CurvatureResult | None:
         """None if nothing of the layer was reached."""
-        whole = None if layer.whole is None else layer.whole.curvatures.get(self.name)
-        if layer.whole is None or whole is None:
+        whole = None if layer.whole is None else self._spectrum(layer.whole)
+        if whole is None:
             return None
-        found = spectrum(whole, layer.whole.rows)
-        halves = [
-            spectrum(one.curvatures[self.name], one.rows, ()) for one in layer.halves if self.name in one.curvatures
-        ]
-        return CurvatureResult(with_split_half(found, *halves) if len(halves) == 2 else found)
+        halves = [found for half in layer.halves if (found := self._spectrum(half, ())) is not None]
+        return CurvatureResult(with_split_half(whole, *halves) if len(halves) == 2 else whole)
+
+    def _spectrum(self, part: LayerStatistics, levels: Sequence[float] = QUANTILE_LEVELS) -> Spectrum | None:
+        average = part.average(self.name)
+        operator = None if average is None else average.operator
+        return None if operator is None else spectrum(operator, part.rows, levels)
 
 
 def analysis_of(kind: type[Curvature]) -> type[CurvatureAnalysis]:

@@ -22,6 +22,7 @@ from curvlab.analyses.ranking import Rank, Ranking, Rankings
 from curvlab.analyses.registry import register
 from curvlab.analyses.weight_outliers import WeightRange, outliers, unreadable, weight_range
 from curvlab.analyses.weight_statistics import weight_blocks
+from curvlab.curvatures.input_moments import InputMoments as InputMomentsRecipe
 from curvlab.document.figure import Axis, Bars, Figure, Panel, first_of
 from curvlab.document.numbers import ABSENT, short
 from curvlab.document.table import Quantity
@@ -79,10 +80,10 @@ class QuantisationResult:
 
 def input_moments(layer: LayerData, weight: Num[Tensor, "g o i"] | None) -> InputMoments | None:
     """The inputs of one layer; None without data. `weight` is what the damping's bias is of, None for no bias."""
-    if layer.whole is None or layer.whole.features is None:
+    average = None if layer.whole is None else layer.whole.average(InputMomentsRecipe.name)
+    if layer.whole is None or average is None or average.operator is None:
         return None
-    features = layer.whole.features
-    second, mean, count = features.operator(), features.mean(), features.count
+    second, mean, count = average.operator, average.state["mean"], layer.whole.rows
     rank = spectrum(second, count, levels=()).rank  # refuses moments that are not finite, before they are factorised
     energy = diagonal(second)
     ratio, loud = outliers(energy[energy > 0]) if bool((energy > 0).any()) else (None, 0)
@@ -159,7 +160,7 @@ class Quantisation(LayerAnalysis):
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
         """μ and M."""
-        return Needs(features=True)
+        return Needs((InputMomentsRecipe(keep_rows=True),))
 
     def run(self, layer: LayerData) -> QuantisationResult:
         """The result for the main weight and the layer's input features."""

@@ -4,6 +4,7 @@ eq. 4.10), with split-half errors."""
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,9 +15,10 @@ from curvlab.analyses.needs import Needs
 from curvlab.analyses.registry import register
 from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
+from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.document.numbers import ABSENT, condition
 from curvlab.document.table import Quantity
-from curvlab.operators.operator import Dense
+from curvlab.operators.operator import Kronecker
 from curvlab.operators.spectrum import kronecker_spectra
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 
@@ -37,26 +39,29 @@ class TensorNormalResult:
 
 
 def tensor_normal_result(
-    parameter: str, whole: LayerStatistics, halves: Sequence[LayerStatistics]
+    parameter: str, statistic: str, whole: LayerStatistics, halves: Sequence[LayerStatistics]
 ) -> TensorNormalResult | None:
     """The tensor-normal block of one parameter; None if no gradient reached it."""
-    if parameter not in whole.tensors:
-        return None
-    statistic = whole.tensors[parameter].statistic
     spectra = _spectra(parameter, whole)
-    if statistic == "per-example" and len(halves) == 2 and all(parameter in half.tensors for half in halves):
-        first, second = (_spectra(parameter, half, levels=()) for half in halves)
-        spectra = tuple(with_split_half(*three) for three in zip(spectra, first, second, strict=True))
+    if spectra is None:
+        return None
+    parts = [found for half in halves if (found := _spectra(parameter, half, levels=())) is not None]
+    if len(parts) == 2:
+        spectra = tuple(with_split_half(*three) for three in zip(spectra, *parts, strict=True))
     return TensorNormalResult(statistic, spectra[:-1], spectra[-1])
 
 
-def _spectra(parameter: str, part: LayerStatistics, levels: Sequence[float] = QUANTILE_LEVELS) -> tuple[Spectrum, ...]:
+def _spectra(
+    parameter: str, part: LayerStatistics, levels: Sequence[float] = QUANTILE_LEVELS
+) -> tuple[Spectrum, ...] | None:
     """Spectra of every mode and, last, of their Kronecker product."""
-    running = part.tensors[parameter]
-    factors = [Dense(u) for u in running.factors(part.examples, part.batches)]
+    average = part.average(TensorNormalCurvature.name, parameter)
+    operator = None if average is None else average.operator
+    if average is None or not isinstance(operator, Kronecker):
+        return None
     # Each example brings as many rows to a mode as the other modes have entries.
-    rows = [part.examples * math.prod(running.shape) // factor.size for factor in factors]
-    return kronecker_spectra(factors, rows, levels)
+    rows = [part.examples * math.prod(average.block.shape) // factor.size for factor in operator.factors]
+    return kronecker_spectra(operator.factors, rows, levels)
 
 
 def _modes(tnt: TensorNormalResult) -> str:
@@ -82,8 +87,12 @@ class TensorNormal(LayerAnalysis):
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
         """Contractions of the weights' gradients."""
-        return Needs(tensors=settings.fisher_type != "forward-only")
+        if settings.fisher_type == "forward-only":
+            return Needs()
+        return Needs((TensorNormalCurvature(settings.statistic, largest_mode=sys.maxsize),))
 
     def run(self, layer: LayerData) -> TensorNormalResult | None:
         """The result for the layer's main weight; None if no gradient reached it."""
-        return None if layer.whole is None else tensor_normal_result(layer.row.weight, layer.whole, layer.halves)
+        if layer.whole is None:
+            return None
+        return tensor_normal_result(layer.row.weight, layer.settings.statistic, layer.whole, layer.halves)

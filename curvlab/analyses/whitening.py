@@ -24,6 +24,7 @@ from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operat
 from curvlab.operators.spectrum import rounding, spectrum
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.shapes import Float
+from curvlab.statistics.append_one import append_one
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,7 @@ def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Opera
         ones = second.rows.new_ones(second.rows.shape[0], 1)
         return LowRank(torch.cat([second.rows, ones], dim=1), second.scale)
     stack = _stack(second)
-    groups, size, _ = stack.shape
-    joined = stack.new_ones(groups, size + 1, size + 1)
-    joined[:, :size, :size] = stack
-    joined[:, :size, size] = joined[:, size, :size] = double(mean).reshape(groups, size)
+    joined = append_one(stack, double(mean).reshape(stack.shape[:2]))
     return Grouped(joined) if isinstance(second, Grouped) else Dense(joined[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -35,6 +35,28 @@ class BatchObserver(Observer, Protocol):
 
     def end(self, examples: int) -> None:
         """The batch had so many examples."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several observers of one recording, in turn. None of them may overwrite what it is shown."""
+
+    observers: Sequence[BatchObserver]
+
+    def inputs(self, samples: Samples) -> None:
+        """See `Observer.inputs`."""
+        for one in self.observers:
+            one.inputs(samples)
+
+    def output_gradients(self, samples: Samples, passed: int) -> None:
+        """See `Observer.output_gradients`."""
+        for one in self.observers:
+            one.output_gradients(samples, passed)
+
+    def end(self, examples: int) -> None:
+        """See `BatchObserver.end`."""
+        for one in self.observers:
+            one.end(examples)
 
 
 @dataclass(frozen=True, eq=False)

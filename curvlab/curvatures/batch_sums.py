@@ -37,6 +37,8 @@ class BatchSums:
         self.curvature, self.blocks, self.averages = curvature, blocks, {} if averages is None else averages
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
+        self._owned: set[tuple[str, str]] = set()
+        """Sums that may be overwritten: the first batch's are its samples' own, which other observers see too."""
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
@@ -53,26 +55,39 @@ class BatchSums:
                 known = self.averages.get(block.name, {})
                 self._add(block.name, self.curvature.output_gradients(block, samples, passed, known))
 
+    def merged(self, other: BatchSums) -> BatchSums:
+        """The sums over the batches of both."""
+        both = BatchSums(self.curvature, self.blocks, self.averages, self.dtype)
+        for part in (self, other):
+            for layer, rows in part.rows.items():
+                both.rows[layer] = both.rows.get(layer, 0) + rows
+            for name, sums in part.sums.items():
+                both._add(name, sums)
+        return both
+
     def averaged(self, examples: int) -> dict[str, State]:
         """The statistics of all batches; blocks that no backward pass has reached are left out. The sums are gone."""
         count = Count(max(1, examples), self.rows)
         found = {
-            block.name: self.curvature.average(block, self._converted(self.sums[block.name]), count)
+            block.name: self.curvature.average(block, self._converted(block.name), count)
             for block in self.blocks
             if block.name in self.sums
         }
-        self.sums, self.rows = {}, {}
+        self.sums, self.rows, self._owned = {}, {}, set()
         return {name: state for name, state in found.items() if state}
 
     def _add(self, name: str, sums: State) -> None:
+        if not sums:
+            return
         held = self.sums.setdefault(name, {})
-        for key, value in sums.items():
-            if key not in held:
-                held[key] = value.contiguous()  # an expanded tensor cannot be added to
-            elif self.dtype is None or held[key].dtype == self.dtype:
-                held[key].add_(value)
-            else:
-                held[key] = held[key].to(self.dtype).add_(value)
+        for key in [key for key in sums if key in held and (name, key) not in self._owned]:
+            held[key] = held[key].to(self.dtype or held[key].dtype, copy=True)
+            self._owned.add((name, key))
+        self.curvature.add(held, sums)
 
-    def _converted(self, sums: State) -> State:
-        return sums if self.dtype is None else {key: value.to(self.dtype) for key, value in sums.items()}
+    def _converted(self, name: str) -> State:
+        """The sums of a block, to be overwritten by the recipe."""
+        sums = self.sums[name]
+        if self.dtype is None:
+            return {key: value.contiguous() for key, value in sums.items()}  # an expanded tensor cannot be written to
+        return {key: value.to(self.dtype, copy=(name, key) not in self._owned) for key, value in sums.items()}

@@ -41,8 +41,12 @@ class Curvature(ABC):
         source: the paper it is from, for tables.
         help: one sentence for lists.
         of_gradient: whether the batch gradient is all it needs; the model is not recorded then.
+        of_inputs: whether the inputs of layers are all it needs; no backward pass is made for it then.
         of_batches: whether the statistics of a batch are no sums over its examples; a pass over the data then averages
             batch by batch.
+        holds_inputs: whether the sums of a backward pass need the inputs too, which are kept until then.
+        contents: what its averages are called where a profile leaves those of a large block out; None for its name.
+        largest: bytes of one block beyond which a profile without a memory limit leaves it out; None for any size.
         fisher_type: targets of the output gradients: "mc", "type-2" or "empirical".
         mc_samples: sampled targets per example for "mc".
     """
@@ -51,7 +55,11 @@ class Curvature(ABC):
     source: ClassVar[str] = ""
     help: ClassVar[str] = ""
     of_gradient: ClassVar[bool] = False
+    of_inputs: ClassVar[bool] = False
     of_batches: bool = False
+    holds_inputs: ClassVar[bool] = True
+    contents: ClassVar[str | None] = None
+    largest: ClassVar[int | None] = 2 * 2**30
     fisher_type: str = "mc"
     mc_samples: int = 1
 
@@ -82,6 +90,11 @@ class Curvature(ABC):
         Several passes (columns of an exact expectation, sampled targets) are scaled so that their sums add up.
         """
         return {}
+
+    def add(self, held: State, fresh: State) -> None:
+        """Add the sums of one more batch to `held`, whose tensors may be overwritten; those of `fresh` may not."""
+        for key, value in fresh.items():
+            held[key] = held[key].add_(value) if key in held else value
 
     @abstractmethod
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:

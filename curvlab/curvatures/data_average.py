@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -25,16 +25,20 @@ class DataAverage:
     Attributes:
         examples: N so far.
         batches: their number so far.
+        rows: layer -> N·T so far, without padding.
     """
 
     def __init__(self, curvature: Curvature, blocks: Sequence[PreconditionerBlock]) -> None:
-        self.curvature = curvature
+        self.curvature, self.blocks = curvature, blocks
         self.examples = self.batches = 0
+        self.rows: dict[str, int] = {}
         self._sums = BatchSums(curvature, blocks, dtype=torch.float64)
         self._means: dict[str, State] = {}
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
+        for layer, sample in samples.items():
+            self.rows[layer] = self.rows.get(layer, 0) + sample.rows
         self._sums.inputs(samples)
 
     def output_gradients(self, samples: Samples, passed: int) -> None:
@@ -51,8 +55,18 @@ class DataAverage:
                 for key, value in fresh.items():
                     mean[key] += value
 
-    def states(self) -> dict[str, State]:
-        """Block name -> its statistics over all batches, float64; blocks that nothing has reached are left out."""
+    def merged(self, other: DataAverage) -> DataAverage:
+        """Over the examples of both; not for statistics of batches."""
+        both = DataAverage(self.curvature, self.blocks)
+        both.examples = self.examples + other.examples
+        both._sums = self._sums.merged(other._sums)
+        return both
+
+    def states(self) -> Mapping[str, State]:
+        """Block name -> its statistics over all batches, float64; blocks that nothing has reached are left out.
+
+        The sums are gone afterwards: nothing can be added or merged any more.
+        """
         if not self.curvature.of_batches:
             return self._sums.averaged(self.examples)
         return {

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -27,6 +27,8 @@ class EkfacCurvature(KfacCurvature):
     S starts as the factors' own eigenvalues; then the second moments of the rotated per-example gradients are averaged
     in the basis. A new basis R takes over what the old one, Q, knew: diag(Rᵀ Q diag(S) Qᵀ R) = (R_GᵀQ_G)² S (Q_AᵀR_A)².
     """
+
+    holds_inputs: ClassVar[bool] = True
 
     def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """K-FAC's sums, and Σ (Q_Gᵀ DW_n Q_A)² in the current basis."""

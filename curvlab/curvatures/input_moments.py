@@ -3,49 +3,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
+from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.linalg.gram import mirrored
+from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of, square_of
+from curvlab.layers.layer import Layer
 from curvlab.operators.operator import Operator
+from curvlab.shapes import Float
+from curvlab.statistics.append_one import append_one
 
 
 class InputMoments(Curvature):
     """The mean and the second moment of every layer's input.
 
-    Attributes:
-        counts: layer name -> N·T of the average that was made last.
+    Args:
+        keep_rows: keep the inputs themselves while they are fewer than the features.
     """
 
+    name = "input-moments"
+    of_inputs: ClassVar[bool] = True
+    holds_inputs: ClassVar[bool] = False
+    contents: ClassVar[str | None] = "the input factor"
+    largest: ClassVar[int | None] = None
     fisher_type = "forward-only"
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+    def __init__(self, keep_rows: bool = False) -> None:
+        self.keep_rows = keep_rows
 
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """Every layer."""
         return [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
-        """Σ a and Σ aaᵀ (upper triangle), or its diagonal where the rest is zero."""
-        moments = samples[block.name].feature_moments()
+        """Σ a, and Σ aaᵀ (upper triangle), its diagonal where the rest is zero, or the rows a."""
+        sample = samples[block.name]
+        if self.keep_rows and not one_hot(sample) and sample.rows < sample.layer.in_features:
+            rows = sample.counted(sample.features)
+            return {"mean": rows.sum(1), ROWS: rows}
+        moments = sample.feature_moments()
         total = moments.total.clone() if moments.diagonal else moments.total  # of one-hot inputs both are one tensor
         return {"mean": total, "second": moments.second}
 
+    def add(self, held: State, fresh: State) -> None:
+        """See `Curvature.add`."""
+        add_rows_or_square(held, fresh, "second")
+        super().add(held, {"mean": fresh["mean"]})
+
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """μ and M over rows."""
-        rows = self.counts[block.name] = count.rows[block.name]
-        second = sums["second"] / rows
-        return {"mean": sums["mean"] / rows, "second": second if second.ndim == 2 else mirrored(second)}
+        rows = count.rows[block.name]
+        return {"mean": sums["mean"] / rows, **averaged(sums, "second", rows)}
 
-    def operators(
-        self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
-    ) -> list[Operator | None]:
-        """None: LNB solves with M without inverting it."""
-        return [None] * len(blocks)
+    def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
+        """M in the form it is kept in; the rows of a LowRank are the inputs themselves."""
+        return operator_of(state, "second", 1 / state[ROWS].shape[1] if ROWS in state else 1.0)
+
+    def bytes(self, block: PreconditionerBlock) -> int:
+        """M with the bias's row and column, or its diagonal."""
+        groups, _, width = block.shape
+        return 8 * groups * (width if block.uses[0].block.layer.kind == "Embedding" else width**2)
+
+
+def one_hot(sample: Sample) -> bool:
+    """Whether inputs are one-hot: their second moment is a diagonal, smaller than any of the rows."""
+    return sample.layer.kind == "Embedding"
+
+
+def input_factor(layer: Layer, state: State, positions: float) -> Float[Tensor, "g j j"]:
+    """A = 1/N Σ_n Σ_t āāᵀ = T·[[M, μ], [μᵀ, 1]] from the averages of a layer: with the bias's 1 where it has one."""
+    second = square_of(state, "second") / (state[ROWS].shape[1] if ROWS in state else 1)
+    if second.ndim == 2:
+        second = torch.diag_embed(second)
+    return (append_one(second, state["mean"]) if layer.biased else second) * positions

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.eigenbasis import eigenbases
 from curvlab.operators.operator import Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.power import powers
-from curvlab.statistics.feature_moments import append_one
+from curvlab.statistics.append_one import append_one
 
 DampingRule = Literal["factored", "exact", "equal"]
 """How λ enters: per factor by π (eq. 24), in the eigenbasis (eq. 23), or per factor with π = 1 (Ren 2022, Alg. 7)."""
@@ -39,6 +39,8 @@ class KfacCurvature(Curvature):
         fisher_type: targets of the output gradients; "empirical" is KFAC-EF.
         mc_samples: sampled targets per example.
     """
+
+    holds_inputs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -88,6 +90,11 @@ class KfacCurvature(Curvature):
             return {"input": factors[0][1], "gradient": factors[0][2]} if factors else {}
         return joined(block, factors) if factors else {}
 
+    def bytes(self, block: PreconditionerBlock) -> int:
+        """A and G."""
+        groups, outputs, inputs = block.shape
+        return 8 * groups * (outputs**2 + inputs**2)
+
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
@@ -120,6 +127,10 @@ class KfacCurvature(Curvature):
 
 class KfacFactors(KfacCurvature):
     """K-FAC's factors for display; layers that no gradient reaches have A alone."""
+
+    name = "kfac-factors"
+    contents: ClassVar[str | None] = "K-FAC's factors"
+    largest: ClassVar[int | None] = None
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """As `KfacCurvature.average`."""

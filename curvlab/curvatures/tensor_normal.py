@@ -4,7 +4,7 @@ eq. 4.10)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class TensorNormalCurvature(Curvature):
         mc_samples: sampled targets per example.
         largest_mode: a tensor with a longer mode has no block: its factor would be that square.
     """
+
+    name = "tensor-normal"
+    contents: ClassVar[str | None] = "tensor-normal factors"
 
     def __init__(
         self,
@@ -77,14 +80,26 @@ class TensorNormalCurvature(Curvature):
     def _of_the_mean(self) -> bool:
         return self.statistic == "batch" and self.fisher_type != "type-2"
 
+    def factors(self, block: PreconditionerBlock, state: State) -> list[Tensor]:
+        """Ũ_1 … Ũ_k of eq. 4.10."""
+        return tensor_normal_factors([state[str(mode)] for mode in range(len(block.shape))], block.shape)
+
+    def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
+        """Ũ_1 ⊗ … ⊗ Ũ_k."""
+        return Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
+
+    def bytes(self, block: PreconditionerBlock) -> int:
+        """One matrix per mode."""
+        return 8 * sum(d * d for d in block.shape)
+
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
     ) -> list[Operator | None]:
         """(Ũ_1 + εI)⁻¹ ⊗ … ⊗ (Ũ_k + εI)⁻¹."""
         damped = []
         for block, state, group in zip(blocks, states, settings, strict=True):
-            factors = tensor_normal_factors([state[str(mode)] for mode in range(len(block.shape))], block.shape)
-            damped.append(per_factor(group["damping"])(Kronecker(tuple(Dense(u) for u in factors))))
+            plain = Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
+            damped.append(per_factor(group["damping"])(plain))
         return powers(damped, [-1.0] * len(damped))
 
 

@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample, per_example_gradients
-from curvlab.linalg.gram import mirrored, upper_gram
+from curvlab.linalg.gram import upper_gram
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
-from curvlab.statistics.running import RunningSum
 
 TensorStatistic = Literal["batch", "per-example"]
 _CHUNK = 2**26  # entries of per-example gradients formed at a time
@@ -59,49 +58,6 @@ def _gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], exam
         total = part if total is None else total + part
     assert total is not None
     return total
-
-
-class TensorNormal:
-    """Running contractions of one parameter tensor.
-
-    Args:
-        shape: the tensor's modes.
-        statistic: "batch" or "per-example".
-    """
-
-    def __init__(self, shape: tuple[int, ...], statistic: TensorStatistic) -> None:
-        self.shape, self.statistic = shape, statistic
-        self.sums = [RunningSum() for _ in shape]
-
-    def update(self, parts: Sequence[tuple[Sample, str]], exact: bool) -> None:
-        """Add one backward pass.
-
-        Args:
-            parts: (sample, role) of every block that uses the parameter; their gradients add up.
-            exact: the pass is one column of an exact expectation over targets ("type-2"): then E[D̄D̄ᵀ] = 1/N² Σ_n
-                E[D_n D_nᵀ].
-        """
-        if self.statistic == "batch" and not exact:
-            total = sum(gradient_sum(sample, role).reshape(1, *self.shape) for sample, role in parts)
-            assert isinstance(total, Tensor)
-            mean = total / parts[0][0].examples
-            new = [upper_gram(mean.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(self.shape)]
-        else:
-            scale = 1.0 if self.statistic == "per-example" else parts[0][0].examples ** -2
-            new = [one * scale for one in contraction_sums(parts, self.shape)]
-        for running, factor in zip(self.sums, new, strict=True):
-            running.add(factor)
-
-    def merge(self, other: TensorNormal) -> TensorNormal:
-        """The contractions of both parts of the data."""
-        merged = TensorNormal(self.shape, self.statistic)
-        merged.sums = [mine.merge(theirs) for mine, theirs in zip(self.sums, other.sums, strict=True)]
-        return merged
-
-    def factors(self, examples: int, batches: int) -> list[Float[Tensor, "d d"]]:
-        """Ũ_i of eq. 4.10 from the contractions of N `examples` in so many `batches`."""
-        count = batches if self.statistic == "batch" else examples
-        return tensor_normal_factors([mirrored(running.mean(count)) for running in self.sums], self.shape)
 
 
 def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:

@@ -21,7 +21,7 @@ from curvlab.optim.kbfgs.moment_product import moment_product
 from curvlab.optim.kbfgs.pair_damping import PairDamping
 from curvlab.optim.lnb.neurons import neurons
 from curvlab.shapes import Float
-from curvlab.statistics.feature_moments import append_one
+from curvlab.statistics.append_one import append_one
 from curvlab.statistics.feature_total import feature_total
 
 Moment = Literal["averaged", "minibatch"]

@@ -8,6 +8,7 @@ from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.ranking import by_number
 from curvlab.analyses.registry import register
+from curvlab.curvatures.input_moments import InputMoments
 from curvlab.document.figure import Axis, Bars, Figure, Panel
 from curvlab.document.table import Quantity
 
@@ -33,13 +34,15 @@ class Sparsity(LayerAnalysis):
     rankings = {"sparsity": by_number("weight")}  # noqa: RUF012
 
     def needs(self, settings, checkpoint):
-        return Needs(features=True)
+        return Needs((InputMoments(),))
 
     def run(self, layer):
         weight, _ = layer.weight()
         inputs = None
-        if layer.whole is not None and layer.whole.features is not None:
-            energy = layer.whole.features.second_moment().diagonal(dim1=-2, dim2=-1)
+        moments = None if layer.whole is None else layer.whole.average(InputMoments.name)
+        if moments is not None:
+            second = moments.state["second"]
+            energy = second if second.ndim == 2 else second.diagonal(dim1=-2, dim2=-1)
             inputs = (energy == 0).double().mean().item()
         return SparsityResult((weight == 0).double().mean().item(), inputs)
 

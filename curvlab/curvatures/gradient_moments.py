@@ -1,0 +1,69 @@
+"""Gradient moments: G = 1/(NT) Σ_n Σ_t ggᵀ of the gradients at a layer's outputs, K-FAC's second factor (Ren 2022, Alg.
+7, 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from curvlab.capture.batch_record import Samples
+from curvlab.capture.survey import Survey
+from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
+from curvlab.curvatures.curvature import Count, Curvature, State
+from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of
+from curvlab.operators.operator import Operator
+
+
+class GradientMoments(Curvature):
+    """The second moment of the gradients at every layer's outputs; several backward passes of a batch add up.
+
+    Args:
+        fisher_type: targets of the output gradients.
+        mc_samples: sampled targets per example.
+        keep_rows: keep the gradients themselves while they are fewer than the outputs.
+    """
+
+    name = "gradient-moments"
+    holds_inputs: ClassVar[bool] = False
+    contents: ClassVar[str | None] = "the gradient factor"
+    largest: ClassVar[int | None] = None
+
+    def __init__(self, fisher_type: str = "mc", mc_samples: int = 1, keep_rows: bool = False) -> None:
+        self.fisher_type, self.mc_samples, self.keep_rows = fisher_type, mc_samples, keep_rows
+
+    def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+        """Every layer."""
+        return [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
+
+    def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
+        """Σ ggᵀ (upper triangle), or the rows g."""
+        sample = samples.get(block.name)
+        if sample is None:
+            return {}
+        if self.keep_rows and sample.rows < sample.layer.out_features:
+            return {ROWS: sample.counted(sample.output_gradients)}
+        return {"gradient": sample.output_gradient_moment}
+
+    def add(self, held: State, fresh: State) -> None:
+        """See `Curvature.add`."""
+        add_rows_or_square(held, fresh, "gradient")
+
+    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
+        """G over rows, however many passes were made over them."""
+        if not sums:
+            return {}
+        rows = max(1, count.rows[block.name])
+        if ROWS in sums:
+            return {ROWS: sums[ROWS] / rows**0.5}
+        return averaged(sums, "gradient", rows)
+
+    def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
+        """G in the form it is kept in."""
+        return operator_of(state, "gradient", 1.0)
+
+    def bytes(self, block: PreconditionerBlock) -> int:
+        """G."""
+        groups, outputs, _ = block.shape
+        return 8 * groups * outputs**2

@@ -1,0 +1,50 @@
+"""Σ rrᵀ kept as its rows r while those are fewer than its columns: less memory, and its eigenvalues from less work.
+
+Sums and averages hold either `rows` `[g, r, d]` or, under a name of the recipe's own, the matrix `[g, d, d]` or its
+diagonal `[g, d]`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curvlab.curvatures.curvature import State
+from curvlab.linalg.gram import gram, mirrored, upper_gram
+from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+
+ROWS = "rows"
+
+
+def add_rows_or_square(held: State, fresh: State, key: str) -> None:
+    """Add the sum of one more batch to `held`, in place; rows are multiplied out once they are not fewer than d."""
+    rows = [state[ROWS] for state in (held, fresh) if ROWS in state]
+    held.pop(ROWS, None)
+    if key not in held and key not in fresh and rows and sum(part.shape[1] for part in rows) < rows[0].shape[2]:
+        held[ROWS] = torch.cat(rows, dim=1)
+        return
+    for square in (*map(upper_gram, rows), *([fresh[key]] if key in fresh else ())):
+        held[key] = held[key].add_(square) if key in held else square
+
+
+def square_of(state: State, key: str) -> Tensor:
+    """Σ rrᵀ `[g, d, d]`, or its diagonal `[g, d]` where the rest is zero."""
+    return gram(state[ROWS]) if ROWS in state else state[key]
+
+
+def averaged(sums: State, key: str, weight: float) -> State:
+    """Σ rrᵀ / weight from its sum, which is overwritten; rows stay as they are."""
+    if ROWS in sums:
+        return {ROWS: sums[ROWS]}
+    square = sums[key].div_(weight)
+    return {key: square if square.ndim == 2 else mirrored(square)}
+
+
+def operator_of(state: State, key: str, scale: float) -> Operator:
+    """The average in the form it is kept in: LowRank (rows, times `scale`), Diagonal, Dense or Grouped."""
+    if ROWS in state and state[ROWS].shape[0] == 1:
+        return LowRank(state[ROWS][0], scale)
+    mean = gram(state[ROWS]) * scale if ROWS in state else state[key]
+    if mean.ndim == 2:
+        return Diagonal(mean.flatten())
+    return Dense(mean[0]) if mean.shape[0] == 1 else Grouped(mean)
