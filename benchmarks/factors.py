@@ -14,6 +14,7 @@ from curvlab.capture.survey import survey
 from curvlab.curvature import feature_moments, kfac_factors, tensor_normal_factors
 
 GRADIENT, KFAC = "one gradient", "curvlab.curvature.kfac_factors (mc)"
+WRITTEN = "the same, and every factor written out in float64"
 PEER = "curvlinops: KFACLinearOperator.compute_kronecker_factors (mc)"
 
 
@@ -28,6 +29,9 @@ def ours(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Callable[[], objec
     return {
         GRADIENT: gradient(model, x, y),
         KFAC: lambda: kfac_factors(model, x, y, likelihood="categorical"),
+        WRITTEN: lambda: [
+            (f.input_factor, f.gradient_factor) for f in kfac_factors(model, x, y, likelihood="categorical").values()
+        ],
         "curvlab.curvature.feature_moments": lambda: feature_moments(model, x),
         "curvlab.curvature.tensor_normal_factors (mc, batch)": lambda: tensor_normal_factors(
             model, x, y, likelihood="categorical"

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.blocks import PreconditionerBlock
-from curvlab.curvatures.curvature import Curvature, State
-from curvlab.curvatures.data_average import DataAverage
-from curvlab.operators.operator import Operator
-
-
-@dataclass(frozen=True)
-class BlockAverage:
-    """What a recipe has averaged of one block over some of the examples."""
-
-    curvature: Curvature
-    block: PreconditionerBlock
-    state: State
-
-    @cached_property
-    def operator(self) -> Operator | None:
-        """The matrix of the block, undamped; None where the recipe has none to show."""
-        return self.curvature.operator(self.block, self.state)
+from curvlab.curvatures.curvature import Curvature
+from curvlab.curvatures.data_average import BlockAverage, DataAverage
 
 
 @dataclass(frozen=True)
@@ -115,9 +99,8 @@ class Averages:
     def _part(self, number: int, examples: int, averages: Sequence[DataAverage]) -> Part:
         layers: dict[str, dict[str, tuple[BlockAverage, ...]]] = {}
         for one in averages:
-            states = one.states()
-            for block in (block for block in one.blocks if block.name in states):
-                average = BlockAverage(one.curvature, block, states[block.name])
+            for average in one.averages().values():
+                block = average.block
                 # A tensor is shown in every layer that uses it, a matrix in the layer whose it is.
                 for layer in dict.fromkeys(use.block.name for use in block.uses[: 1 if block.is_matrix else None]):
                     own = layers.setdefault(layer, {})

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
@@ -17,16 +15,15 @@ from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition
 from curvlab.analyses.registry import register
 from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
-from curvlab.analyses.whitening import metric
 from curvlab.curvatures.gradient_moments import GradientMoments
 from curvlab.curvatures.input_moments import InputMoments
 from curvlab.curvatures.kfac import KfacFactors
+from curvlab.curvatures.kronecker_factors import factor, gradient_factor, input_factor
 from curvlab.document.figure import Axis, Curve, Figure, Panel
 from curvlab.document.numbers import short
 from curvlab.document.table import Quantity
 from curvlab.layers.layer import Layer
-from curvlab.operators.matrix import matrix
-from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.operator import Operator
 from curvlab.operators.spectrum import kronecker_spectra
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 
@@ -72,21 +69,16 @@ def kfac_result(
 
 
 def kfac_operators(layer: Layer, settings: Settings, part: LayerStatistics) -> Factors | None:
-    """A and G of one layer in the form they were stored in; G is the identity for "forward-only", None where no
-    gradient came."""
+    """A and G of one layer in the form they were stored in; None where no gradient came."""
     if settings.kfac_approx == "reduce":
         average = part.average(KfacFactors.name)
         if average is None or "gradient" not in average.state:
             return None
-        return _stacked(average.state["input"]), _stacked(average.state["gradient"])
+        return factor(average.state["input"]), factor(average.state["gradient"])
     inputs, gradients = part.average(InputMoments.name), part.average(GradientMoments.name)
-    if inputs is None or inputs.operator is None:
+    if inputs is None or (gradients is None and settings.fisher_type != "forward-only"):
         return None
-    a = _scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), part.rows / part.examples)
-    if settings.fisher_type == "forward-only":
-        ones = torch.ones(layer.groups, layer.out_features, dtype=torch.float64)
-        return a, Diagonal(ones[0]) if layer.groups == 1 else Grouped(torch.diag_embed(ones))
-    return None if gradients is None or gradients.operator is None else (a, gradients.operator)
+    return input_factor(inputs, part.rows / part.examples), gradient_factor(layer, gradients)
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:
@@ -94,22 +86,6 @@ def _pi(a: Spectrum, g: Spectrum) -> float | None:
     if not a.trace or not g.trace:
         return None
     return math.sqrt((a.trace / a.size) / (g.trace / g.size))
-
-
-def _stacked(stack: torch.Tensor) -> Operator:
-    return Dense(stack[0]) if stack.shape[0] == 1 else Grouped(stack)
-
-
-def _scaled(operator: Operator, factor: float) -> Operator:
-    if factor == 1:
-        return operator
-    if isinstance(operator, LowRank):
-        return replace(operator, scale=operator.scale * factor)
-    if isinstance(operator, Grouped):
-        return Grouped(operator.stack * factor)
-    if isinstance(operator, Diagonal):
-        return Diagonal(operator.values * factor)
-    return Dense(matrix(operator) * factor)
 
 
 def _shown(name: str) -> Callable[[KfacResult], str]:

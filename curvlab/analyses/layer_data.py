@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from curvlab.analyses.averages import BlockAverage
 from curvlab.analyses.layer_rows import LayerRow
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.settings import Settings
+from curvlab.curvatures.data_average import BlockAverage
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
 

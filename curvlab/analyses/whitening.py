@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from curvlab.analyses.features import constant_share
@@ -18,13 +17,12 @@ from curvlab.analyses.normalised import (
     normalised_matrices,
     normalised_rows,
 )
+from curvlab.curvatures.metric import are_features, metric, stack
 from curvlab.linalg.float64 import double
-from curvlab.operators.matrix import matrix
-from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.operator import Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.spectrum import rounding, spectrum
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.shapes import Float
-from curvlab.statistics.append_one import append_one
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,10 @@ def whitening(
     limits = Rounding(rounding(summary.size, count, resolution), summary.max, constant_share(resolution))
     if isinstance(second, Diagonal) and not biased:
         found = normalised_diagonal(double(second.values), double(mean).flatten(), limits)
-    elif isinstance(second, LowRank) and len(second.rows) < summary.size and _are_features(second):
+    elif isinstance(second, LowRank) and len(second.rows) < summary.size and are_features(second):
         found = normalised_rows(second.rows, biased, limits)
     else:
-        found = normalised_matrices(_stack(whole), double(mean), biased, limits)
+        found = normalised_matrices(stack(whole), double(mean), biased, limits)
     width = (second.stack.shape[1] if isinstance(second, Grouped) else second.size) + biased
     if count < width:  # fewer rows than columns: singular in every scaling, whatever rounding has made of it
         found = Normalised(*(Condition(None, one.over_range) for one in found))
@@ -111,27 +109,3 @@ def _table(identity: float | None, others: Iterable[float | None]) -> Whitening:
     centered, diagonal, lnb = others
     exists = any(number is not None for number in (identity, centered, diagonal, lnb))
     return Whitening(identity, centered, diagonal, lnb, 1.0 if exists else None)
-
-
-def metric(second: Operator, mean: Float[Tensor, "*g d"], biased: bool) -> Operator:
-    """M = E[āāᵀ] = [[E[aaᵀ], μ], [μᵀ, 1]] with a bias (LNB, eq. 12), E[aaᵀ] without, in the cheapest form.
-
-    Arguments and errors as in `whitening`.
-    """
-    if not biased:
-        return second
-    if isinstance(second, LowRank) and _are_features(second):
-        ones = second.rows.new_ones(second.rows.shape[0], 1)
-        return LowRank(torch.cat([second.rows, ones], dim=1), second.scale)
-    stack = _stack(second)
-    joined = append_one(stack, double(mean).reshape(stack.shape[:2]))
-    return Grouped(joined) if isinstance(second, Grouped) else Dense(joined[0])
-
-
-def _are_features(operator: LowRank) -> bool:
-    """Whether the operator is the mean over its rows; other rows say nothing of the mean."""
-    return abs(operator.scale * operator.rows.shape[0] - 1) < 1e-12
-
-
-def _stack(operator: Operator) -> Float[Tensor, "g d d"]:
-    return double(operator.stack) if isinstance(operator, Grouped) else matrix(operator)[None]

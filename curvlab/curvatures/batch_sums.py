@@ -38,7 +38,7 @@ class BatchSums:
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
         self._owned: set[tuple[str, str]] = set()
-        """Sums that may be overwritten: the first batch's are its samples' own, which other observers see too."""
+        """Sums that may be added to: the first batch's can be its samples' own, which other observers see too."""
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
@@ -67,14 +67,18 @@ class BatchSums:
 
     def averaged(self, examples: int) -> dict[str, State]:
         """The statistics of all batches; blocks that no backward pass has reached are left out. The sums are gone."""
-        count = Count(max(1, examples), self.rows)
+        count = Count(max(1, examples), self.rows, self.dtype)
         found = {
-            block.name: self.curvature.average(block, self._converted(block.name), count)
+            block.name: self.curvature.average(block, self.sums[block.name], count)
             for block in self.blocks
             if block.name in self.sums
         }
         self.sums, self.rows, self._owned = {}, {}, set()
-        return {name: state for name, state in found.items() if state}
+        return {
+            name: {key: value.to(self.dtype or value.dtype) for key, value in state.items()}
+            for name, state in found.items()
+            if state
+        }
 
     def _add(self, name: str, sums: State) -> None:
         if not sums:
@@ -84,10 +88,3 @@ class BatchSums:
             held[key] = held[key].to(self.dtype or held[key].dtype, copy=True)
             self._owned.add((name, key))
         self.curvature.add(held, sums)
-
-    def _converted(self, name: str) -> State:
-        """The sums of a block, to be overwritten by the recipe."""
-        sums = self.sums[name]
-        if self.dtype is None:
-            return {key: value.contiguous() for key, value in sums.items()}  # an expanded tensor cannot be written to
-        return {key: value.to(self.dtype, copy=(name, key) not in self._owned) for key, value in sums.items()}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
@@ -26,11 +27,12 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Count:
-    """Sizes of a step: N examples in all its micro-batches, and the rows (N·T, without padding) of every
-    layer by name."""
+    """Sizes of a step: N examples in all its micro-batches, the rows (N·T, without padding) of every layer by name, and
+    the type that statistics are to have; None for the type of their sums."""
 
     examples: int
     rows: Mapping[str, int] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
 
 
 class Curvature(ABC):
@@ -100,8 +102,8 @@ class Curvature(ABC):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
-        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. The other sums are not
-        used afterwards, and may be overwritten.
+        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. Sums that were taken
+        from a sample as they are must not be overwritten: others may hold them too.
         """
 
     def operators(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -10,6 +12,21 @@ from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.batch_sums import BatchSums
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Curvature, State
+from curvlab.operators.operator import Operator
+
+
+@dataclass(frozen=True)
+class BlockAverage:
+    """What a recipe has averaged of one block over some of the examples."""
+
+    curvature: Curvature
+    block: PreconditionerBlock
+    state: State
+
+    @cached_property
+    def operator(self) -> Operator | None:
+        """The matrix of the block, undamped; None where the recipe has none to show."""
+        return self.curvature.operator(self.block, self.state)
 
 
 class DataAverage:
@@ -62,13 +79,17 @@ class DataAverage:
         both._sums = self._sums.merged(other._sums)
         return both
 
-    def states(self) -> Mapping[str, State]:
+    def averages(self) -> dict[str, BlockAverage]:
         """Block name -> its statistics over all batches, float64; blocks that nothing has reached are left out.
 
         The sums are gone afterwards: nothing can be added or merged any more.
         """
-        if not self.curvature.of_batches:
-            return self._sums.averaged(self.examples)
+        if self.curvature.of_batches:
+            states = {name: {key: x / self.batches for key, x in state.items()} for name, state in self._means.items()}
+        else:
+            states = self._sums.averaged(self.examples)
         return {
-            name: {key: value / self.batches for key, value in state.items()} for name, state in self._means.items()
+            block.name: BlockAverage(self.curvature, block, states[block.name])
+            for block in self.blocks
+            if block.name in states
         }

@@ -57,7 +57,7 @@ class GradientMoments(Curvature):
         rows = max(1, count.rows[block.name])
         if ROWS in sums:
             return {ROWS: sums[ROWS] / rows**0.5}
-        return averaged(sums, "gradient", rows)
+        return averaged(sums, "gradient", rows, count.dtype)
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """G in the form it is kept in."""

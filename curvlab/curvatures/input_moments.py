@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
@@ -14,11 +13,8 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of, square_of
-from curvlab.layers.layer import Layer
+from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of
 from curvlab.operators.operator import Operator
-from curvlab.shapes import Float
-from curvlab.statistics.append_one import append_one
 
 
 class InputMoments(Curvature):
@@ -60,7 +56,8 @@ class InputMoments(Curvature):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """μ and M over rows."""
         rows = count.rows[block.name]
-        return {"mean": sums["mean"] / rows, **averaged(sums, "second", rows)}
+        mean = sums["mean"].to(count.dtype or sums["mean"].dtype) / rows
+        return {"mean": mean, **averaged(sums, "second", rows, count.dtype)}
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """M in the form it is kept in; the rows of a LowRank are the inputs themselves."""
@@ -75,11 +72,3 @@ class InputMoments(Curvature):
 def one_hot(sample: Sample) -> bool:
     """Whether inputs are one-hot: their second moment is a diagonal, smaller than any of the rows."""
     return sample.layer.kind == "Embedding"
-
-
-def input_factor(layer: Layer, state: State, positions: float) -> Float[Tensor, "g j j"]:
-    """A = 1/N Σ_n Σ_t āāᵀ = T·[[M, μ], [μᵀ, 1]] from the averages of a layer: with the bias's 1 where it has one."""
-    second = square_of(state, "second") / (state[ROWS].shape[1] if ROWS in state else 1)
-    if second.ndim == 2:
-        second = torch.diag_embed(second)
-    return (append_one(second, state["mean"]) if layer.biased else second) * positions

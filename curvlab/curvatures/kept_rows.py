@@ -7,10 +7,10 @@ diagonal `[g, d]`.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from curvlab.curvatures.curvature import State
-from curvlab.linalg.gram import gram, mirrored, upper_gram
+from curvlab.linalg.float64 import double_gram
+from curvlab.linalg.gram import finished, upper_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 
 ROWS = "rows"
@@ -27,24 +27,21 @@ def add_rows_or_square(held: State, fresh: State, key: str) -> None:
         held[key] = held[key].add_(square) if key in held else square
 
 
-def square_of(state: State, key: str) -> Tensor:
-    """Σ rrᵀ `[g, d, d]`, or its diagonal `[g, d]` where the rest is zero."""
-    return gram(state[ROWS]) if ROWS in state else state[key]
-
-
-def averaged(sums: State, key: str, weight: float) -> State:
-    """Σ rrᵀ / weight from its sum, which is overwritten; rows stay as they are."""
+def averaged(sums: State, key: str, count: float, dtype: torch.dtype | None) -> State:
+    """Σ rrᵀ / count from its sum; rows stay as they are."""
     if ROWS in sums:
         return {ROWS: sums[ROWS]}
-    square = sums[key].div_(weight)
-    return {key: square if square.ndim == 2 else mirrored(square)}
+    square = sums[key]
+    return {key: square.to(dtype or square.dtype) / count if square.ndim == 2 else finished(square, count, dtype)}
 
 
 def operator_of(state: State, key: str, scale: float) -> Operator:
     """The average in the form it is kept in: LowRank (rows, times `scale`), Diagonal, Dense or Grouped."""
     if ROWS in state and state[ROWS].shape[0] == 1:
         return LowRank(state[ROWS][0], scale)
-    mean = gram(state[ROWS]) * scale if ROWS in state else state[key]
+    if ROWS in state:
+        return Grouped(double_gram(state[ROWS]) * scale)
+    mean = state[key]
     if mean.ndim == 2:
         return Diagonal(mean.flatten())
     return Dense(mean[0]) if mean.shape[0] == 1 else Grouped(mean)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,13 +15,12 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, matrix_block, tied_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.linalg.gram import mirrored, upper_gram
+from curvlab.linalg.gram import finished, upper_gram
 from curvlab.operators.damp import factored
 from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.eigenbasis import eigenbases
 from curvlab.operators.operator import Diagonal, Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.power import powers
-from curvlab.statistics.append_one import append_one
 
 DampingRule = Literal["factored", "exact", "equal"]
 """How λ enters: per factor by π (eq. 24), in the eigenbasis (eq. 23), or per factor with π = 1 (Ren 2022, Alg. 7)."""
@@ -61,19 +60,19 @@ class KfacCurvature(Curvature):
         return [matrix_block(block) for block in found.blocks.values()]
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
-        """Σ āāᵀ (upper triangle) of every use."""
-        return {
-            f"input{number or ''}": self._input_sum(samples[use.block.name])
-            for number, use in enumerate(block.uses)
-            if use.block.name in samples
-        }
+        """Σ aaᵀ (upper triangle) of every use, and Σ a where there is a bias."""
+        sums: State = {}
+        for number, use in _seen(block, samples):
+            sample = samples[use.block.name]
+            total, sums[f"input{number}"] = self._input_sums(sample)
+            if sample.layer.biased:
+                sums[f"mean{number}"] = total
+        return sums
 
     def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """Σ ggᵀ (upper triangle) of every use."""
         return {
-            f"gradient{number or ''}": self._gradient_sum(samples[use.block.name])
-            for number, use in enumerate(block.uses)
-            if use.block.name in samples
+            f"gradient{number}": self._gradient_sum(samples[use.block.name]) for number, use in _seen(block, samples)
         }
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
@@ -82,13 +81,20 @@ class KfacCurvature(Curvature):
         for number, use in enumerate(block.uses):
             key = number or ""
             if f"gradient{key}" in sums and f"input{key}" in sums:
-                rows = count.examples if self.kfac_approx == "reduce" else count.rows[use.block.name]
-                a = sums[f"input{key}"].div_(count.examples)
-                g = mirrored(sums[f"gradient{key}"].div_(max(1, rows)))
-                factors.append((use, a if a.ndim == 2 else mirrored(a), g))
+                rows = max(1, self._rows(use, count))
+                g = finished(sums[f"gradient{key}"], rows, count.dtype)
+                factors.append((use, self.input_factor(use, sums, key, count), g))
         if len(block.uses) == 1:
             return {"input": factors[0][1], "gradient": factors[0][2]} if factors else {}
         return joined(block, factors) if factors else {}
+
+    def input_factor(self, use: Use, sums: State, key: int | str, count: Count) -> Tensor:
+        """A, with the bias's 1; a diagonal where it was summed so."""
+        second, mean = sums[f"input{key}"], sums.get(f"mean{key}")
+        if second.ndim == 2:
+            return second.to(count.dtype or second.dtype) / count.examples
+        border = None if mean is None else (mean, float(self._rows(use, count)))
+        return finished(second, count.examples, count.dtype, border)
 
     def bytes(self, block: PreconditionerBlock) -> int:
         """A and G."""
@@ -106,23 +112,21 @@ class KfacCurvature(Curvature):
         damped = [factored(group["damping"], pi)(operator) for operator, group in zip(plain, settings, strict=True)]
         return powers(damped, [-1.0] * len(damped))
 
-    def _input_sum(self, sample: Sample) -> Tensor:
+    def _rows(self, use: Use, count: Count) -> int:
+        """Rows of the sums: "reduce" has made one of the positions of an example."""
+        return count.examples if self.kfac_approx == "reduce" else count.rows[use.block.name]
+
+    def _input_sums(self, sample: Sample) -> tuple[Tensor, Tensor]:
         if self.kfac_approx == "reduce":
             features = sample.mean_features()
-            return upper_gram(F.pad(features, (0, 1), value=1.0) if sample.layer.biased else features)
+            return features.sum(1), upper_gram(features)
         moments = sample.feature_moments()
-        second = moments.second
-        if sample.layer.biased:
-            second = append_one(second, moments.total)
-            second[:, -1, -1] = moments.rows
-        return second
+        return moments.total, moments.second
 
     def _gradient_sum(self, sample: Sample) -> Tensor:
-        return (
-            upper_gram(sample.output_gradients.sum(2))
-            if self.kfac_approx == "reduce"
-            else sample.output_gradient_moment
-        )
+        if self.kfac_approx == "reduce":
+            return upper_gram(sample.output_gradients.sum(2))
+        return sample.output_gradient_moment
 
 
 class KfacFactors(KfacCurvature):
@@ -136,8 +140,14 @@ class KfacFactors(KfacCurvature):
         """As `KfacCurvature.average`."""
         if "gradient" in sums:
             return super().average(block, sums, count)
-        a = sums["input"].div_(count.examples)
-        return {"input": a if a.ndim == 2 else mirrored(a)}
+        return {"input": self.input_factor(block.uses[0], sums, "", count)}
+
+
+def _seen(block: PreconditionerBlock, samples: Samples) -> Iterator[tuple[int | str, Use]]:
+    """The uses that samples are of, each with what its sums are called by; the first's have no number."""
+    for number, use in enumerate(block.uses):
+        if use.block.name in samples:
+            yield number or "", use
 
 
 def joined(block: PreconditionerBlock, factors: Sequence[tuple[Use, Tensor, Tensor]]) -> State:

@@ -14,7 +14,7 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, parameter_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.linalg.gram import gram, mirrored
+from curvlab.linalg.gram import finished, gram
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
@@ -70,11 +70,11 @@ class TensorNormalCurvature(Curvature):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G⁽ⁱ⁾ of the batch."""
         if self._of_the_mean:
-            passes = [contractions(gradient.div_(count.examples)) for gradient in sums.values()]
+            passes = [contractions(g.to(count.dtype or g.dtype) / count.examples) for g in sums.values()]
             return {mode: torch.stack([one[mode] for one in passes]).sum(0) for mode in passes[0]} if passes else {}
         # E[D̄ D̄ᵀ] over independent targets is 1/N² Σ_n E[D_n D_nᵀ].
         size = count.examples**2 if self.statistic == "batch" else count.examples
-        return {mode: mirrored(total / size) for mode, total in sums.items()}
+        return {mode: finished(total, size, count.dtype) for mode, total in sums.items()}
 
     @property
     def _of_the_mean(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from curvlab.shapes import Float
 
-__all__ = ["gram", "mirrored", "upper_gram"]
+__all__ = ["finished", "gram", "mirrored", "upper_gram"]
 
 # Below this width one product beats two halves and a rectangle: measured in float32 and float64 for 512 to 65536 rows.
 LEAF = 128
@@ -59,6 +59,41 @@ def mirrored(square: Float[Tensor, "*g d d"]) -> Float[Tensor, "*g d d"]:
     for i in range(0, half, STRIP):  # transposing all at once misses the cache at every element: five times slower
         lower[..., i : i + STRIP] = upper[..., i : i + STRIP, :].mT
     return square
+
+
+@torch.no_grad()
+def finished(
+    upper: Float[Tensor, "*g d d"],
+    divisor: float,
+    dtype: torch.dtype | None = None,
+    border: tuple[Float[Tensor, "*g d"], float] | None = None,
+) -> Float[Tensor, "*g e e"]:
+    """The symmetric matrix with the upper triangle of `upper`, over `divisor`: a new tensor, written once.
+
+    Large factors cost what their memory costs: scaling, converting and mirroring one after another would go over it
+    three times.
+
+    Args:
+        upper: what stands below its diagonal means nothing.
+        divisor: of all entries.
+        dtype: of the result; None for that of `upper`.
+        border: (r, c): one more row and column r, with c in the corner (e = d + 1); e = d without.
+    """
+    d, wide = upper.shape[-1], 0 if border is None else 1
+    out = upper.new_empty(*upper.shape[:-2], d + wide, d + wide, dtype=dtype)
+    inner = out[..., :d, :d]
+    step = STRIP if d > LEAF and upper.device.type == "cpu" else max(d, 1)  # a strip stays in the cache
+    for i in range(0, d, step):
+        strip = inner[..., i : i + step, i:]
+        strip.copy_(upper[..., i : i + step, i:]).div_(divisor)
+        square = strip[..., : strip.shape[-2]]
+        triangle = square.triu()
+        square.copy_(triangle.add_(triangle.triu(1).mT))
+        inner[..., i + step :, i : i + step] = strip[..., strip.shape[-2] :].mT
+    if border is not None:
+        out[..., :d, d] = out[..., d, :d] = border[0] / divisor
+        out[..., d, d] = border[1] / divisor
+    return out
 
 
 def _fill(x: Tensor, out: Tensor) -> None:
