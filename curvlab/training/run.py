@@ -93,11 +93,11 @@ class Run:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the epoch that have not been used."""
-        return islice(self._epoch(self.epoch), self.step % self.per_epoch, None)
+        return islice(self.epoch_batches(self.epoch), self.step % self.per_epoch, None)
 
     def closures(self) -> Iterator[Callable[[], Tensor]]:
         """The first epoch's batches as closures, for a warm start."""
-        for x, y in self._epoch(0):
+        for x, y in self.epoch_batches(0):
             yield lambda x=x, y=y: self.task.problem.loss(self.model(x), y)  # type: ignore[misc]
 
     def take_step(self, x: Tensor, y: Tensor) -> None:
@@ -275,7 +275,8 @@ class Run:
             "seconds": self.clocks.seconds(),
         }
 
-    def _epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch_batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches of an epoch in their order, from epoch 0."""
         return batches(self.train_part, self.batch_size, number, self.settings.seed, last=self.last)  # type: ignore[arg-type]
 
     def _synchronize(self) -> None:

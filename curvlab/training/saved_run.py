@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from curvlab.errors import CheckpointError
+from curvlab.training.optimizer_fit import optimizer_misfit
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.state_file import read_state
 from curvlab.training.state_schema import alike, misfit
@@ -31,7 +32,8 @@ def saved_state(folder: RunFolder) -> dict[str, Any]:
 
 
 def run_misfit(run: Run, state: dict[str, Any]) -> str | None:
-    """What of a state cannot be of this optimizer, schedule and budget, as a clause; nothing of it is loaded yet."""
+    """What of a state cannot be of this optimizer, schedule and budget, as a clause; nothing has been loaded or written
+    before that is known."""
     saved, schedule = state["settings"], run.scheduler.state_dict()
     most = saved["steps"] or (saved["epochs"] or run.task.problem.epochs) * run.per_epoch
     if state["step"] > most:
@@ -42,4 +44,4 @@ def run_misfit(run: Run, state: dict[str, Any]) -> str | None:
         return "its random generator is another one"
     if not alike(state["optimizer"].get("param_groups"), run.optimizer.state_dict()["param_groups"]):
         return "its optimizer has other groups of parameters"
-    return None
+    return optimizer_misfit(run, state)

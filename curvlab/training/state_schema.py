@@ -45,7 +45,7 @@ def is_entry(value: Any) -> bool:
     seconds = _is_table_of(_is_number_or_none)(value["seconds"]) and set(CLOCKS) <= value["seconds"].keys()
     rest = all(_is_number_or_none(one) for key, one in value.items() if key not in _NESTED)
     counted = _is_tree(value.get("counters"))
-    counts = _is_count(value["step"]) and _is_number(value["epoch"])
+    counts = _is_count(value["step"]) and is_number(value["epoch"])
     return parts and evaluated and seconds and rest and counted and counts
 
 
@@ -61,17 +61,17 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MOST
 
 
-def _is_number(value: Any) -> bool:
-    """A float, or a whole number that is one."""
+def is_number(value: Any) -> bool:
+    """Whether it is a float, or a whole number that is one."""
     return type(value) is float or (type(value) is int and abs(value) <= MOST)
 
 
 def _is_number_or_none(value: Any) -> bool:
-    return value is None or _is_number(value)
+    return value is None or is_number(value)
 
 
 def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def _is_word(value: Any) -> bool:
@@ -118,15 +118,15 @@ def _is_best(value: Any) -> bool:
         return False
     test = value["test"]
     whole = _is_table_of(_is_number_or_none)(test) and "loss" in test
-    return _is_count(value["step"]) and _is_number(value["epoch"]) and whole
+    return _is_count(value["step"]) and is_number(value["epoch"]) and whole
 
 
 def _is_losses(value: Any) -> bool:
     if not isinstance(value, dict) or set(value) != {"sum", "examples", "first", "bad"}:
         return False
     bad = value["bad"]
-    fits = bad is None or (isinstance(bad, tuple) and len(bad) == 2 and _is_count(bad[0]) and _is_number(bad[1]))
-    return fits and _is_number(value["sum"]) and _is_count(value["examples"]) and _is_number_or_none(value["first"])
+    fits = bad is None or (isinstance(bad, tuple) and len(bad) == 2 and _is_count(bad[0]) and is_number(bad[1]))
+    return fits and is_number(value["sum"]) and _is_count(value["examples"]) and _is_number_or_none(value["first"])
 
 
 def _is_seconds(value: Any) -> bool:
@@ -164,4 +164,4 @@ def alike(value: Any, like: Any) -> bool:
         return isinstance(value, Tensor) and value.shape == like.shape and value.dtype == like.dtype
     if isinstance(like, bool) or like is None or isinstance(like, str):
         return type(value) is type(like)
-    return _is_number(value)
+    return is_number(value)

@@ -14,13 +14,12 @@ import torch
 
 from curvlab.analyses.environment import environment
 from curvlab.document.json import dumps
-from curvlab.errors import CheckpointError, CommandError
+from curvlab.errors import CommandError
 from curvlab.fields import refusal
 from curvlab.formats.digest import sha256
 from curvlab.formats.whole_file import whole_file
 from curvlab.optim.catalogue import catalogue
 from curvlab.problems.problem import Problem
-from curvlab.quoting import quoted, reason
 from curvlab.training.configuration import continued, folder, fresh
 from curvlab.training.entry import OPTIONAL, entry_shape
 from curvlab.training.factors import save_factors
@@ -107,20 +106,11 @@ def train(
         with Interruption() as interruption:
             try:
                 outcome = train_loop(run, Supervision(target, deadline, interruption, report))
-            except Exception as error:
+            except Exception:
                 if since is None and run.step == 0:
                     place.give_up()
-                if since is not None and run.step == since and _of_the_state(error):
-                    found = f"the state in {quoted(place.path)} does not fit the network or its optimizer"
-                    raise CheckpointError(found, reason(error), "start again with --force") from error
                 raise
             return _finished(run, outcome, target, tuple(notes), start)
-
-
-def _of_the_state(error: Exception) -> bool:
-    """Whether a first step after going on failed for what was saved: the network itself ran on two examples before."""
-    kinds = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-    return isinstance(error, kinds) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def optimizer_settings(settings: TrainingSettings, problem: Problem) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import math
 import shutil
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 import torch
 from training_runs import trained
 
-from curvlab.errors import CheckpointError, CurvlabError
+from curvlab.errors import CurvlabError
+from curvlab.optim import OPTIMIZERS
 from curvlab.reports.training_figures import training_figures
 from curvlab.training.run_folder import RunFolder
 from curvlab.training.state_file import _MAGIC, MAX_DEPTH, read_state, write_state
@@ -141,19 +142,71 @@ def test_a_part_that_is_missing(run: Path) -> None:
         write_state(path, state)
 
 
-def test_a_state_of_the_optimizer_that_does_not_fit_is_no_bug(run: Path) -> None:
-    """What only a step can find is a sentence as well."""
+def deep(change: Callable[[Any], Any], *path: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The state with what stands at a place in its optimizer's changed."""
+
+    def changed(tree: Any, rest: tuple[Any, ...]) -> Any:
+        if not rest:
+            return change(tree)
+        if isinstance(tree, dict):
+            return {**tree, rest[0]: changed(tree[rest[0]], rest[1:])}
+        return [changed(one, rest[1:]) if place == rest[0] else one for place, one in enumerate(tree)]
+
+    return lambda state: changed(state, ("optimizer", *path))
+
+
+def without(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda table: {name: one for name, one in table.items() if name != key}
+
+
+FACTOR = ("operators", "fc1", "value", "factors", 1, "stack")
+INSIDE: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "momentum of one": (deep(lambda one: one[:1, :1].clone(), "state", "fc1.weight", "momentum"), "shape (1, 1)"),
+    "momentum of doubles": (deep(torch.Tensor.double, "state", "fc1.weight", "momentum"), "torch.float64"),
+    "number as momentum": (deep(lambda _: 3, "state", "fc1.weight", "momentum"), "is of the type int"),
+    "moment of another layer": (deep(lambda one: one[:, :5, :5].clone(), "averages", "fc1", "input"), "(1, 5, 5)"),
+    "inverse, used at steps 2 to 19": (deep(lambda one: one[:, :1, :1].clone(), *FACTOR), "shape (1, 1, 1)"),
+    "moment that is not there": (deep(without("input"), "averages", "fc1"), "lacks its entry 'input'"),
+    "moment too many": (deep(lambda one: {**one, "x\x1b": one["input"]}, "averages", "fc1"), "an entry 'x\\x1b'"),
+    "block of nothing": (deep(lambda one: {**one, "evil": one["fc1"]}, "averages"), "an entry 'evil'"),
+    "table as count": (deep(lambda _: {}, "measured"), "'measured' is a table"),
+    "text as count": (deep(lambda _: "many", "measured"), "'measured' is of the type str"),
+    "factors too many": (deep(lambda one: [*one, one[0]], *FACTOR[:-2]), "has 3 items"),
+    "operator of nothing": (deep(lambda _: "Evil", "operators", "fc1", "value", "operator"), "'Evil'"),
+    "operator of no size": (
+        deep(lambda _: {"operator": "Diagonal", "values": torch.ones(3)}, "operators", "fc1", "value"),
+        "has 3 rows, and the network needs 224",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_inside_of_the_state_of_the_optimizer(run: Path, name: str) -> None:
+    """Shapes and types are those that the network needs, in what is used at the next step and in what is used later."""
+    change, words = INSIDE[name]
     path = RunFolder(run).state
+    write_state(path, change(read_state(path)))
+    assert words in refusal(run)
 
-    def shrunk(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim == 2:
-            return value[:1, :1].clone()
-        return {key: shrunk(one) for key, one in value.items()} if isinstance(value, dict) else value
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_tensor_of_every_optimizer(tmp_path: Path, optimizer: str) -> None:
+    trained(tmp_path, optimizer=optimizer, steps=3)
+    path = RunFolder(tmp_path).state
     state = read_state(path)
-    write_state(path, {**state, "optimizer": shrunk(state["optimizer"])})
-    with pytest.raises(CheckpointError, match="does not fit"):
-        trained(run, resume=True, steps=10)
+    places = list(tensors(state["optimizer"], ()))
+    assert places or optimizer == "sgd"
+    for place in places[:: max(1, len(places) // 6)]:
+        write_state(path, deep(lambda one: torch.ones(*one.shape, 2, dtype=one.dtype), *place)(state))
+        assert "has the shape" in refusal(tmp_path), place
+
+
+def tensors(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Paths of all tensors in a tree."""
+    if isinstance(value, torch.Tensor):
+        yield path
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from tensors(one, (*path, key))
 
 
 def sealed(body: bytes) -> bytes:
