@@ -17,7 +17,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     device = torch.device(name)
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (device.type == "mps" and not has_mps)
-    if missing:
-        raise CurvlabError(f"there is no device {name!r} on this machine", "", "use --device auto")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index or 0
+    if (device.type == "cuda" and index >= count) or (device.type == "mps" and not has_mps):
+        last = f"its last CUDA device is cuda:{count - 1}" if count and device.type == "cuda" else ""
+        raise CurvlabError(f"there is no device {name!r} on this machine", last, "use --device auto")
     return device

@@ -17,7 +17,7 @@ from curvlab.data.idx import TYPES, is_idx_folder, read_idx
 from curvlab.data.images import read_images
 from curvlab.data.json_digits import json_digits_folder, read_json_digits
 from curvlab.data.linear_map import read_linear_map
-from curvlab.data.numpy_arrays import read_npy, read_npz
+from curvlab.data.numpy_arrays import numpy_archive, read_npy, read_npz
 from curvlab.data.registry import entry, names
 from curvlab.data.resized import resized
 from curvlab.data.stored_arrays import Draw
@@ -141,7 +141,7 @@ def _has_npy(path: Path) -> bool:
     import zipfile
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with numpy_archive(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
     except zipfile.BadZipFile as error:
         raise DataError(f"'{path}' is a damaged archive", str(error)) from error

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from curvlab.data.budget import check_expansion
 from curvlab.data.stored_arrays import Draw, StoredArray, gathered
 from curvlab.data.streamed import kept_rows
-from curvlab.errors import DataError
+from curvlab.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 10_000
 MAX_MEMBERS = 10_000
+MAX_DIRECTORY_BYTES = 4 * 2**20
+"""Of the table of contents, which Python's reader takes in as a whole: 400 bytes for each of as many members."""
 _TYPE = re.compile(r"[<>=|]?([?a-zA-Z])\d{0,9}(\[\w{1,20}\])?", re.ASCII)
 _BROKEN = (zipfile.BadZipFile, EOFError, OSError, zlib.error, struct.error, NotImplementedError, RuntimeError)
 """What Python's readers of archives raise; RuntimeError is an encrypted member."""
@@ -60,7 +62,7 @@ def read_npy(path: Path, draw: Draw, max_memory: int | None) -> Dataset:
 
 def read_npz(path: Path, draw: Draw, max_memory: int | None) -> Dataset:
     """Arrays of a numpy archive; what is compressed is unpacked in pieces, of which the drawn rows are kept."""
-    with _readable(path, "archive"), zipfile.ZipFile(path) as archive:
+    with _readable(path, "archive"), numpy_archive(path) as archive:
         members = {info.filename: info for info in archive.infolist() if info.filename.endswith(".npy")}
         if len(members) > MAX_MEMBERS:
             raise DataError(f"'{path}' holds {len(members):,} arrays", f"at most {MAX_MEMBERS:,} are looked at")
@@ -72,6 +74,23 @@ def read_npz(path: Path, draw: Draw, max_memory: int | None) -> Dataset:
                 read = partial(_unpacked, path, archive, info, header)
                 stored[name.removesuffix(".npy")] = _stored(header, read)
         return gathered(stored, path.stem, f"'{path}'", draw, max_memory)
+
+
+def numpy_archive(path: Path) -> zipfile.ZipFile:
+    """The archive, once its table of contents is known to be small.
+
+    Raises:
+        DataError: it is too large, or it is not where it should be.
+        zipfile.BadZipFile: it is no table of contents.
+    """
+    from curvlab.formats.zip_directory import check_directory
+
+    try:
+        with path.open("rb") as file:
+            check_directory(path, file, MAX_DIRECTORY_BYTES)
+    except CheckpointError as error:
+        raise DataError(error.found, error.why, error.do) from error
+    return zipfile.ZipFile(path)
 
 
 @contextmanager

@@ -13,19 +13,17 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from curvlab.errors import CheckpointError
+from curvlab.formats.zip_directory import broken, check_directory, refused
 from curvlab.quoting import quoted, reason
 
-# Python reads the whole table of contents at once: 32 MiB are about 400,000 entries and a few seconds.
-MAX_DIRECTORY_BYTES = 32 * 2**20
 # Float weights hardly compress; even a network that is mostly zeros stays below this. A bomb is a thousand and more.
 MAX_EXPANSION = 32
 FREE_EXPANSION_BYTES = 2**20
 ENCRYPTED, UTF8 = 0x1, 0x800
 _PIECE = 2**20
-_END, _END64, _LOCATOR64 = 22, 56, 20  # bytes of the end record, and of the two before it in large archives
 
 
 def open_archive(path: Path, max_memory: int | None = None, content: bytes | None = None) -> zipfile.ZipFile:
@@ -40,12 +38,11 @@ def open_archive(path: Path, max_memory: int | None = None, content: bytes | Non
         CheckpointError: any of the checks fails; nothing has been inflated then.
     """
     with path.open("rb") if content is None else io.BytesIO(content) as file:
-        file_bytes = file.seek(0, io.SEEK_END)
-        _check_end(path, file, file_bytes)
+        file_bytes = check_directory(path, file)
     try:
         archive = zipfile.ZipFile(path if content is None else io.BytesIO(content))
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OverflowError) as error:
-        raise _broken(path, reason(error)) from None
+        raise broken(path, reason(error)) from None
     try:
         _check_entries(path, archive.infolist(), file_bytes, max_memory)
     except CheckpointError:
@@ -79,7 +76,7 @@ def inner_names(names: Iterable[str]) -> frozenset[str]:
 def read_entry(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """The inflated bytes of one entry of at most `limit` bytes, compared with their checksum."""
     if archive.getinfo(name).file_size > limit:
-        raise _refused(path, f"its entry {quoted(name)} is larger than {limit} bytes")
+        raise refused(path, f"its entry {quoted(name)} is larger than {limit} bytes")
     with _opened(path, archive, name) as entry:
         return entry.read(limit + 1)
 
@@ -104,7 +101,7 @@ def _opened(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[IO[byte
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error) as error:
         if str(error).startswith("Bad CRC-32"):
             raise wrong_checksum(path, name) from None
-        raise _refused(path, f"its entry {quoted(name)} cannot be read ({reason(error)})") from None
+        raise refused(path, f"its entry {quoted(name)} cannot be read ({reason(error)})") from None
 
 
 def wrong_checksum(path: Path, name: str) -> CheckpointError:
@@ -122,29 +119,29 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], file_bytes: int, 
         name = entry.filename
         parts = name.removesuffix("/").split("/")
         if name.startswith("/") or ".." in parts or "\\" in name:
-            raise _refused(path, f"its entry {quoted(name)} points out of the archive")
+            raise refused(path, f"its entry {quoted(name)} points out of the archive")
         # Python cuts a name at a zero byte, and takes another one from a field that other readers do not look at.
         if name != entry.orig_filename or "" in parts or "." in parts:
-            raise _refused(
+            raise refused(
                 path, f"its entry {quoted(entry.orig_filename)} has a name that readers understand differently"
             )
         if entry.flag_bits & ENCRYPTED:
-            raise _refused(path, f"its entry {quoted(name)} is encrypted")
+            raise refused(path, f"its entry {quoted(name)} is encrypted")
         if _large_fields(entry.extra) > 1:
-            raise _refused(path, f"its entry {quoted(name)} gives its size and place twice")
+            raise refused(path, f"its entry {quoted(name)} gives its size and place twice")
         key = _looked_up(name, entry.flag_bits)
         if key in names:
-            raise _refused(path, _twice(names[key], name))
+            raise refused(path, _twice(names[key], name))
         names[key] = name
     if sum(entry.compress_size for entry in entries) > file_bytes:
-        raise _refused(path, "its entries overlap")
+        raise refused(path, "its entries overlap")
     if any(entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size for entry in entries):
-        raise _refused(path, "an entry that is not compressed claims another size than it has")
+        raise refused(path, "an entry that is not compressed claims another size than it has")
     inflated = sum(entry.file_size for entry in entries if entry.compress_type != zipfile.ZIP_STORED)
     if inflated > FREE_EXPANSION_BYTES + MAX_EXPANSION * file_bytes:
-        raise _refused(path, f"its {file_bytes} bytes would inflate to {inflated}, as a zip bomb does")
+        raise refused(path, f"its {file_bytes} bytes would inflate to {inflated}, as a zip bomb does")
     if max_memory is not None and inflated > max_memory:
-        raise _refused(path, f"it would inflate to {inflated} bytes, beyond the {max_memory} that --max-memory allows")
+        raise refused(path, f"it would inflate to {inflated} bytes, beyond the {max_memory} that --max-memory allows")
 
 
 def _looked_up(name: str, flags: int) -> bytes:
@@ -166,38 +163,3 @@ def _twice(first: str, second: str) -> str:
     if first == second:
         return f"its entry {quoted(first)} stands in it twice"
     return f"its entries {quoted(first)} and {quoted(second)} are one name to readers that do not tell case"
-
-
-def _check_end(path: Path, file: BinaryIO, file_bytes: int) -> None:
-    """The end record, and in large archives the record before it, say that the table of contents ends where they begin.
-
-    Readers differ in which of these numbers they believe: one that goes by the place given and one that counts back
-    from the end would read two tables.
-    """
-    tail_bytes = min(file_bytes, 65535 + _END + _LOCATOR64 + _END64)
-    file.seek(file_bytes - tail_bytes)
-    tail = file.read(tail_bytes)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END > len(tail):
-        raise _broken(path, f"its end is missing: it was cut off ({file_bytes} bytes)")
-    size, begin = struct.unpack_from("<II", tail, at + 12)
-    if at >= _LOCATOR64 and tail[at - _LOCATOR64 :].startswith(b"PK\x06\x07"):
-        (given,) = struct.unpack_from("<Q", tail, at - _LOCATOR64 + 8)
-        at -= _LOCATOR64 + _END64
-        if at < 0 or not tail[at:].startswith(b"PK\x06\x06") or given != file_bytes - tail_bytes + at:
-            raise _refused(path, "its two end records do not fit together")
-        size, begin = struct.unpack_from("<QQ", tail, at + 40)
-    if size > MAX_DIRECTORY_BYTES:
-        raise _refused(path, "its table of contents is absurdly large")
-    if begin + size != file_bytes - tail_bytes + at:
-        raise _refused(path, "its table of contents is not where its end record says")
-
-
-def _broken(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{quoted(path)} begins like a zip archive but is broken", why, "download or copy it again")
-
-
-def _refused(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{quoted(path)} is a zip archive that is not safe to read", why, "get the model from its author again"
-    )

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvlab.errors import CheckpointError
 from curvlab.formats.zip_archive import checksum_notes, open_archive, read_entry, wrong_checksum
+from curvlab.formats.zip_directory import refused
 from curvlab.quoting import quoted
 
 _PIECE = 2**20
@@ -50,11 +50,7 @@ class ZipBytes:
         if len(header) == _HEADER:
             begin += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         if header[:4] != b"PK\x03\x04" or begin + entry.file_size > len(self._mapped):
-            raise CheckpointError(
-                f"{quoted(self.path)} is a zip archive that is not safe to read",
-                f"its entry {quoted(name)} is not where its table of contents says",
-                "get the model from its author again",
-            )
+            raise refused(self.path, f"its entry {quoted(name)} is not where its table of contents says")
         self._check(entry, begin)
         return self._mapped[begin : begin + entry.file_size]
 

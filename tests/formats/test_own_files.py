@@ -179,6 +179,24 @@ def test_a_builder_with_tensors_that_are_not_stored(tmp_path: Path) -> None:
     assert torch.equal(again(x), module(x))
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"version": 99},
+        {"version": 1, "network": {"type": "Linear", "arguments": {"in_features": 3, "out_features": 9}}},
+    ],
+    ids=["of another version", "of other shapes"],
+)
+def test_who_only_has_the_file_is_told_what_to_do(tmp_path: Path, description: dict[str, object]) -> None:
+    save(tmp_path / "m", nn.Linear(3, 2))
+    with safe_open(tmp_path / "m", "pt") as file:
+        metadata = {**file.metadata(), "curvlab.architecture": json.dumps(description)}
+    save_file(load_file(tmp_path / "m"), tmp_path / "n", metadata)
+    with pytest.raises(CheckpointError, match=r"; give --architecture package\.module:callable, or get the"):
+        load(tmp_path / "n")
+    assert load(tmp_path / "n", architecture=lambda: nn.Linear(3, 2)).module is not None
+
+
 def test_an_unregistered_builder_leaves_the_weights(tmp_path: Path) -> None:
     save(tmp_path / "m", Mine(), architecture="somewhere:Mine")
     tensors = load_file(tmp_path / "m")

@@ -119,6 +119,18 @@ def test_a_wrong_checksum_is_found_though_few_rows_are_wanted(tmp_path: Path) ->
     assert "Bad CRC-32" in refusal(tmp_path / "d.npz", samples=1)
 
 
+def test_a_table_of_contents_of_many_entries(tmp_path: Path) -> None:
+    """It is bounded by its bytes, before Python makes an object of every entry."""
+    count, name = 500_000, b"x.npy"
+    local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0) + name
+    entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, len(name), *[0] * 4, 0, 0) + name
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, count * len(entry), len(local), 0)
+    (tmp_path / "d.npz").write_bytes(local + entry * count + end)
+    assert "its table of contents has 25,500,000 bytes, beyond the 4,194,304 that are read" in refusal(
+        tmp_path / "d.npz"
+    )
+
+
 class Sized:
     """A pickle that asks torch for a tensor of so many numbers."""
 

@@ -31,6 +31,7 @@ MAX_ITEMS = 64  # in one list argument
 # Sizes beyond these are no network's; most constructors only compute with them, but num_layers is a loop.
 MAX_SIZE = 2**31
 MAX_LAYERS = 1_000
+GIVE_ARCHITECTURE = "give --architecture package.module:callable, or get the file from its author again"
 
 
 def describe(module: nn.Module) -> Description:
@@ -170,7 +171,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _invalid(why: str) -> CheckpointError:
-    return CheckpointError("the recorded architecture is not valid", why, "write the file again with curvlab")
+    return CheckpointError("the recorded architecture is not valid", why, GIVE_ARCHITECTURE)
 
 
 def _not_describable(module: nn.Module, path: str) -> CheckpointError:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from curvlab.errors import CheckpointError, MemoryBudgetError
 from curvlab.formats import strict_json
 from curvlab.formats.curvlab_file.builders import UnknownBuilder
-from curvlab.formats.curvlab_file.describe import VERSION, Description, build, describe
+from curvlab.formats.curvlab_file.describe import GIVE_ARCHITECTURE, VERSION, Description, build, describe
 from curvlab.formats.curvlab_file.fop_matrices import FopMatrices, misfit
 from curvlab.formats.curvlab_file.metadata_order import sort_metadata
 from curvlab.formats.curvlab_file.stored_fop import without_fop_matrices
@@ -210,7 +210,7 @@ def _check_matches(path: Path, module: nn.Module, stored: RawCheckpoint) -> None
         raise CheckpointError(
             f"{quoted(path)} records an architecture that does not fit its tensors",
             f"they differ in {listed(sorted(different))}",
-            "write the file again with curvlab",
+            GIVE_ARCHITECTURE,
         )
 
 

@@ -145,5 +145,9 @@ def _is_text(name: str) -> bool:
 
 
 def _refused(path: Path, why: str, truncated: bool = False) -> CheckpointError:
-    do = "download or copy it again" if truncated else "write the file again with the safetensors library"
+    do = (
+        "download or copy it again"
+        if truncated
+        else "download it again, or ask its author to write it with the safetensors library"
+    )
     return CheckpointError(f"{quoted(path)} is not a valid safetensors file", why, do)
