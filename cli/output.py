@@ -51,10 +51,11 @@ def deliver(text: str, path: str | None = STDOUT) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        raise CurvlabError("the result cannot be written to stdout", str(error.strerror)) from error
+        # What is left in its buffer goes nowhere: it would fail again, with code 120, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise CurvlabError("the result cannot be written to stdout", str(error.strerror)) from error
 
 
 def show(render: Callable[[Console], None]) -> None:
