@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curvlab.comparison.race import race
+from curvlab.comparison.race_run import run_once
 from curvlab.comparison.race_settings import RaceSettings
 
 BOTH = {"sgd": {}, "kfac": {}}
@@ -18,3 +19,8 @@ def on_wine(optimizers=BOTH, **values):
 def runs(settings):
     """label -> the run of the first seed."""
     return {label: one.runs[0] for label, one in race(settings).races[0].entrants.items()}
+
+
+def in_this_process(monkeypatch):
+    """Runs that would have processes of their own are in this one; those of test_race_process.py have their own."""
+    monkeypatch.setattr("curvlab.comparison.race.run_apart", lambda *arguments: run_once(*arguments, own_process=False))

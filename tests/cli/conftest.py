@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import NamedTuple
 
+import copies
 import pytest
 import torch
 from commands import FULL
@@ -45,10 +45,8 @@ def process(folder):
 
     def start(*arguments, env=None, **options):
         environment = {key: value for key, value in os.environ.items() if key != "CURVLAB_DEBUG"}
-        command = [sys.executable, "-m", "curvlab_cli", *map(str, arguments)]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
         environment |= {"OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(command, cwd=folder, env=environment, text=True, timeout=120, check=False, **streams)
+        done = copies.run("-m", "curvlab_cli", *map(str, arguments), cwd=folder, env=environment, **options)
         return Run(done.returncode, done.stdout, done.stderr)
 
     return start
@@ -56,7 +54,7 @@ def process(folder):
 
 @pytest.fixture
 def inside(folder, monkeypatch, capsys):
-    """The same in this process, without the seconds that importing torch takes."""
+    """The same in this process."""
 
     def start(*arguments):
         monkeypatch.chdir(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,7 +10,9 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 
+import copies
 import pytest
 import torch
 from commands import FULL
@@ -71,8 +74,9 @@ def test_every_option_of_the_interface_is_in_the_help(process):
         assert choice in text
 
 
-def test_the_version(process):
-    assert process("--version").stdout == f"curvlab {importlib.metadata.version('curvlab')}\n"
+def test_the_version():
+    run = subprocess.run([sys.executable, "-m", "curvlab_cli", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"curvlab {importlib.metadata.version('curvlab')}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("list",), ("list", "nothing"), ("analyze",)])
@@ -141,24 +145,22 @@ def test_hostile_paths_and_options_reach_no_terminal(inside):
 def on_a_terminal(arguments, cwd, env):
     """(output, exit code) of a process whose stdout and stderr are one terminal."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "curvlab_cli", *arguments]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90", "OMP_NUM_THREADS": "1"}
     environment = {key: value for key, value in (environment | env).items() if value is not None}
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL
-    )
-    os.close(theirs)
     pieces = []
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        pieces.append(piece)
+
+    def read():
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 4096):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    done = copies.run("-m", "curvlab_cli", *arguments, cwd=cwd, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    reader.join()
     os.close(ours)
-    return b"".join(pieces).decode(), process.wait(30)
+    return b"".join(pieces).decode(), done.returncode
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(?:3[0-79]|38|9[0-7])[0-9;]*m")
@@ -187,8 +189,10 @@ def test_a_dumb_terminal_gets_lines(folder):
     assert "\x1b" not in text
 
 
-def test_output_that_cannot_hold_the_symbols_is_not_a_crash(process):
-    run = process("analyze", "model.safetensors", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+def test_output_that_cannot_hold_the_symbols_is_not_a_crash(folder):
+    command = [sys.executable, "-m", "curvlab_cli", "analyze", "model.safetensors"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0
     assert "?(W)" in run.stdout
 

@@ -1,24 +1,18 @@
-"""`curvlab compare` as a process: tables, JSON, figures, and what it says of a wrong command line."""
+"""`curvlab compare`: tables, JSON, figures, and what it says of a wrong command line."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from race_runs import in_this_process
 
 QUICK = ("--problem", "wine-mlp", "--steps", "3", "--threads", "1")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curvlab_cli", "compare", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_a_table_a_document_and_figures(tmp_path: Path) -> None:
-    done = run(
+def test_a_table_a_document_and_figures(inside, tmp_path):
+    done = inside(
+        "compare",
         "--optimizers",
         "kfac,small=kfac,sgd",
         "--set",
@@ -53,14 +47,16 @@ def test_a_table_a_document_and_figures(tmp_path: Path) -> None:
     ]
 
 
-def test_json_on_stdout_is_alone_there() -> None:
-    done = run("--optimizers", "sgd", *QUICK, "--json", "-")
+def test_json_on_stdout_is_alone_there(inside):
+    done = inside("compare", "--optimizers", "sgd", *QUICK, "--json", "-")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["optimizers"]["sgd"]["mean"] is not None
 
 
-def test_a_race() -> None:
-    done = run(
+def test_a_race(inside, monkeypatch):
+    in_this_process(monkeypatch)
+    done = inside(
+        "compare",
         "--mode",
         "training",
         "--problem",
@@ -100,26 +96,28 @@ def test_a_race() -> None:
         (("--problem", "no-such-problem", "--optimizers", "kfac"), 2, "no-such-problem"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], code: int, said: str) -> None:
-    done = run(*arguments)
+def test_what_is_wrong_is_one_sentence(inside, arguments, code, said):
+    done = inside("compare", *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_gates() -> None:
+def test_gates(inside):
     arguments = ("--optimizers", "a-b=kfac", *QUICK, "--fail-if", '"a-b".mean<0.01')
-    done = run(*arguments)
+    done = inside("compare", *arguments)
     assert (done.returncode, "gate" in done.stderr) == (0, False), done.stderr
-    done = run(*arguments, "--fail-if", '"a-b".mean_cosine.fc1<2')
+    done = inside("compare", *arguments, "--fail-if", '"a-b".mean_cosine.fc1<2')
     assert done.returncode == 3, done.stderr
     assert "mean_cosine.fc1<2' holds" in done.stderr
     assert "Directions beside" in done.stdout
 
 
-def test_a_plan_computes_nothing() -> None:
-    done = run("--optimizers", "kfac,sgd", *QUICK, "--mode", "both", "--seeds", "0,1", "--dry-run", "--json", "-")
+def test_a_plan_computes_nothing(inside):
+    done = inside(
+        "compare", "--optimizers", "kfac,sgd", *QUICK, "--mode", "both", "--seeds", "0,1", "--dry-run", "--json", "-"
+    )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [(one["name"], one["parameters"], one["block_bytes"]) for one in document["layers"]] == [
@@ -127,13 +125,13 @@ def test_a_plan_computes_nothing() -> None:
         ("fc2", 16 * 3 + 3, 4 * 51**2),
     ]
     assert len(document["runs"]) == 4
-    shown = run("--optimizers", "kfac", *QUICK, "--dry-run")
+    shown = inside("compare", "--optimizers", "kfac", *QUICK, "--dry-run")
     assert "nothing was computed" in shown.stdout
     assert "exact Fisher block" in shown.stdout
 
 
-def test_cosines_as_csv() -> None:
-    done = run("--optimizers", "sgd", *QUICK, "--csv", "-")
+def test_cosines_as_csv(inside):
+    done = inside("compare", "--optimizers", "sgd", *QUICK, "--csv", "-")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "optimizer,layer,step,cosine,fisher_cosine,predicted_decrease"
@@ -144,9 +142,10 @@ def test_cosines_as_csv() -> None:
 OWN = ("--architecture", "mynet:build", "--data", "digits")
 
 
-def test_a_race_on_a_network_of_ones_own(process, tmp_path):
+def test_a_race_on_a_network_of_ones_own(inside, monkeypatch, tmp_path):
+    in_this_process(monkeypatch)
     race = ("--mode", "training", "--epochs", "1", "--optimizers", "sgd,adam", "--threads", "1")
-    done = process("compare", *OWN, *race, "--json", tmp_path / "r.json")
+    done = inside("compare", *OWN, *race, "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     assert "Race on mynet:build" in done.stdout
     document = json.loads((tmp_path / "r.json").read_text())

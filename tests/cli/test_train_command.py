@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import copies
 import numpy as np
 import pytest
 from training_runs import entries, left_behind
@@ -36,15 +37,8 @@ def killed(folder):
 
     def start(number, step, *arguments):
         code = KILLED.format(step=step, signal=int(number))
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return copies.run("-c", code, *map(str, arguments), cwd=folder, env=environment)
 
     return start
 
