@@ -50,14 +50,15 @@ def sweep(study: DirectionStudy, gradient: Named, dampings: Sequence[float]) -> 
         everyone = {"": study.reference.shadow, **everyone}
     found: dict[str, list[Point]] = {}
     for label, shadow in everyone.items():
-        if shadow.damping_name is None:
+        optimizer = shadow.optimizer
+        if optimizer.swept is None:  # there is no damping, or it does not tell what the direction is
             continue
         for value in dampings:
             direction: Named = {}
             try:
-                with torch.no_grad(), shadow.damped(value):
-                    if not shadow.optimizer.failures:
-                        direction = shadow.optimizer.direction(gradient)
+                with torch.no_grad(), optimizer.damped(value):
+                    if not optimizer.failures:
+                        direction = optimizer.direction(gradient)
             except NumericalError:
                 direction = {}
             found.setdefault(label, []).append(Point(value, _cosines(study, direction, baseline, gradient)))

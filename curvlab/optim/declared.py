@@ -14,7 +14,7 @@ from curvlab.field_types import DECAY, FROM_ZERO, POSITIVE, Bound
 from curvlab.fields import Field, Setting, fields_of, unknown, wrong
 
 if TYPE_CHECKING:
-    from curvlab.optim.core import Optimizer
+    from curvlab.optim.grouped_parameters import GroupedParameters
 
 ARGUMENTS = frozenset({"model", "params", "likelihood", "groups"})
 """Arguments of constructors that are objects, which a command line cannot give."""
@@ -33,7 +33,7 @@ BY_NAME: Mapping[str, Bound] = {"lr": FROM_ZERO, "weight_decay": FROM_ZERO, "mom
 """Bounds of these settings for constructors that declare none."""
 
 
-def settings_of(kind: type[Optimizer]) -> dict[str, Field]:
+def settings_of(kind: type[GroupedParameters]) -> dict[str, Field]:
     """The settings of an optimizer by name, with types, bounds and defaults."""
     found = dict(fields_of(kind, NO_SETTINGS))
     for name in BY_NAME.keys() & found.keys():
@@ -42,7 +42,7 @@ def settings_of(kind: type[Optimizer]) -> dict[str, Field]:
     return found
 
 
-def check_call(kind: type[Optimizer], args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+def check_call(kind: type[GroupedParameters], args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
     """Raise one CurvlabError with everything that is wrong with the settings of a constructor's call."""
     first = args[0] if args else given.get("model")
     if first is not None and not isinstance(first, nn.Module) and not kind.takes_parameters:
@@ -67,7 +67,7 @@ def check_call(kind: type[Optimizer], args: tuple[Any, ...], given: Mapping[str,
         raise CurvlabError(f"{kind.name}: {'; '.join(found)}")
 
 
-def check_group(kind: type[Optimizer], group: Mapping[str, Any]) -> None:
+def check_group(kind: type[GroupedParameters], group: Mapping[str, Any]) -> None:
     """Raise one CurvlabError with everything that is wrong with a parameter group's settings."""
     settings = settings_of(kind)
     problems = [settings[name].problem(value) for name, value in group.items() if name in settings]

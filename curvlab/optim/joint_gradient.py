@@ -8,6 +8,31 @@ import torch
 from torch import Tensor
 
 
+class JointGradient:
+    """The mean gradient of all batches that were added, which count by their number of examples.
+
+    Attributes:
+        gradients: by parameter name; empty before the first batch.
+        examples: N of all batches together.
+    """
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, Tensor] = {}
+        self.examples = 0
+
+    def add(self, gradients: dict[str, Tensor], examples: int) -> None:
+        """One more batch: its mean gradient and its N."""
+        self.examples += examples
+        share = examples / self.examples
+        self.gradients = gradients if share == 1 else joint_gradient(self.gradients, gradients, share)
+
+    def take(self) -> tuple[dict[str, Tensor], int]:
+        """The mean gradient and N, which are the caller's from now on: there is no batch any more."""
+        taken = self.gradients, self.examples
+        self.gradients, self.examples = {}, 0
+        return taken
+
+
 def joint_gradient(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """By parameter name; a parameter that one of the batches does not use has a zero gradient there."""
     joined: dict[str, Tensor] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.closures import Closure
@@ -19,10 +19,11 @@ from curvlab.fields import Setting
 from curvlab.likelihoods import Likelihood
 from curvlab.optim.core import Named
 from curvlab.optim.declared import Damping, Rate
+from curvlab.optim.model_calls import at_calls
 from curvlab.optim.norm_constraint import norm_constraint as shrinkage
 from curvlab.optim.norm_constraint import squared_length
 from curvlab.optim.preconditioned import Preconditioned
-from curvlab.optim.quadratic_steps import Part, QuadraticSteps
+from curvlab.optim.quadratic_steps import QuadraticSteps
 from curvlab.optim.registry import register
 from curvlab.optim.saved_state import moved
 from curvlab.optim.shared import FisherType, McSamples, Shared
@@ -102,46 +103,28 @@ class KFAC(Preconditioned):
             interval = damping_interval if adapt_damping else None
             self.quadratics = QuadraticSteps(self, chosen, interval)
             self.scaled = True
-        self._noted: BatchRecord | None = None
-        self._calls: list[ModelCall] = []
-        self._gradients: Named = {}
 
-    def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
+    def measure(self, closure: Closure, first: bool) -> BatchRecord:
         """As every preconditioned optimizer; the quadratic model must be able to run the batch again."""
-        self._calls = []
-        loss, examples, gradients = super().evaluate(closure)
-        if self.quadratics is not None and self._calls and not self._warming:
-            # The survey's small forward comes first: the last call is the closure's own.
-            noted = self._noted
-            assert noted is not None
-            assert noted.likelihood is not None
-            part = Part(self._calls[-1], closure, examples, loss, noted.likelihood, noted.scale)
-            self.quadratics.parts.append(part)
-        self._calls, self._noted = [], None
-        return loss, examples, gradients
-
-    def noted_loss(self, record: BatchRecord) -> None:
-        """Keeps the likelihood and the scale of the batch for the quadratic model."""
-        self._noted = record
-
-    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
-        """See `Optimizer.step`."""
-        try:
-            return super().step(closure)
-        finally:
-            if self.quadratics is not None:
-                self.quadratics.parts = []
+        if self.quadratics is None or self.warming:
+            return super().measure(closure, first)
+        calls: list[ModelCall] = []
+        with at_calls(self.model, lambda args, kwargs: calls.append(ModelCall.of(self.model, args, kwargs))):
+            record = super().measure(closure, first)
+        self.quadratics.add(closure, calls, record, first)
+        return record
 
     def update(self, gradients: Named) -> Named:
         """P m, no longer than the norm constraint allows; P g where the momentum is chosen with the step."""
-        self._gradients = gradients
-        if self.quadratics is not None and self.quadratics.chosen:
-            return self.direction(gradients)
+        if self.quadratics is not None:
+            self.quadratics.gradients = gradients
+            if self.quadratics.chosen:
+                return self.direction(gradients)
         averaged = self.heavy_ball(gradients)
         directions = self.direction(averaged)
         if self.norm_constraint is None or not self.blocks:
             return directions
-        inside = {name for one in self.blocks for name in one.parameters.values()}
+        inside = self.in_use.parameters()
         rates = {n: group["lr"] for group, names, _ in self.by_group(directions) for n in names if n in inside}
         shrunk = shrinkage(squared_length(directions, averaged, rates), self.norm_constraint)
         return dict(zip(directions, torch._foreach_mul(list(directions.values()), shrunk), strict=True))
@@ -151,7 +134,7 @@ class KFAC(Preconditioned):
         if self.quadratics is None:
             super().move(directions)
         else:
-            self.quadratics.step(directions, self._gradients)
+            self.quadratics.step(directions)
 
     def group_of(self, block: PreconditionerBlock) -> Mapping[str, Any]:
         """The block's group, with λ as it has been adapted."""
@@ -176,9 +159,3 @@ class KFAC(Preconditioned):
         super().restore_state(state_dict)
         if self.quadratics is not None and "relief" in state_dict:
             self.quadratics.relief = moved(state_dict["relief"], self.quadratics.relief)
-
-    def noted(self, args: Any, kwargs: Any) -> None:
-        """As in `Optimizer`; the quadratic model will call the model so again."""
-        super().noted(args, kwargs)
-        if self.quadratics is not None:
-            self._calls.append(ModelCall.of(self.model, args, kwargs))

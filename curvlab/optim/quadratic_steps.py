@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.closures import Closure
 from curvlab.capture.jacobian import jacobian_product
 from curvlab.capture.model_call import ModelCall
@@ -53,6 +55,7 @@ class QuadraticSteps:
         relief: λ's factor, a tensor: λ of a group is relief · group["damping"]. It belongs into the state_dict; δ₀ is
             in the optimizer's state of each parameter, as "previous".
         parts: the batches of the step that is being made.
+        gradients: ∇h of all of them together; `update` puts it here.
     """
 
     def __init__(self, optimizer: Optimizer, chosen: bool, interval: int | None) -> None:
@@ -61,9 +64,34 @@ class QuadraticSteps:
         p = optimizer.parameters()[0]
         self.relief = torch.ones((), dtype=p.dtype, device=p.device)
         self.parts: list[Part] = []
+        self.gradients: Named = {}
 
-    def step(self, directions: Named, gradients: Named) -> None:
+    def add(self, closure: Closure, calls: Sequence[ModelCall], record: BatchRecord, first: bool) -> None:
+        """One more batch of a step.
+
+        Args:
+            closure: of the batch.
+            calls: of the model while it was measured, the closure's own the last. None where a comparison has shown
+                the record of a batch without running it: there is no Part then, and no step either.
+            record: what was measured.
+            first: whether the batch is the step's first.
+        """
+        if first:
+            self.parts = []
+        if calls:
+            assert record.loss is not None
+            assert record.likelihood is not None
+            part = Part(calls[-1], closure, record.examples, record.loss, record.likelihood, record.scale)
+            self.parts.append(part)
+
+    def step(self, directions: Named) -> None:
         """W ← (1 − αγ)W + δ, taken back where the loss it leads to is no number; λ ← by ρ when it is due."""
+        try:
+            self._step(directions, self.gradients)
+        finally:
+            self.parts, self.gradients = [], {}
+
+    def _step(self, directions: Named, gradients: Named) -> None:
         judged = self.interval is not None and self.optimizer.steps % self.interval == 0
         groups = list(self.optimizer.by_group(directions))
         parameters = {name: p for _, names, ps in groups for name, p in zip(names, ps, strict=True)}

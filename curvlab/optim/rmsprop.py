@@ -42,24 +42,24 @@ class RMSprop(Optimizer):
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "damping": damping, "weight_decay": weight_decay}
         super().__init__(model, defaults, groups)
         self._warmed = 0
+        """Batches of warm starts so far."""
 
-    def absorb(self, gradients: Named, examples: int) -> None:
-        """v = mean of g² over the batches of one pass; without it the first gradient's square starts it."""
-        self._warmed += 1
-        byname = dict(self.model.named_parameters())
-        for name, gradient in gradients.items():
-            g, state = as_real(gradient), self.state[byname[name]]
-            state["square"] = torch.lerp(state["square"], g * g, 1 / self._warmed) if self._warmed > 1 else g * g
-
-    def update(self, gradients: Named) -> Named:
-        """m after one step."""
+    def average(self, gradients: Named, examples: int) -> None:
+        """v ← βv + (1−β)g², started by the first g²; in a warm start v is the mean of g² over its batches."""
+        if self.warming:
+            self._warmed += 1
         for group, names, parameters in self.by_group(gradients):
             for name, p in zip(names, parameters, strict=True):
                 g, state = as_real(gradients[name]), self.state[p]
-                if "square" in state:
-                    state["square"].mul_(group["decay"]).addcmul_(g, g, value=1 - group["decay"])
-                else:
+                if "square" not in state:
                     state["square"] = g * g
+                elif self.warming:
+                    state["square"].lerp_(g * g, 1 / self._warmed)
+                else:
+                    state["square"].mul_(group["decay"]).addcmul_(g, g, value=1 - group["decay"])
+
+    def update(self, gradients: Named) -> Named:
+        """p = m."""
         return self.heavy_ball(self.direction(gradients))
 
     def direction(self, gradients: Named) -> Named:

@@ -11,10 +11,10 @@ from torch import Tensor
 from curvlab.errors import CurvlabError
 
 if TYPE_CHECKING:
-    from curvlab.optim.core import Optimizer
+    from curvlab.optim.stateful import Stateful
 
 
-def saved(optimizer: Optimizer) -> dict[str, Any]:
+def saved(optimizer: Stateful) -> dict[str, Any]:
     """Name, shapes, counts, groups and the state of every parameter, by parameter name."""
     names = optimizer.names
     return {
@@ -27,7 +27,7 @@ def saved(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def restore(optimizer: Stateful, state: Mapping[str, Any]) -> None:
     """Put back what `saved` gave; `check_state` has found that it fits."""
     byname = dict(optimizer.model.named_parameters())
     optimizer.steps, optimizer.skipped = state["steps"], state["skipped"]
@@ -37,7 +37,7 @@ def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         optimizer.state[byname[name]] = moved(dict(values), byname[name])
 
 
-def hooked_state(optimizer: Optimizer) -> dict[str, Any]:
+def hooked_state(optimizer: Stateful) -> dict[str, Any]:
     """`optimizer.saved_state()` between the hooks that were registered for `state_dict`, as in torch.optim."""
     for before in optimizer._optimizer_state_dict_pre_hooks.values():
         before(optimizer)
@@ -48,7 +48,7 @@ def hooked_state(optimizer: Optimizer) -> dict[str, Any]:
     return state
 
 
-def load_hooked_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def load_hooked_state(optimizer: Stateful, state: Mapping[str, Any]) -> None:
     """`optimizer.restore_state` between the hooks that were registered for `load_state_dict`, as in torch.optim."""
     state = dict(state)
     for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
@@ -60,11 +60,11 @@ def load_hooked_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def rebuilt(
-    kind: type[Optimizer], model: Any, args: tuple[Any, ...], settings: dict[str, Any], state: dict[str, Any]
-) -> Optimizer:
+    kind: type[Stateful], model: Any, args: tuple[Any, ...], settings: dict[str, Any], state: dict[str, Any]
+) -> Stateful:
     """What a pickled optimizer becomes: one made as it was, with its state."""
     made: Any = kind
-    optimizer: Optimizer = made(model, *args, **settings)
+    optimizer: Stateful = made(model, *args, **settings)
     with torch.no_grad():
         optimizer.restore_state(state)
     return optimizer

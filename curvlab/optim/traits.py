@@ -24,6 +24,8 @@ class Traits:
     learns_from_steps: ClassVar[bool] = False
     """Whether what it preconditions with is learned of the steps it takes, so that there is nothing of it at weights
     that stay."""
+    batches_joined: ClassVar[bool] = False
+    """Whether all batches are those of one step where weights stay, and not of a step each."""
     averages_in_order: ClassVar[bool] = False
     """Whether its averages weigh the batches of a pass by their order, in a warm start too."""
     swept: ClassVar[str | None] = None

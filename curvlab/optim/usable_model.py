@@ -9,18 +9,18 @@ import torch
 from curvlab.errors import CurvlabError
 
 if TYPE_CHECKING:
-    from curvlab.optim.core import Optimizer
+    from curvlab.optim.grouped_parameters import GroupedParameters
 
 TypeAndDevice = tuple[torch.dtype, torch.device]
 
 
-def type_and_device(optimizer: Optimizer) -> TypeAndDevice:
+def type_and_device(optimizer: GroupedParameters) -> TypeAndDevice:
     """Of the first parameter, which stands for all."""
     first = optimizer.parameters()[0]
     return first.dtype, first.device
 
 
-def refuse_unusable(optimizer: Optimizer) -> None:
+def refuse_unusable(optimizer: GroupedParameters) -> None:
     """Raise where parameters are on several devices, or complex beside a method of real ones."""
     parameters = optimizer.parameters()
     devices = sorted({str(p.device) for p in parameters})
@@ -36,7 +36,7 @@ def refuse_unusable(optimizer: Optimizer) -> None:
         )
 
 
-def refuse_changed(optimizer: Optimizer, made_for: TypeAndDevice) -> None:
+def refuse_changed(optimizer: GroupedParameters, made_for: TypeAndDevice) -> None:
     """Raise where there is no number to step on, or the state is of another type or device than the model now."""
     now = type_and_device(optimizer)
     if now[1].type == "meta":

@@ -39,8 +39,8 @@ def test_at_its_own_damping_every_optimizer_has_its_own_direction() -> None:
     expected = study.measure(own, baseline, gradient)
     for label in (f"{name}!" for name in OPTIMIZERS):
         shadow = study.shadows[label]
-        assert shadow.damping_name is not None
-        value = shadow.optimizer.param_groups[0][shadow.damping_name]
+        assert shadow.optimizer.swept is not None
+        value = shadow.optimizer.param_groups[0][shadow.optimizer.swept]
         point = sweep(study, gradient, [value])[label][0]
         assert point.cosine == pytest.approx(expected[label].cosine, abs=1e-9), label
 

@@ -139,9 +139,10 @@ def test_the_models_of_optimizers_can_be_copied_and_pickled() -> None:
         assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
         with pytest.raises(CurvlabError, match="tied to its model"):
             copy.deepcopy(optimizer)
-        loss, examples, _ = optimizer.examine(lambda: F.cross_entropy(model(x) + 0 * teacher(x).detach(), y))  # noqa: B023
-        assert examples == len(x)
-        assert loss.isfinite()
+        record = optimizer.measure(lambda: F.cross_entropy(model(x) + 0 * teacher(x).detach(), y), first=True)  # noqa: B023
+        assert record.examples == len(x)
+        assert record.loss is not None
+        assert record.loss.isfinite()
 
 
 def test_groups_are_checked() -> None:

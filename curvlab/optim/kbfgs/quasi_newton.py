@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.closures import Closure
 from curvlab.capture.forward_backward import ForwardBackward
+from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, refuse_unmeasured
 from curvlab.errors import CurvlabError
+from curvlab.optim.blocks_in_use import BlocksInUse
 from curvlab.optim.core import Named, Optimizer, finite
-from curvlab.optim.joint_gradient import joint_gradient
+from curvlab.optim.joint_gradient import JointGradient
 from curvlab.optim.kbfgs.inverses import tallies
 from curvlab.optim.kbfgs.layer_inverses import Before, LayerInverses
 from curvlab.optim.kbfgs.recipe import Recipe, Shown, quasi_newton_blocks, shown
@@ -35,7 +37,6 @@ class KroneckerQuasiNewton(Optimizer):
         recipe: what else `Recipe` takes.
 
     Attributes:
-        blocks: the layers with inverses; known after the first step.
         averages: layer -> A, where it is averaged.
         inverses: H_A and H_G of all of them.
     """
@@ -53,33 +54,42 @@ class KroneckerQuasiNewton(Optimizer):
         defaults = {"lr": lr, "damping": damping, **{name: settings[name] for name in ("momentum", "weight_decay")}}
         super().__init__(model, defaults, settings.get("groups"))
         self.recipe = Recipe(**recipe)
-        self.blocks: list[PreconditionerBlock] = []
         self.inverses = LayerInverses(self.recipe)
         self.averages = self.inverses.averages
         self.sampler = Sampler(ForwardBackward(model, self.name))
         self._looking: ForwardBackward | None = None
         """Sees inputs alone, during a warm start."""
-        self._trainable: frozenset[str] = frozenset()
-        self._covered: set[str] = set()
+        self.in_use = BlocksInUse(self.trainable, lambda names: quasi_newton_blocks(self._survey, names))
         self._shown: dict[str, Shown] = {}
         self._pending: tuple[list[Part], dict[str, Before]] = [], {}
-        self._second: tuple[Named, int] = {}, 0
-        """Gradient of the second sample of the step before, and its N."""
+        self._second = JointGradient()
+        """Of the second sample of the step before."""
         self._examples_now = 0
         self._dtype = working_type(self.parameters())
 
+    @property
+    def blocks(self) -> list[PreconditionerBlock]:
+        """The layers with inverses; known after the first step."""
+        return self.in_use.blocks
+
+    @property
+    def _survey(self) -> Survey | None:
+        return (self._looking or self.sampler.recorder).found
+
     # What a batch shows.
 
-    def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
-        """Loss, examples and gradients of a batch; where an update is due, what it shows of every layer as well."""
-        if self._looking is not None:
-            return self._looked(closure, self._looking)
+    def measure(self, closure: Closure, first: bool) -> BatchRecord:
+        """Loss and gradients of a batch; where an update is due, what it shows of every layer as well."""
+        if first:
+            self.sampler.take()
+            self._shown, self._pending = {}, ([], {})
+        if self.warming:
+            return self._inputs_alone(closure)
         due = self.steps % self.schedule["interval"] == 0
-        if not due and not self._changed():
-            return super().evaluate(closure)
+        if not due and not self.in_use.stale:
+            return super().measure(closure, first)
         record = self.sampler.first(closure, self.trainable(), keep=due)
-        self._find_blocks(self.sampler.recorder)
-        refuse_unmeasured(self.name, self.blocks, record)
+        refuse_unmeasured(self.name, self.in_use.current(), record)
         samples = record.passes[0] if due else {}
         with torch.no_grad(), self.full_precision():
             for unit in self.blocks if due else ():
@@ -87,36 +97,39 @@ class KroneckerQuasiNewton(Optimizer):
                     fresh = shown(samples[unit.name], **self.inverses.shows(unit))
                     old = self._shown.get(unit.name)
                     self._shown[unit.name] = fresh if old is None else old.joined(fresh)
-        assert record.loss is not None
-        return record.loss, record.examples, record.gradients
+        return record
 
-    def noted(self, args: Any, kwargs: Any) -> None:
-        """As in `Optimizer`; the second sample must have the same inputs."""
-        super().noted(args, kwargs)
-        self.sampler.note(args, kwargs)
+    def _inputs_alone(self, closure: Closure) -> BatchRecord:
+        """A batch of a warm start: no backward pass."""
+        if self._looking is None:
+            self._looking = ForwardBackward(self.model, self.name, output_gradients=False)
+        record = self._looking.closure(closure, {})
+        with torch.no_grad(), self.full_precision():
+            for unit in self.in_use.current():
+                if unit.name in record.inputs:
+                    self._shown[unit.name] = shown(record.inputs[unit.name], second=True, output_gradients=False)
+        return record
 
-    def _changed(self) -> bool:
-        """Whether layers are to be found: after construction or a load, or since parameters were frozen or freed."""
-        return self._trainable != {self.names[id(p)] for p in self.parameters() if p.requires_grad}
-
-    def _find_blocks(self, recorder: ForwardBackward) -> None:
-        if self._changed():
-            trainable = {self.names[id(p)]: p for p in self.parameters() if p.requires_grad}
-            self.blocks = quasi_newton_blocks(recorder.found, trainable)
-            self._trainable = frozenset(trainable)
-
-    def prepare(self, gradients: Named, examples: int) -> None:
-        """h̄, ḡ and A's action on s_A, with weights and inverses as they are; inverses start where there are none."""
-        self._examples_now = examples
+    def average(self, gradients: Named, examples: int) -> None:
+        """h̄, ḡ and A's action on s_A, with weights and inverses as they are; inverses start where there are none. In a
+        warm start A alone, its mean over the batches."""
         showing, self._shown = self._shown, {}
+        if self.warming:
+            if finite({name: one.second for name, one in showing.items() if one.second is not None}):
+                self.inverses.absorb(showing)
+            else:
+                self.skipped += 1
+            return
+        self._examples_now = examples
         units = [unit for unit in self.blocks if unit.name in showing]
         weights = self._weights() if units else {}
         self._pending = self.sampler.take(), self.inverses.before(units, showing, weights, self._damping)
 
-    def forget(self) -> None:
-        """What a batch with a gradient that is not finite shows is left out."""
-        self.sampler.take()
-        self._shown, self._pending = {}, ([], {})
+    def settle(self) -> None:
+        """H_A = (A + λ_A I)⁻¹ of the warm start's A."""
+        self._looking = None
+        with torch.no_grad(), self.full_precision():
+            self.inverses.warmed(self.blocks, self._damping)
 
     def _weights(self) -> Named:
         return {name: p.detach() for name, p in self.model.named_parameters()}
@@ -126,13 +139,6 @@ class KroneckerQuasiNewton(Optimizer):
         return damping
 
     # The step.
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
-        """See `Optimizer.step`; where the inverses are updated, the closure runs once more."""
-        loss = super().step(closure)
-        self.learn()
-        return loss
 
     def update(self, gradients: Named) -> Named:
         """p = H_G m H_A; m/λ for parameters of no block."""
@@ -147,7 +153,7 @@ class KroneckerQuasiNewton(Optimizer):
 
     def _doubled(self, gradients: Named) -> Named:
         """The gradient joined by that of the step before's second sample (Ren 2022, section 2.8.3)."""
-        (second, examples), self._second = self._second, ({}, 0)
+        second, examples = self._second.take()
         if not second or second.keys() != gradients.keys() or not finite(second):
             return gradients
         share = examples / (examples + self._examples_now)
@@ -160,12 +166,8 @@ class KroneckerQuasiNewton(Optimizer):
         Raises:
             CurvlabError: a state was loaded, and the model, whose layers the inverses belong to, has not run since.
         """
-        if self.inverses.states and not self._trainable:
-            raise CurvlabError(
-                f"{self.name} has loaded a state and not seen the model run since",
-                "layers are found then",
-                "take a step",
-            )
+        if self.inverses.states:
+            self.in_use.require_found(self.name)
         found: Named = {}
         for unit in self.blocks:
             if unit.name in self.inverses.states and all(name in gradients for name in unit.parameters.values()):
@@ -180,10 +182,7 @@ class KroneckerQuasiNewton(Optimizer):
     @torch.no_grad()
     def learn(self) -> None:
         """Run the step's batches again with the weights as they are now, and update the inverses (Ren 2022, Alg. 9,
-        lines 13–22).
-
-        `step` calls it. After `propose`, the caller that moves the weights calls it.
-        """
+        lines 13–22)."""
         (parts, before), self._pending = self._pending, ([], {})
         if not before:
             return
@@ -197,47 +196,12 @@ class KroneckerQuasiNewton(Optimizer):
                     fresh = shown(samples[name])
                     after[name] = after[name].joined(fresh) if name in after else fresh
             if doubling:
-                old, before_it = self._second
-                total = before_it + record.examples
-                self._second = joint_gradient(old, record.gradients, record.examples / total), total
+                self._second.add(record.gradients, record.examples)
         weights = self._weights()
         with self.full_precision():
             for unit in self.blocks:
                 if unit.name in after:
                     self.inverses.learn(unit, before[unit.name], after[unit.name], weights)
-
-    # The warm start.
-
-    def warm_start(self, batches: Iterable[Any], loss: Callable[..., Tensor] | None = None) -> float:
-        """See `Optimizer.warm_start`: A by forward passes alone, and H_A = (A + λ_A I)⁻¹."""
-        self._looking = ForwardBackward(self.model, self.name, output_gradients=False)
-        try:
-            seconds = super().warm_start(batches, loss)
-        finally:
-            self._looking = None
-        start = time.perf_counter()
-        with torch.no_grad(), self.full_precision():
-            self.inverses.warmed(self.blocks, self._damping)
-        return seconds + time.perf_counter() - start
-
-    def _looked(self, closure: Closure, recorder: ForwardBackward) -> tuple[Tensor, int, Named]:
-        """A batch of a warm start: inputs alone, no backward."""
-        record = recorder.closure(closure, {})
-        self._find_blocks(recorder)
-        with torch.no_grad(), self.full_precision():
-            for unit in self.blocks:
-                if unit.name in record.inputs:
-                    self._shown[unit.name] = shown(record.inputs[unit.name], second=True, output_gradients=False)
-        assert record.loss is not None
-        return record.loss, record.examples, record.gradients
-
-    def absorb(self, gradients: Named, examples: int) -> None:
-        """One batch of a warm start joins the mean."""
-        showing, self._shown = self._shown, {}
-        if finite({name: one.second for name, one in showing.items() if one.second is not None}):
-            self.inverses.absorb(showing)
-        else:
-            self.skipped += 1
 
     # What is known of it.
 
@@ -245,13 +209,9 @@ class KroneckerQuasiNewton(Optimizer):
         """What became of the pairs (s_G, y_G) so far; see `tallies`. For a log: it waits for the device."""
         return tallies(self.inverses.states)
 
-    def _inside(self) -> set[str]:
-        """Parameters of blocks; after a load, as the saved run found them."""
-        return {name for unit in self.blocks for name in unit.parameters.values()} if self.blocks else self._covered
-
     def coverage(self) -> dict[str, str]:
         """Parameter name -> this method's name, or that it follows the gradient; known after the first step."""
-        inside = self._inside()
+        inside = self.in_use.parameters()
         names = (self.names[id(p)] for p in self.parameters())
         return {name: self.name if name in inside else "heavy ball at lr/damping: in no block" for name in names}
 
@@ -261,10 +221,10 @@ class KroneckerQuasiNewton(Optimizer):
             **super().saved_state(),
             "recipe": asdict(self.recipe),
             "schedule": dict(self.schedule),
-            "covered": sorted(self._inside()),
+            "covered": sorted(self.in_use.parameters()),
             "averages": {name: dict(state) for name, state in self.averages.items()},
             "inverses": {name: dict(state) for name, state in self.inverses.states.items()},
-            "second": {"gradient": dict(self._second[0]), "examples": self._second[1]},
+            "second": {"gradient": dict(self._second.gradients), "examples": self._second.examples},
         }
 
     def restore_state(self, state_dict: Mapping[str, Any]) -> None:
@@ -283,7 +243,8 @@ class KroneckerQuasiNewton(Optimizer):
         like = torch.empty((), dtype=self._dtype, device=self.parameters()[0].device)
         byname = dict(self.model.named_parameters())
         self.inverses.restore(moved(dict(state_dict["inverses"]), like), moved(dict(state_dict["averages"]), like))
-        second = state_dict["second"]
-        self._second = {n: moved(g, byname[n]) for n, g in second["gradient"].items()}, second["examples"]
+        self._second = JointGradient()
+        if second := {name: moved(g, byname[name]) for name, g in state_dict["second"]["gradient"].items()}:
+            self._second.add(second, state_dict["second"]["examples"])
         self.schedule = dict(state_dict["schedule"])
-        self.blocks, self._trainable, self._covered = [], frozenset(), set(state_dict["covered"])
+        self.in_use.loaded(state_dict["covered"])

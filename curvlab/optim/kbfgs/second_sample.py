@@ -20,7 +20,8 @@ from curvlab.capture.closures import Closure
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.model_call import ModelCall
 from curvlab.errors import CurvlabError
-from curvlab.optim.core import Named
+from curvlab.optim.grouped_parameters import Named
+from curvlab.optim.model_calls import at_calls
 
 Inputs = tuple[tuple[Tensor, int], ...]
 """Tensors a model was called with, and their versions then."""
@@ -59,13 +60,14 @@ class Sampler:
         self._inputs: Inputs = ()
 
     def note(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Hook at every call of the model; the survey's small forward comes before the closure's own."""
+        """Keep the inputs of the model's last call."""
         self._inputs = tuple((x, x._version) for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
 
     def first(self, closure: Closure, parameters: Named, keep: bool) -> BatchRecord:
         """The closure's batch, with the gradients of its loss; `keep` if there will be a second time."""
         before = ModelCall.of(self.recorder.model, (), {})
-        record = self.recorder.closure(closure, parameters, keep=keep)
+        with at_calls(self.recorder.model, self.note):
+            record = self.recorder.closure(closure, parameters, keep=keep)
         if keep:
             self.parts.append(Part(before, closure, self._inputs, record.examples))
         return record
@@ -82,12 +84,8 @@ class Sampler:
             CurvlabError: the closure has given the model another batch this time.
         """
         model = self.recorder.model
-        handle = model.register_forward_pre_hook(lambda _, *call: self.note(*call), with_kwargs=True)
-        try:
-            with part.before.again(model), torch.enable_grad():
-                record = self.recorder.closure(part.closure, parameters, keep=True)
-        finally:
-            handle.remove()
+        with at_calls(model, self.note), part.before.again(model), torch.enable_grad():
+            record = self.recorder.closure(part.closure, parameters, keep=True)
         if len(self._inputs) != len(part.inputs) or not all(map(_same, part.inputs, self._inputs)):
             raise CurvlabError(
                 f"{self.recorder.name}: the closure gave the model other inputs when it was run again",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.closures import Closure
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.sample import Sample
@@ -26,6 +28,8 @@ from curvlab.optim.working_type import working_type
 from curvlab.statistics.debiased import share_of_new
 
 ONLINE = {"online": (True,)}
+CONVERGED = 300
+"""CG iterations where the solution itself is asked for; far more than neurons need."""
 
 
 @register("lnb", source="LNB, Alg. 1, 2")
@@ -46,7 +50,8 @@ class LNB(Optimizer):
         measured: neuron -> number of batches in them.
     """
 
-    needs_closure = True
+    needs_closure = batches_joined = True
+    recorder: ForwardBackward
     swept = "ridge"
     at_fixed_weights: ClassVar[Mapping[str, Any]] = {"online": False}  # the metric of all batches, solved exactly
 
@@ -85,7 +90,6 @@ class LNB(Optimizer):
             model, self.name, output_gradients=False, wanted=lambda found: {one.name for one in _neurons(model, found)}
         )
         self.blocks: list[PreconditionerBlock] = []
-        self.averages: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, int] = {}
         # Half precision has no Cholesky factors.
         self._dtype = working_type(self.parameters())
@@ -94,10 +98,10 @@ class LNB(Optimizer):
         self._plan: list[tuple[Hashable, list[str]]] = []
         self._stacks: list[NeuronStack] = []
 
-    def evaluate(self, closure: Closure) -> tuple[Tensor, int, Named]:
-        """Loss, examples and gradients of a batch; what its features show joins the step's metrics."""
-        if not self._gathering:
-            self._seen = {}  # of the step before: `direction` had it until now
+    def measure(self, closure: Closure, first: bool) -> BatchRecord:
+        """Loss and gradients of a batch; what its features show joins the step's metrics."""
+        if first:
+            self._seen, self._gathering = {}, {}  # of the step before: `direction` had them until now
             for stack in self._stacks:
                 stack.look(self._seen)
         record = self.recorder.closure(closure, self.trainable())
@@ -106,8 +110,7 @@ class LNB(Optimizer):
         refuse_unmeasured(self.name, self.blocks, record)
         with torch.no_grad(), self.full_precision():
             self._gather({one.name: record.inputs[one.name] for one in self.blocks if one.name in record.inputs})
-        assert record.loss is not None
-        return record.loss, record.examples, record.gradients
+        return record
 
     def _gather(self, samples: Mapping[str, Sample]) -> None:
         """Add a batch's features to those of the step's other batches; neurons with the same input share them."""
@@ -126,7 +129,7 @@ class LNB(Optimizer):
             return seen(sample, self.schedule["iterations"] + 1)
         return seen(Sample(sample.calls, sample.examples, torch.float64), None)
 
-    def prepare(self, gradients: Named, examples: int) -> None:
+    def average(self, gradients: Named, examples: int) -> None:
         """μ ← ema(μ, mean(X)), χ ← ema(χ, mean(X⊙X)) (lines 6, 7); features that are not finite are left out."""
         self._seen, self._gathering = self._gathering, {}
         for name, shown in self._seen.items():
@@ -136,10 +139,6 @@ class LNB(Optimizer):
             stack.look(self._seen)
             counts = (self.measured[slot[0].name] for slot in stack.slots)
             stack.average([share_of_new(self.schedule["decay"], count) for count in counts])
-
-    def forget(self) -> None:
-        """The features of a batch whose gradient is not finite are left out."""
-        self._gathering = {}
 
     def update(self, gradients: Named) -> Named:
         """θ̂/√z for ĝ ← ema(ĝ, g) (lines 4, 10, 13)."""
@@ -237,6 +236,20 @@ class LNB(Optimizer):
                     slot = id(shown), id(old and old["square"]), self.measured[unit.name], ridge
             slots.setdefault(slot, (kind, []))[1].append(unit)
         return list(slots.values())
+
+    @contextmanager
+    def damped(self, value: float) -> Iterator[None]:
+        """As `Optimizer.damped`. CG does not start from its last solution, which is another ridge's, and runs until it
+        converges."""
+        solutions = {p: state.pop("solution") for p, state in self.state.items() if "solution" in state}
+        iterations, self.schedule["iterations"] = self.schedule["iterations"], CONVERGED
+        try:
+            with super().damped(value):
+                yield
+        finally:
+            self.schedule["iterations"] = iterations
+            for p, solution in solutions.items():
+                self.state[p]["solution"] = solution
 
     def move(self, directions: Named) -> None:
         """θ ← (1 − √ε ρ)θ − √ε θ̂/√z (lines 12, 14)."""
