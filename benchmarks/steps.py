@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ LR = 1e-7
 NAMES = {"kfac": "K-FAC", "ekfac": "EKFAC", "tnt": "TNT", "shampoo": "Shampoo"}
 ASKED = {"kfac": 2.85, "ekfac": 5.5, "tnt": 3.2, "shampoo": 2.8}
 """SGD-m steps that a step at T1 = 1 may take."""
+PEER_BLOCKS = ((1024, "whole factors"), (512, "blocks of 512, its default"))
+"""Block sizes of the peer, which is timed where it is installed: it brings packages that few want."""
 
 
 def period(step: Callable[[], object]) -> Callable[[], None]:
@@ -104,7 +107,7 @@ def contenders(chosen: Problem, x: Tensor) -> list[Contender]:
         for name, title in NAMES.items():
             run = ours(chosen, name, x, statistics_interval=t1, inverse_interval=T2)
             made.append(Contender(f"{title}, T1 = {t1}", run, (name, t1)))
-        for size, blocks in ((1024, "whole factors"), (512, "blocks of 512, its default")):
+        for size, blocks in PEER_BLOCKS if find_spec("pytorch_optimizer") else ():
             run = theirs(chosen, x, partial(scalable_shampoo, t1=t1, block_size=size))
             made.append(Contender(f"pytorch_optimizer's ScalableShampoo ({blocks}), T1 = {t1}", run))
     return made
