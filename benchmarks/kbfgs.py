@@ -20,7 +20,7 @@ from curvlab.problems.registry import problem
 
 CONTENDERS = {
     "SGD-m": ("sgd", {"lr": 0.003}),
-    "Adam": ("adam", {"lr": 1e-4, "damping": 1e-4}),
+    "Adam": ("adam", {"lr": 1e-4, "eps": 1e-4}),
     "K-FAC": ("kfac", {"lr": 0.03, "damping": 1.0}),
     "K-BFGS-20": ("kbfgs-20", {"lr": 0.1, "damping": 0.1}),
     "K-BFGS(L)-20": ("kbfgsl-20", {"lr": 0.03, "damping": 0.1}),

@@ -5,6 +5,7 @@
 | bool, int, float, str | true or false; a whole number; a finite number; a text that is not empty |
 | Literal["a", "b"] | one of these words |
 | tuple[T, ...] | a list of such values |
+| tuple[T, T] | a list of two of them, and so on |
 | Mapping | a table |
 | X or Y | one of these |
 | anything else, or no annotation | not judged |
@@ -22,6 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 LARGEST_SEED = 2**63 - 1
 MOST = 2**53
 """Of all that is counted: no run comes near, and as a float it is still exact."""
+COUNTS = {2: "two", 3: "three"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def shown(value: Any) -> str:
 
 
 def word(value: Any) -> str:
-    """A word as a command line has it: true, false, none."""
+    """A value as a command line has it: true, false, none, a number or a word; 0.9,0.999."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(word, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -78,7 +82,8 @@ def fits(kind: Any, bound: Bound, value: Any) -> bool:
     if origin is Literal:
         return any(type(value) is type(part) and value == part for part in parts)
     if origin is tuple:
-        return isinstance(value, list | tuple) and all(fits(parts[0], bound, one) for one in value)
+        whole = isinstance(value, list | tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
+        return whole and all(fits(parts[0], bound, one) for one in value)
     if kind is bool:
         return isinstance(value, bool)
     if kind in (int, float) and isinstance(value, bool):
@@ -109,7 +114,8 @@ def wanted(kind: Any, bound: Bound, many: bool = False) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(word, parts))}" if not many else f"words among {', '.join(map(word, parts))}"
     if origin is tuple:
-        return f"a list of {wanted(parts[0], bound, many=True)}"
+        count = "" if parts[-1] is Ellipsis else f"{COUNTS.get(len(parts), len(parts))} "
+        return f"a list of {count}{wanted(parts[0], bound, many=True)}"
     if origin is not None:
         return "a table of names and values"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}

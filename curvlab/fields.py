@@ -38,6 +38,7 @@ class Setting:
         written: how a value is written on the command line (`SPEC`, `N,N`).
         default: of a `TypedDict`'s key, which has no other place for it.
         symbol: the letter that papers have for it.
+        formerly: names that it had before, of which errors say what it is called now.
         of_steps: whether it is about a step's length, and says nothing of an optimizer's direction.
     """
 
@@ -48,6 +49,7 @@ class Setting:
     written: str | None = None
     default: Any = MISSING
     symbol: str = ""
+    formerly: tuple[str, ...] = ()
     of_steps: bool = False
 
 
@@ -186,11 +188,26 @@ def in_effect(fields: Mapping[str, Field], given: Mapping[str, Any], behind: Map
     }
 
 
-def unknown(fields: Iterable[str], name: str) -> str:
-    """What to say after "there is no …": the nearest name, or all there are."""
+def renamed(fields: Mapping[str, Field], name: str) -> str | None:
+    """What to say of a name that a field had before: what it is called now, with its default as an example."""
+    for field in fields.values():
+        if name in field.setting.formerly:
+            return f"it is called '{field.name}' now: write {field.name}={word(field.default)}"
+    return None
+
+
+def unknown(fields: Mapping[str, Field] | Iterable[str], name: str) -> str:
+    """What to say after "there is no …": the new name of one that was renamed, the nearest name, or all there are."""
+    if isinstance(fields, Mapping) and (said := renamed(fields, name)):
+        return said
     known = list(fields)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'" if close else f"there are {', '.join(known)}"
+
+
+def tupled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with tuples in the place of lists, which JSON and TOML have where Python has tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

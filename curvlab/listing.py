@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from curvlab.field_types import word
 from curvlab.plugins import Plugin
 
 Subject = Literal["optimizers", "problems", "datasets", "formats", "layers", "analyses"]
@@ -98,7 +99,7 @@ def _skipped(plugins: Iterable[Plugin]) -> tuple[str, ...]:
 
 def _setting(item: tuple[str, object]) -> str:
     name, value = item
-    return f"{name}={str(value).lower() if value is None or isinstance(value, bool) else value}"
+    return f"{name}={word(value)}"
 
 
 def _problems() -> Listing:

@@ -35,14 +35,14 @@ class Row:
 
 ROWS = [
     Row("sgd", {"lr": 0.1}, watches=False, scheduled=False, valley=0.02),
-    Row("adam", {"lr": 0.02}, {"beta1": 1.0, "damping": 0.0}, watches=False, scheduled=False),
-    Row("adamw", {"lr": 0.02}, {"beta2": 1.0, "damping": -1.0}, watches=False, scheduled=False),
-    Row("rmsprop", {"lr": 0.005}, {"decay": -0.1}, watches=False, scheduled=False),
+    Row("adam", {"lr": 0.02}, {"betas": (1.0, 0.999), "eps": 0.0}, watches=False, scheduled=False),
+    Row("adamw", {"lr": 0.02}, {"betas": (0.9, 0.99, 0.999), "eps": -1.0}, watches=False, scheduled=False),
+    Row("rmsprop", {"lr": 0.005}, {"alpha": -0.1}, watches=False, scheduled=False),
     # In bfloat16 a rounding of the gradient can be one of the whole step.
     Row(
         "muon",
         {"lr": 0.02, "precision": "weights", "weight_decay": 0.0},
-        {"iterations": 0},
+        {"ns_steps": 0},
         watches=False,
         scheduled=False,
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curvlab.errors import CommandError
-from curvlab.fields import in_effect
+from curvlab.fields import in_effect, tupled
 from curvlab.optim.catalogue import wrong_settings
 from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
@@ -31,6 +31,9 @@ class OptimizerSpec:
     label: str
     optimizer: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", tupled(self.settings))
 
     def completed(self, *behind: Mapping[str, Any]) -> dict[str, Any]:
         """Its settings, and behind them those of `behind` (the first counts most) that the optimizer knows."""

@@ -1,5 +1,5 @@
-"""Adam: p = m̂ / (√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ) (Kingma & Ba 2015, Algorithm 1; ε is Ren's
-damping)."""
+"""Adam: p = m̂ / (√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ) (Kingma & Ba 2015, Algorithm 1; ε is the damping of
+Ren 2022)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import Params, Rate, WeightDecay
 from curvlab.optim.registry import register
 
-Beta1 = Annotated[float, Setting("β₁ of the gradient's average.", DECAY, default=0.9)]
-Beta2 = Annotated[float, Setting("β₂ of the average of its square.", DECAY, default=0.999)]
-Epsilon = Annotated[float, Setting("ε, added to the root of that average.", POSITIVE, default=1e-8, symbol="ε")]
+Betas = Annotated[
+    tuple[float, float],
+    Setting(
+        "β₁ of the gradient's average and β₂ of the average of its square.",
+        DECAY,
+        default=(0.9, 0.999),
+        formerly=("beta1", "beta2"),
+    ),
+]
+Eps = Annotated[
+    float,
+    Setting(
+        "ε, added to the root of the average of squares.", POSITIVE, default=1e-8, symbol="ε", formerly=("damping",)
+    ),
+]
 
 
 @register("adam", source="Kingma & Ba 2015, Algorithm 1")
@@ -30,20 +42,18 @@ class Adam(Optimizer):
     """
 
     takes_complex = averages_in_order = takes_parameters = True
-    swept = "damping"
+    swept = "eps"
 
     def __init__(
         self,
         model: nn.Module | Params,
         lr: Rate = 1e-3,
-        beta1: Beta1 = 0.9,
-        beta2: Beta2 = 0.999,
-        damping: Epsilon = 1e-8,
+        betas: Betas = (0.9, 0.999),
+        eps: Eps = 1e-8,
         weight_decay: WeightDecay = 0.0,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        defaults = {"lr": lr, "beta1": beta1, "beta2": beta2, "damping": damping, "weight_decay": weight_decay}
-        super().__init__(model, defaults, groups)
+        super().__init__(model, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, groups)
 
     def update(self, gradients: Named) -> Named:
         """m̂/(√v̂ + ε)."""

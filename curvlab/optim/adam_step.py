@@ -24,17 +24,18 @@ def adam(states: Sequence[State], gradients: list[Tensor], settings: Mapping[str
     Args:
         states: one of each tensor; moments that are not there start at zero.
         gradients: g, in the same order.
-        settings: "beta1", "beta2" and "damping" (ε).
+        settings: "betas" (β₁, β₂) and "eps".
     """
+    beta1, beta2 = settings["betas"]
     complex_, gradients = [g.is_complex() for g in gradients], [as_real(g) for g in gradients]
     for state, g in zip(states, gradients, strict=True):
         _advance(state, g)
     means, squares = [state["mean"] for state in states], [state["square"] for state in states]
-    torch._foreach_lerp_(means, gradients, 1 - settings["beta1"])
-    torch._foreach_mul_(squares, settings["beta2"])
-    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - settings["beta2"])
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
     found = scaled(means, states, settings)
-    torch._foreach_div_(found, [1 - settings["beta1"] ** state["count"] for state in states])
+    torch._foreach_div_(found, [1 - beta1 ** state["count"] for state in states])
     return [torch.view_as_complex(p) if one else p for p, one in zip(found, complex_, strict=True)]
 
 
@@ -47,13 +48,14 @@ def descend(
         tensors: x, changed in place.
         states: as in `adam`.
         gradients: as in `adam`.
-        settings: "lr", "beta1", "beta2" and "damping" (ε).
+        settings: "lr", "betas" (β₁, β₂) and "eps".
     """
     if any(x.device.type != "cpu" for x in tensors):  # where lists of tensors are one call each
         torch._foreach_add_(tensors, adam(states, gradients, settings), alpha=-settings["lr"])
         return
     for state, g in zip(states, gradients, strict=True):
         _advance(state, g)
+    beta1, beta2 = settings["betas"]
     counts = {count: torch.tensor(float(count)) for count in {state["count"] for state in states}}
     torch._fused_adam_(
         tensors,
@@ -63,10 +65,10 @@ def descend(
         [],
         [counts[state["count"]] for state in states],
         lr=settings["lr"],
-        beta1=settings["beta1"],
-        beta2=settings["beta2"],
+        beta1=beta1,
+        beta2=beta2,
         weight_decay=0.0,
-        eps=settings["damping"],
+        eps=settings["eps"],
         amsgrad=False,
         maximize=False,
     )
@@ -75,7 +77,7 @@ def descend(
 def scaled(tensors: list[Tensor], states: Sequence[State], settings: Mapping[str, Any]) -> list[Tensor]:
     """x/(√v̂ + ε) of every tensor x with the second moment of the steps so far; arguments as in `adam`."""
     roots = _roots(states, settings)
-    torch._foreach_add_(roots, settings["damping"])
+    torch._foreach_add_(roots, settings["eps"])
     found = torch._foreach_div([as_real(x) for x in tensors], roots)
     return [torch.view_as_complex(p) if x.is_complex() else p for x, p in zip(tensors, found, strict=True)]
 
@@ -85,11 +87,12 @@ def slope(state: State, g: Float[Tensor, "*shape"], settings: Mapping[str, Any])
 
     It is 0 where √v̂ is 0, which has no derivative there. At t = 1 it nearly vanishes: p is then the sign of g.
     """
-    old, fresh = 1 - settings["beta1"] ** state["count"], 1 - settings["beta2"] ** state["count"]
+    beta1, beta2 = settings["betas"]
+    old, fresh = 1 - beta1 ** state["count"], 1 - beta2 ** state["count"]
     root = (state["square"] / fresh).sqrt_()
-    damped = root + settings["damping"]
+    damped = root + settings["eps"]
     # [(1−β₁) − m g k/(√v̂ (√v̂ + ε))]/(√v̂ + ε), in as few passes as there can be: FOP does this at every step.
-    first, share = (1 - settings["beta1"]) / old, (1 - settings["beta2"]) / fresh / old
+    first, share = (1 - beta1) / old, (1 - beta2) / fresh / old
     found = torch.addcdiv(root.new_tensor(first), state["mean"] * g, root.mul_(damped), value=-share).div_(damped)
     return found.nan_to_num_(0.0, 0.0, 0.0)
 
@@ -108,5 +111,6 @@ def _advance(state: State, g: Tensor) -> None:
 def _roots(states: Sequence[State], settings: Mapping[str, Any]) -> list[Tensor]:
     """√v̂, in memory of their own."""
     roots = list(torch._foreach_sqrt([state["square"] for state in states]))
-    torch._foreach_div_(roots, [(1 - settings["beta2"] ** state["count"]) ** 0.5 for state in states])
+    beta2 = settings["betas"][1]
+    torch._foreach_div_(roots, [(1 - beta2 ** state["count"]) ** 0.5 for state in states])
     return roots

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from curvlab.optim.adam import Adam, Beta1, Beta2, Epsilon
+from curvlab.optim.adam import Adam, Betas, Eps
 from curvlab.optim.declared import Params, Rate, WeightDecay
 from curvlab.optim.registry import register
 
@@ -26,10 +26,9 @@ class AdamW(Adam):
         self,
         model: nn.Module | Params,
         lr: Rate = 1e-3,
-        beta1: Beta1 = 0.9,
-        beta2: Beta2 = 0.999,
-        damping: Epsilon = 1e-8,
+        betas: Betas = (0.9, 0.999),
+        eps: Eps = 1e-8,
         weight_decay: WeightDecay = 1e-2,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(model, lr, beta1, beta2, damping, weight_decay, groups)
+        super().__init__(model, lr, betas, eps, weight_decay, groups)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError
 from curvlab.field_types import DECAY, FROM_ZERO, POSITIVE, Bound
-from curvlab.fields import Field, Setting, fields_of, unknown, wrong
+from curvlab.fields import Field, Setting, fields_of, renamed, unknown, wrong
 
 if TYPE_CHECKING:
     from curvlab.optim.grouped_parameters import GroupedParameters
@@ -55,7 +55,7 @@ def check_call(kind: type[GroupedParameters], args: tuple[Any, ...], given: Mapp
     accepted = {*settings, *(ARGUMENTS & fields_of(kind).keys())}
     for name in given:
         if name not in accepted:
-            raise CurvlabError(f"{kind.name} has no setting {name!r}", "", unknown(settings, name))
+            raise CurvlabError(f"{kind.name} has no setting {name!r}", *instead(settings, name))
     try:
         values = inspect.signature(kind.__init__).bind_partial(None, *args, **given).arguments
     except TypeError:  # the constructor itself says what is missing or given twice
@@ -65,6 +65,12 @@ def check_call(kind: type[GroupedParameters], args: tuple[Any, ...], given: Mapp
         settings = {name: replace(one, setting=replace(one.setting, when={})) for name, one in settings.items()}
     if found := wrong(settings, values):
         raise CurvlabError(f"{kind.name}: {'; '.join(found)}")
+
+
+def instead(settings: Mapping[str, Field], name: str) -> tuple[str, str]:
+    """Of a setting that there is not: why (it was renamed), and what to do."""
+    why, colon, do = (renamed(settings, name) or "").partition(": ")
+    return (why, do) if colon else ("", unknown(settings, name))
 
 
 def check_group(kind: type[GroupedParameters], group: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.errors import CurvlabError
-from curvlab.optim.declared import Params, check_call, check_group
+from curvlab.fields import tupled
+from curvlab.optim.declared import Params, check_call, check_group, instead, settings_of
 from curvlab.optim.loose_parameters import gathered
 from curvlab.optim.parameter_groups import parameter_groups
 from curvlab.optim.traits import Traits
@@ -51,7 +52,7 @@ class GroupedParameters(Traits, torch.optim.Optimizer):
         self.model, groups = gathered(self.name, model, groups)
         self.names = {id(p): name for name, p in self.model.named_parameters()}
         self._made = False
-        super().__init__(parameter_groups(self.model, groups), defaults)
+        super().__init__(parameter_groups(self.model, groups), tupled(defaults))
         self._made = True
         for group in self.param_groups:
             check_group(type(self), group)
@@ -68,11 +69,14 @@ class GroupedParameters(Traits, torch.optim.Optimizer):
             raise CurvlabError(f"{self.name}: a parameter group holds a tensor that is no parameter of the model")
         unknown = sorted(set(param_group) - {*self.defaults, "params"})
         if unknown and not self._made:  # later, schedulers keep notes of their own in groups
+            why, do = instead(settings_of(type(self)), unknown[0])
             raise CurvlabError(
-                f"{self.name}: a parameter group sets {unknown[0]!r}", "", f"it can set {', '.join(self.defaults)}"
+                f"{self.name}: a parameter group sets {unknown[0]!r}",
+                why,
+                do if why else f"it can set {', '.join(self.defaults)}",
             )
         check_group(type(self), param_group)
-        super().add_param_group(param_group)
+        super().add_param_group(tupled(param_group) | {"params": parameters})
 
     def parameters(self) -> list[Tensor]:
         """All parameters of all groups."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curvlab.field_types import DECAY, FROM_ONE
 from curvlab.fields import Setting
-from curvlab.optim.adam import Beta1, Beta2, Epsilon
+from curvlab.optim.adam import Betas, Eps
 from curvlab.optim.adam_step import adam, scaled
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import Params, Rate, WeightDecay
@@ -40,35 +40,34 @@ class Muon(Optimizer):
         lr: Rate = 1e-3,
         momentum: Annotated[float, Setting("μ of the gradient's average B.", DECAY)] = 0.95,
         nesterov: Annotated[bool, Setting("Whether the step looks ahead: μB + (1 − μ)g; else it is B.")] = True,
-        iterations: Annotated[int, Setting("Iterations of Newton–Schulz.", FROM_ONE)] = 5,
-        adjust: Annotated[
-            Literal["match-rms", "original"],
+        ns_steps: Annotated[int, Setting("Iterations of Newton–Schulz.", FROM_ONE, formerly=("iterations",))] = 5,
+        adjust_lr_fn: Annotated[
+            Literal["match_rms_adamw", "original"],
             Setting(
-                "r for W of A rows and B columns: match-rms is 0.2√max(A, B), by which steps are as large as AdamW's; "
-                "original is √max(1, A/B)."
+                "r for W of A rows and B columns: match_rms_adamw is 0.2√max(A, B), by which steps are as large as "
+                "AdamW's; original is √max(1, A/B).",
+                formerly=("adjust",),
             ),
-        ] = "match-rms",
+        ] = "match_rms_adamw",
         precision: Annotated[
             Literal["bfloat16", "weights"],
             Setting("What Newton–Schulz computes in: bfloat16, or the type of the weights."),
         ] = "bfloat16",
         weight_decay: WeightDecay = 0.1,
-        beta1: Beta1 = 0.9,
-        beta2: Beta2 = 0.999,
-        damping: Epsilon = 1e-8,
+        betas: Annotated[Betas, Setting("β₁ and β₂ of AdamW.")] = (0.9, 0.999),
+        eps: Annotated[Eps, Setting("ε of AdamW.")] = 1e-8,
         groups: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
             "momentum": momentum,
             "nesterov": nesterov,
-            "iterations": iterations,
-            "adjust": adjust,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
             "precision": precision,
             "weight_decay": weight_decay,
-            "beta1": beta1,
-            "beta2": beta2,
-            "damping": damping,
+            "betas": betas,
+            "eps": eps,
         }
         super().__init__(model, defaults, groups)
         self.hidden = frozenset(_hidden(self.model))
@@ -112,9 +111,10 @@ class Muon(Optimizer):
 def _step(average: Tensor, group: Mapping[str, Any]) -> Tensor:
     matrix = average.flatten(1)
     rows, columns = matrix.shape
-    ratio = 0.2 * math.sqrt(max(rows, columns)) if group["adjust"] == "match-rms" else math.sqrt(max(1, rows / columns))
+    matching = group["adjust_lr_fn"] == "match_rms_adamw"
+    ratio = 0.2 * math.sqrt(max(rows, columns)) if matching else math.sqrt(max(1, rows / columns))
     dtype = torch.bfloat16 if group["precision"] == "bfloat16" else average.dtype
-    return newton_schulz(matrix, group["iterations"], dtype).to(average.dtype).mul_(ratio).reshape(average.shape)
+    return newton_schulz(matrix, group["ns_steps"], dtype).to(average.dtype).mul_(ratio).reshape(average.shape)
 
 
 def _hidden(model: nn.Module) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import CurvlabError
+from curvlab.fields import Field, renamed
 
 if TYPE_CHECKING:
     from curvlab.optim.stateful import Stateful
@@ -81,13 +82,19 @@ def moved(value: Any, like: Tensor) -> Any:
     return [moved(one, like) for one in value] if isinstance(value, list) else value
 
 
-def check_state(name: str, state: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> None:
-    """Raise unless `state` is this optimizer's, for parameters of these shapes."""
+def check_state(
+    name: str, state: Mapping[str, Any], shapes: Mapping[str, list[int]], settings: Mapping[str, Field]
+) -> None:
+    """Raise unless `state` is this optimizer's, for parameters of these shapes and with settings of these names."""
     if state.get("optimizer") != name:
         raise CurvlabError(f"a state of {state.get('optimizer')!r} cannot be loaded into {name}")
     missing = {"shapes", "steps", "skipped", "state", "param_groups"} - set(state)
     if missing:
         raise CurvlabError(f"the state of {name} has no {sorted(missing)[0]!r}", "it is not whole")
+    for key in {key: None for group in state["param_groups"] for key in group}:
+        if said := renamed(settings, key):
+            why, _, do = said.partition(": ")
+            raise CurvlabError(f"the saved state of {name} has the setting {key!r}", why, f"{do} in its param_groups")
     different = [n for n in {**state["shapes"], **shapes} if state["shapes"].get(n) != shapes.get(n)]
     if different:
         has, wants = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError
-from curvlab.optim.declared import Params
+from curvlab.optim.declared import Params, settings_of
 from curvlab.optim.grouped_parameters import GroupedParameters
 from curvlab.optim.saved_state import check_state, hooked_state, load_hooked_state, rebuilt, restore, saved
 
@@ -44,7 +44,8 @@ class Stateful(GroupedParameters):
 
     def current_damping(self) -> float | None:
         """λ or ε of the first group, as it is now; None for a method without. For a log: it may wait for the device."""
-        damping: float | None = self.param_groups[0].get("damping")
+        group = self.param_groups[0]
+        damping: float | None = group.get("damping", group.get("eps"))
         return damping
 
     def coverage(self) -> dict[str, str]:
@@ -70,7 +71,8 @@ class Stateful(GroupedParameters):
 
     def restore_state(self, state_dict: Mapping[str, Any]) -> None:
         """The inverse of `saved_state`."""
-        check_state(self.name, state_dict, {self.names[id(p)]: list(p.shape) for p in self.parameters()})
+        shapes = {self.names[id(p)]: list(p.shape) for p in self.parameters()}
+        check_state(self.name, state_dict, shapes, settings_of(type(self)))
         restore(self, state_dict)
 
     def __deepcopy__(self, memo: Any) -> Any:

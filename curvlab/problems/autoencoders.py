@@ -30,8 +30,8 @@ register(
         epochs=60,
         settings={
             "sgd": {"lr": 0.003},
-            "adam": {"lr": 1e-3, "damping": 1e-3},
-            "rmsprop": {"lr": 1e-3, "damping": 1e-3},
+            "adam": {"lr": 1e-3, "eps": 1e-3},
+            "rmsprop": {"lr": 1e-3, "eps": 1e-3},
             "kfac": {"lr": 0.3, "damping": 30.0},
             "tnt": {"lr": 3e-6, "damping": 0.01},
             "shampoo": {"lr": 3e-4, "damping": 3e-4},
@@ -59,8 +59,8 @@ register(
         epochs=60,
         settings={
             "sgd": {"lr": 0.001},
-            "adam": {"lr": 1e-4, "damping": 1e-4},
-            "rmsprop": {"lr": 1e-4, "damping": 1e-4},
+            "adam": {"lr": 1e-4, "eps": 1e-4},
+            "rmsprop": {"lr": 1e-4, "eps": 1e-4},
             "kfac": {"lr": 0.01, "damping": 0.1},
             "tnt": {"lr": 1e-6, "damping": 0.003},
             "shampoo": {"lr": 3e-4, "damping": 3e-4},

@@ -57,8 +57,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.05},
-            "adam": {"lr": 0.01, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.01, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -93,8 +93,8 @@ register(
         epochs=30,
         settings={
             "sgd": {"lr": 0.02},
-            "adam": {"lr": 0.01, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.01, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.1},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -129,8 +129,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.1},
-            "adam": {"lr": 0.01, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.01, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -164,8 +164,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.1},
-            "adam": {"lr": 0.03, "damping": 1e-8},
-            "rmsprop": {"lr": 0.003, "damping": 1e-8},
+            "adam": {"lr": 0.03, "eps": 1e-8},
+            "rmsprop": {"lr": 0.003, "eps": 1e-8},
             "lnb": {"lr": 0.3, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

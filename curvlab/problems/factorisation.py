@@ -35,8 +35,8 @@ register(
         epochs=1000,
         settings={
             "sgd": {"lr": 0.1},
-            "adam": {"lr": 0.03, "damping": 1e-8},
-            "rmsprop": {"lr": 3e-4, "damping": 1e-8},
+            "adam": {"lr": 0.03, "eps": 1e-8},
+            "rmsprop": {"lr": 3e-4, "eps": 1e-8},
             "lnb": {"lr": 0.01, "ridge": 0.0, "minimum_norm": 1.0, "online": False},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

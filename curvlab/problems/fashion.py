@@ -59,8 +59,8 @@ _PERCEPTRON = register(
         epochs=10,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.001, "damping": 1e-8},
-            "rmsprop": {"lr": 1e-4, "damping": 1e-8},
+            "adam": {"lr": 0.001, "eps": 1e-8},
+            "rmsprop": {"lr": 1e-4, "eps": 1e-8},
             "lnb": {"lr": 0.03, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

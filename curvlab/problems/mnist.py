@@ -31,8 +31,8 @@ register(
         # first layer's would take 2.5 TB.
         settings={
             "sgd": {"lr": 0.003},
-            "adam": {"lr": 1e-4, "damping": 1e-4},
-            "rmsprop": {"lr": 1e-4, "damping": 1e-4},
+            "adam": {"lr": 1e-4, "eps": 1e-4},
+            "rmsprop": {"lr": 1e-4, "eps": 1e-4},
             "lnb": {"lr": 0.3, "ridge": 0.3},
             "kfac": {"lr": 0.03, "damping": 1.0},
             "ekfac": {"lr": 0.03, "damping": 1.0},

@@ -47,8 +47,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 1e-4},
-            "adam": {"lr": 0.003, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.003, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "kbfgs-20": {"lr": 0.1, "damping": 1.0},
             "kbfgsl-20": {"lr": 0.1, "damping": 1.0},
@@ -81,7 +81,7 @@ register(
         batch_size=8,
         epochs=50,
         settings={
-            "adam": {"lr": 1e-4, "damping": 1e-8},
+            "adam": {"lr": 1e-4, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "fop": {"base": "adam", "lr": 1e-4, "hyper_lr": 1e-6},
         },

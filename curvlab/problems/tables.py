@@ -30,8 +30,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.01, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.01, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.1, "ridge": 0.001},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -66,8 +66,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.01, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.01, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.01, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

@@ -63,8 +63,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.001},
-            "adam": {"lr": 0.003, "damping": 1e-8},
-            "rmsprop": {"lr": 0.001, "damping": 1e-8},
+            "adam": {"lr": 0.003, "eps": 1e-8},
+            "rmsprop": {"lr": 0.001, "eps": 1e-8},
             "lnb": {"lr": 0.003, "ridge": 0.03},
             "kbfgs-20": {"lr": 0.3, "damping": 0.3},
             "kbfgsl-20": {"lr": 0.3, "damping": 0.3},
@@ -110,7 +110,7 @@ register(
         batch_size=64,
         epochs=100,
         settings={
-            "adam": {"lr": 1e-4, "damping": 1e-8},
+            "adam": {"lr": 1e-4, "eps": 1e-8},
             "lnb": {"lr": 0.003, "ridge": 0.03},
             "fop": {"base": "adam", "lr": 1e-4, "hyper_lr": 1e-6},
         },

@@ -35,8 +35,8 @@ _WIDE = register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.03},
-            "adam": {"lr": 0.001, "damping": 1e-8},
-            "rmsprop": {"lr": 1e-4, "damping": 1e-8},
+            "adam": {"lr": 0.001, "eps": 1e-8},
+            "rmsprop": {"lr": 1e-4, "eps": 1e-8},
             "lnb": {"lr": 0.03, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -63,7 +63,7 @@ register(
         settings={
             **_WIDE.settings,
             "sgd": {"lr": 0.01},
-            "adam": {"lr": 3e-4, "damping": 1e-8},
+            "adam": {"lr": 3e-4, "eps": 1e-8},
             "fop": {"lr": 0.01, "hyper_lr": 1e-5},
             "s-hd": {"lr": 0.01},
             "pp-hd": {"lr": 0.01},
@@ -87,8 +87,8 @@ register(
         epochs=20,
         settings={
             "sgd": {"lr": 0.01},
-            "adam": {"lr": 0.003, "damping": 1e-8},
-            "rmsprop": {"lr": 3e-4, "damping": 1e-8},
+            "adam": {"lr": 0.003, "eps": 1e-8},
+            "rmsprop": {"lr": 3e-4, "eps": 1e-8},
             "lnb": {"lr": 0.03, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

@@ -107,7 +107,7 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def damping_of(one: Directions) -> str:
     """`λ 0.1`, by the symbol that its paper has for it; empty where there is none."""
-    name = next((name for name in ("damping", "ridge") if name in one.settings), None)
+    name = next((name for name in ("damping", "ridge", "eps") if name in one.settings), None)
     if name is None:
         return ""
     declared = settings_of(OPTIMIZERS[one.optimizer]) if one.optimizer in OPTIMIZERS else {}

@@ -1,4 +1,4 @@
-"""`key=value` as people write it after `--set`: numbers, true, false, none, and words."""
+"""`key=value` as people write it after `--set`: numbers, true, false, none, words, and numbers in a row: 0.9,0.999."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from curvlab.errors import CommandError
 
-Value = bool | int | float | str | None
+Value = bool | int | float | str | tuple[int | float, ...] | None
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -27,16 +27,25 @@ def assignment(text: str) -> tuple[str, Value]:
 def parse_value(text: str) -> Value:
     """true and false are truth values, none is None, digits a whole number, decimals a float, else a word.
 
-    Quotes make a word of anything: `"1"`.
+    Numbers with commas between them are a tuple, with or without brackets around them. Quotes make a word of anything:
+    `"1"`.
     """
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if text.lower() == "none":
         return None
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    if _REAL.fullmatch(text):
-        return float(text)
+    if (number := _number(text)) is not None:
+        return number
+    inside = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+    numbers = [_number(part.strip()) for part in inside.split(",")]
+    if len(numbers) > 1 and None not in numbers:
+        return tuple(one for one in numbers if one is not None)
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         return text[1:-1]
     return text
+
+
+def _number(text: str) -> int | float | None:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _REAL.fullmatch(text) else None

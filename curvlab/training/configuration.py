@@ -10,7 +10,7 @@ from typing import Any
 
 from curvlab.bounded_text import Bounds, check_toml, read_bounded
 from curvlab.errors import CommandError
-from curvlab.fields import completed, refusal
+from curvlab.fields import completed, refusal, tupled
 from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
 from curvlab.quoting import quoted
@@ -116,7 +116,7 @@ def continued(values: Mapping[str, Any], saved: Mapping[str, Any], used: Mapping
         ]
     differ += [
         f"{key}={used.get(key)}, not {value}"
-        for key, value in values.get("settings", {}).items()
+        for key, value in tupled(values.get("settings", {})).items()
         if used.get(key) != value
     ]
     if differ:
@@ -180,5 +180,5 @@ def _from_file(path: Path, found: list[str]) -> Values | None:
 
 
 def _setting(value: Any) -> Any:
-    """TOML has no word for "none", so that it is a text there."""
-    return None if value == "none" else value
+    """TOML has no word for "none", so that it is a text there, and no tuples."""
+    return None if value == "none" else tuple(value) if isinstance(value, list) else value

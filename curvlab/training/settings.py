@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Seed, Threads
 from curvlab.errors import CommandError, CurvlabError
 from curvlab.field_types import FROM_ONE, POSITIVE
-from curvlab.fields import Declared, Setting, fields_of, unknown
+from curvlab.fields import Declared, Setting, fields_of, tupled, unknown
 from curvlab.training.schedule import schedule_problem
 
 DEFAULT_PROBLEM = "digits-mlp"
@@ -86,6 +86,7 @@ class TrainingSettings(Declared):
         if self.problem is None and self.architecture is None:
             object.__setattr__(self, "problem", DEFAULT_PROBLEM)
         super().__post_init__()
+        object.__setattr__(self, "settings", tupled(self.settings))
 
     @classmethod
     def wrong_together(cls, sound: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import torch
 
 from curvlab.optim.adam_step import adam, descend
 
-SETTINGS = {"lr": 0.01, "beta1": 0.8, "beta2": 0.95, "damping": 1e-6}
+SETTINGS = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6}
 
 
 def test_it_is_torchs_adam_whatever_the_ages(float64) -> None:

@@ -172,7 +172,7 @@ def test_first_order_trajectories_equal_torchs(kind: str) -> None:
 def test_rmsprop_equals_torchs_once_both_know_the_second_moment() -> None:
     """torch starts v at zero; with v set to the warm start of ours they are the same method."""
     (mine, x, y), (theirs, _, _) = problem(), problem()
-    ours = RMSprop(mine, lr=0.01, decay=0.9, momentum=0.9, damping=1e-6)
+    ours = RMSprop(mine, lr=0.01, alpha=0.9, momentum=0.9, eps=1e-6)
     ours.warm_start([lambda: F.cross_entropy(mine(x), y)])
     reference = torch.optim.RMSprop(theirs.parameters(), lr=0.01, alpha=0.9, momentum=0.9, eps=1e-6)
     F.cross_entropy(theirs(x), y).backward()

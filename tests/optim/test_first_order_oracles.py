@@ -53,28 +53,27 @@ def test_adamw_is_that_of_torch(dtype: torch.dtype, tolerance: float) -> None:
 def muon_of_torch(model: nn.Module, adjust: str, nesterov: bool) -> list[Any]:
     hidden = [model.get_parameter("0.weight"), model.get_parameter("2.weight")]
     rest = [p for p in model.parameters() if all(p is not one for one in hidden)]
-    adjusting = "match_rms_adamw" if adjust == "match-rms" else adjust
     return [
-        torch.optim.Muon(hidden, lr=0.01, weight_decay=0.1, nesterov=nesterov, adjust_lr_fn=adjusting),
+        torch.optim.Muon(hidden, lr=0.01, weight_decay=0.1, nesterov=nesterov, adjust_lr_fn=adjust),
         torch.optim.AdamW(rest, lr=0.01, weight_decay=0.1),
     ]
 
 
-@pytest.mark.parametrize("adjust", ["match-rms", "original"])
+@pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_trains_as_those_of_torch_for_hidden_matrices_and_the_rest(adjust: str, nesterov: bool) -> None:
     """Both compute Newton–Schulz in bfloat16 by the same products; in float64 their gradients round to the same."""
-    ours = trained(lambda m: [Muon(m, lr=0.01, adjust=adjust, nesterov=nesterov)], torch.float64)
+    ours = trained(lambda m: [Muon(m, lr=0.01, adjust_lr_fn=adjust, nesterov=nesterov)], torch.float64)
     assert_same(ours, trained(lambda m: muon_of_torch(m, adjust, nesterov), torch.float64), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("adjust", ["match-rms", "original"])
+@pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_moves_as_those_of_torch_along_given_gradients(dtype: torch.dtype, adjust: str, nesterov: bool) -> None:
     """In a closed loop of float32 a last bit of a gradient would in time be one of bfloat16, hence given ones."""
     ours, theirs = network().to(dtype), network().to(dtype)
-    mine, others = Muon(ours, lr=0.01, adjust=adjust, nesterov=nesterov), muon_of_torch(theirs, adjust, nesterov)
+    mine, others = Muon(ours, lr=0.01, adjust_lr_fn=adjust, nesterov=nesterov), muon_of_torch(theirs, adjust, nesterov)
     draw = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):

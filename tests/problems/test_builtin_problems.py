@@ -17,7 +17,7 @@ from curvlab.problems.registry import names, problem
 EMBEDDED = [name for name in names() if problem(name).data in dataset_names()]
 FIRST_ORDER = {
     "sgd": lambda weights, lr: torch.optim.SGD(weights, lr, momentum=0.9),
-    "adam": lambda weights, lr, damping: torch.optim.Adam(weights, lr, eps=damping),
+    "adam": lambda weights, **settings: torch.optim.Adam(weights, **settings),
 }
 QUASI_NEWTON = {"kbfgs-20", "kbfgsl-20", "kbfgs", "kbfgsl"}
 OPTIMIZERS = {"sgd", "adam", "rmsprop", "kfac", "ekfac", "tnt", "shampoo", "block-fisher", "lnb", *QUASI_NEWTON}
@@ -120,11 +120,12 @@ def test_settings_are_there_for_the_optimizers_that_fit(name):
     assert set(settings) == UNTRIED.get(name, known)
     for optimizer, values in settings.items():
         rates = optimizer == "sgd" or optimizer in HYPERGRADIENT
+        damping = "eps" if optimizer in ("adam", "rmsprop") else "damping"
         if optimizer == "lnb":
             assert {"lr", "ridge"} <= set(values) <= {"lr", "ridge", "minimum_norm", "online"}
             assert 0 < values["lr"] <= 1
             continue
-        assert set(values) - {"hyper_lr", "base"} == ({"lr"} if rates else {"lr", "damping"})
+        assert set(values) - {"hyper_lr", "base"} == ({"lr"} if rates else {"lr", damping})
         assert optimizer == "fop" or not {"hyper_lr", "base"} & set(values)
         # ren's tables have dampings up to 30.
         assert all(0 < value <= (30 if key == "damping" else 1) for key, value in values.items() if key != "base")
@@ -155,7 +156,7 @@ def test_settings_of_the_mnist_autoencoder_are_those_of_the_thesis():
     settings = problem("mnist-autoencoder").settings
     table_4_3 = {"tnt": (1e-4, 0.1), "kfac": (0.03, 1), "shampoo": (3e-4, 3e-4), "adam": (1e-4, 1e-4)}
     for optimizer, (lr, damping) in table_4_3.items():
-        assert settings[optimizer] == {"lr": lr, "damping": damping}
+        assert settings[optimizer] == {"lr": lr, "eps" if optimizer == "adam" else "damping": damping}
     assert settings["sgd"] == {"lr": 0.003}
 
 

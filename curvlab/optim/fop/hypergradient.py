@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvlab.field_types import DECAY, FROM_ZERO, POSITIVE, SEED
+from curvlab.field_types import DECAY, FROM_ZERO, SEED
 from curvlab.fields import Setting, completed, fields_of
+from curvlab.optim.adam import Betas, Eps
 from curvlab.optim.adam_step import State, adam, descend, scaled, slope
 from curvlab.optim.core import Named, Optimizer
 from curvlab.optim.declared import NO_SETTINGS, Params, WeightDecay
@@ -32,9 +33,8 @@ class HypergradientSettings(TypedDict, total=False):
         Setting("What is made of u: sgd, the heavy ball v ← αv + u, or adam.", default="sgd"),
     ]
     momentum: Annotated[float, Setting("α of the heavy ball.", DECAY, when={"base": ("sgd",)}, default=0.9)]
-    beta1: Annotated[float, Setting("β₁ of the base optimizer Adam.", DECAY, when=OF_ADAM, default=0.9)]
-    beta2: Annotated[float, Setting("β₂ of it.", DECAY, when=OF_ADAM, default=0.999)]
-    damping: Annotated[float, Setting("Its ε.", POSITIVE, when=OF_ADAM, default=1e-8, symbol="ε")]
+    betas: Annotated[Betas, Setting("β₁ and β₂ of the base optimizer Adam.", when=OF_ADAM)]
+    eps: Annotated[Eps, Setting("Its ε.", when=OF_ADAM)]
     weight_decay: WeightDecay
     hyper_lr: Annotated[float, Setting("ρ: the learning rate of M.", FROM_ZERO, default=1e-4)]
     hyper_optimizer: Annotated[
@@ -47,7 +47,7 @@ class HypergradientSettings(TypedDict, total=False):
     groups: Iterable[Mapping[str, Any]] | None
 
 
-ADAM = {"beta1": 0.9, "beta2": 0.999, "damping": 1e-8}
+ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 """Settings of the Adam that learns M."""
 
 
