@@ -9,7 +9,7 @@ from torch import nn
 from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.registry import CURVATURES
 from curvlab.likelihoods import Likelihood
-from curvlab.optim.declared import Damping, Rate
+from curvlab.optim.declared import Damping, Params, Rate
 from curvlab.optim.preconditioned import Preconditioned
 from curvlab.optim.registry import OPTIMIZERS, register
 from curvlab.optim.shared import FisherType, McSamples, Shared
@@ -19,9 +19,11 @@ def optimizer_of(kind: type[Curvature]) -> type[Preconditioned]:
     """The class of the optimizer that preconditions with a recipe, with the settings that all of them have."""
 
     class OfGradient(Preconditioned):
+        takes_parameters = True
+
         def __init__(
             self,
-            model: nn.Module,
+            model: nn.Module | Params,
             likelihood: str | Likelihood | None = None,
             *,
             lr: Rate = 0.03,
