@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from curvlab.errors import CommandError
@@ -91,6 +92,24 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         self.plugins()
         return len(self._known)
+
+
+def import_room(package: str, first: Sequence[str] = (), named: str | None = None) -> None:
+    """Import the modules of a package of curvlab, so that what they register is known: a new file needs no line
+    anywhere.
+
+    Args:
+        package: its name; packages inside it are entered.
+        first: modules in it whose things come first, in this order; the others follow by name.
+        named: import only modules with this last name.
+    """
+    known = importlib.import_module(package)
+    found = sorted(one.name for one in pkgutil.walk_packages(known.__path__, f"{package}.") if not one.ispkg)
+    ordered = [*(f"{package}.{name}" for name in first), *found]
+    for name in dict.fromkeys(ordered):
+        last = name.rpartition(".")[2]
+        if name not in (f"{package}.builtin", f"{package}.registry") and named in (None, last):
+            importlib.import_module(name)
 
 
 def _again(old: object, new: object) -> bool:

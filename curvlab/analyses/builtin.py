@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 
-ORDER = ("weights", "moments", "kfac", "tnt", "fop", "quantisation")
+from curvlab.registry import import_room
 
-for _name in ORDER:
-    importlib.import_module(f"curvlab.analyses.{_name}")
+ORDER = ("weights", "moments", "kfac", "tnt", "fop", "quantisation")
+"""Those whose things come first; every other module follows by name."""
+
+import_room("curvlab.analyses", ORDER)
 
 # After those with columns of their own, which keep their names.
 importlib.import_module("curvlab.analyses.of_curvature").follow()

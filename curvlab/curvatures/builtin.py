@@ -5,9 +5,6 @@ K-FAC, EKFAC, TNT and Shampoo have optimizers and analyses of their own, with se
 
 from __future__ import annotations
 
-import importlib
+from curvlab.registry import import_room
 
-ORDER = ("block_fisher",)
-
-for _name in ORDER:
-    importlib.import_module(f"curvlab.curvatures.{_name}")
+import_room("curvlab.curvatures")

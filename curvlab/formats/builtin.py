@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from curvlab.registry import import_room
+
 ORDER = (
     "curvlab_file.format",
     "huggingface.format",
@@ -15,8 +17,8 @@ ORDER = (
     "torchscript.format",
     "pt2.format",
     "torch.format",
-    "recognised",
 )
+"""Those that are asked first; the format of any other folder follows by name."""
 
-for _name in ORDER:
-    importlib.import_module(f"curvlab.formats.{_name}")
+import_room("curvlab.formats", ORDER, named="format")
+importlib.import_module("curvlab.formats.recognised")

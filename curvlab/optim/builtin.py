@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from curvlab.registry import import_room
+
 ORDER = (
     "sgd",
     "adam",
@@ -21,9 +23,9 @@ ORDER = (
     "fop.fop",
     "fop.hypergradient_descent",
 )
+"""Those whose things come first; every other module follows by name."""
 
-for _name in ORDER:
-    importlib.import_module(f"curvlab.optim.{_name}")
+import_room("curvlab.optim", ORDER)
 
 # After those with settings of their own, which keep their names.
 importlib.import_module("curvlab.optim.from_curvature").follow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from curvlab.registry import import_room
 
 ORDER = (
     "digits",
@@ -16,6 +16,6 @@ ORDER = (
     "mnist",
     "fashion",
 )
+"""Those whose things come first; every other module follows by name."""
 
-for _name in ORDER:
-    importlib.import_module(f"curvlab.problems.{_name}")
+import_room("curvlab.problems", ORDER)
