@@ -37,7 +37,7 @@ class BatchSums:
         self.curvature, self.blocks, self.averages = curvature, blocks, {} if averages is None else averages
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
-        self._owned: set[tuple[str, str]] = set()
+        self._owned: dict[str, set[str]] = {}
         """Sums that may be added to: the first batch's can be its samples' own, which other observers see too."""
 
     def inputs(self, samples: Samples) -> None:
@@ -73,7 +73,7 @@ class BatchSums:
             for block in self.blocks
             if block.name in self.sums
         }
-        self.sums, self.rows, self._owned = {}, {}, set()
+        self.sums, self.rows, self._owned = {}, {}, {}
         return {
             name: {key: value.to(self.dtype or value.dtype) for key, value in state.items()}
             for name, state in found.items()
@@ -84,7 +84,11 @@ class BatchSums:
         if not sums:
             return
         held = self.sums.setdefault(name, {})
-        for key in [key for key in sums if key in held and (name, key) not in self._owned]:
-            held[key] = held[key].to(self.dtype or held[key].dtype, copy=True)
-            self._owned.add((name, key))
-        self.curvature.add(held, sums)
+        own = self._owned.setdefault(name, set())
+        shared = [key for key in sums if key in held]
+        for key in shared:
+            if self.dtype is not None and held[key].dtype != self.dtype:
+                held[key] = held[key].to(self.dtype)
+                own.add(key)
+        self.curvature.add(held, sums, own)
+        own.update(shared)

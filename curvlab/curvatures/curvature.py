@@ -7,7 +7,7 @@ average: sums → the batch's statistics, which enter an average     operators: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar
@@ -93,10 +93,11 @@ class Curvature(ABC):
         """
         return {}
 
-    def add(self, held: State, fresh: State) -> None:
-        """Add the sums of one more batch to `held`, whose tensors may be overwritten; those of `fresh` may not."""
+    def add(self, held: State, fresh: State, own: Container[str]) -> None:
+        """Add the sums of one more batch to `held`; of its tensors only those named in `own` may be overwritten, of
+        those of `fresh` none."""
         for key, value in fresh.items():
-            held[key] = held[key].add_(value) if key in held else value
+            held[key] = plus(held.get(key), value, key in own)
 
     @abstractmethod
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
@@ -149,3 +150,10 @@ class Curvature(ABC):
         """A cheap new operator from averages that have moved since the last refresh; None where there is no such
         thing."""
         return None
+
+
+def plus(held: Tensor | None, value: Tensor, own: bool) -> Tensor:
+    """held + value, in place where `held` may be overwritten; the value itself where nothing is held yet."""
+    if held is None:
+        return value
+    return held.add_(value) if own else held + value

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -46,9 +46,9 @@ class GradientMoments(Curvature):
             return {ROWS: sample.counted(sample.output_gradients)}
         return {"gradient": sample.output_gradient_moment}
 
-    def add(self, held: State, fresh: State) -> None:
+    def add(self, held: State, fresh: State, own: Container[str]) -> None:
         """See `Curvature.add`."""
-        add_rows_or_square(held, fresh, "gradient")
+        add_rows_or_square(held, fresh, "gradient", own)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G over rows, however many passes were made over them."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -48,10 +48,10 @@ class InputMoments(Curvature):
         total = moments.total.clone() if moments.diagonal else moments.total  # of one-hot inputs both are one tensor
         return {"mean": total, "second": moments.second}
 
-    def add(self, held: State, fresh: State) -> None:
+    def add(self, held: State, fresh: State, own: Container[str]) -> None:
         """See `Curvature.add`."""
-        add_rows_or_square(held, fresh, "second")
-        super().add(held, {"mean": fresh["mean"]})
+        add_rows_or_square(held, fresh, "second", own)
+        super().add(held, {"mean": fresh["mean"]}, own)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """μ and M over rows."""

@@ -6,9 +6,11 @@ diagonal `[g, d]`.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 
-from curvlab.curvatures.curvature import State
+from curvlab.curvatures.curvature import State, plus
 from curvlab.linalg.float64 import double_gram
 from curvlab.linalg.gram import finished, upper_gram
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
@@ -16,15 +18,20 @@ from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operat
 ROWS = "rows"
 
 
-def add_rows_or_square(held: State, fresh: State, key: str) -> None:
-    """Add the sum of one more batch to `held`, in place; rows are multiplied out once they are not fewer than d."""
+def add_rows_or_square(held: State, fresh: State, key: str, own: Container[str]) -> None:
+    """Add the sum of one more batch to `held`, as `Curvature.add` does; rows are multiplied out once they are not fewer
+    than d."""
     rows = [state[ROWS] for state in (held, fresh) if ROWS in state]
     held.pop(ROWS, None)
     if key not in held and key not in fresh and rows and sum(part.shape[1] for part in rows) < rows[0].shape[2]:
         held[ROWS] = torch.cat(rows, dim=1)
         return
-    for square in (*map(upper_gram, rows), *([fresh[key]] if key in fresh else ())):
-        held[key] = held[key].add_(square) if key in held else square
+    overwritten = key in own
+    for part in rows:
+        held[key] = plus(held.get(key), upper_gram(part), overwritten)
+        overwritten = True
+    if key in fresh:
+        held[key] = plus(held.get(key), fresh[key], overwritten)
 
 
 def averaged(sums: State, key: str, count: float, dtype: torch.dtype | None) -> State:

@@ -41,5 +41,5 @@ def are_features(operator: LowRank) -> bool:
 def stack(operator: Operator) -> Float[Tensor, "g d d"]:
     """The matrices of all groups in float64; of what has no groups, one."""
     if isinstance(operator, LowRank):
-        return operator.scale * double_gram(operator.rows[None])
+        return double_gram(operator.rows[None], torch.tensor([operator.scale**0.5], dtype=torch.float64))
     return double(operator.stack) if isinstance(operator, Grouped) else matrix(operator)[None]

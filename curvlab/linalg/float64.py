@@ -35,6 +35,8 @@ def pieces(x: Tensor, limit: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
 
 def double_gram(x: Tensor, scale: Float[Tensor, " g"] | None = None) -> Float[Tensor, "g m m"]:
     """scale² xᵀx of every group of x `[g, n, m]`, in float64, without a float64 copy of x; scale 1 by default."""
+    if x.numel() <= CHUNK:
+        return gram(double(x) if scale is None else double(x) * scale[:, None, None])
     total = double(x[:, :0]).new_zeros(x.shape[0], x.shape[2], x.shape[2])
     # At least an eighth of a product at a time, or adding up the products takes as long as making them.
     for groups, rows in pieces(x, max(CHUNK, x.shape[2] ** 2 // 8)):

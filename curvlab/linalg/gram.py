@@ -82,7 +82,7 @@ def finished(
     d, wide = upper.shape[-1], 0 if border is None else 1
     out = upper.new_empty(*upper.shape[:-2], d + wide, d + wide, dtype=dtype)
     inner = out[..., :d, :d]
-    step = STRIP if d > LEAF and upper.device.type == "cpu" else max(d, 1)  # a strip stays in the cache
+    step = STRIP if d > 2 * LEAF and upper.device.type == "cpu" else max(d, 1)  # a strip stays in the cache
     for i in range(0, d, step):
         strip = inner[..., i : i + step, i:]
         strip.copy_(upper[..., i : i + step, i:]).div_(divisor)
