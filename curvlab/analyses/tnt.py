@@ -89,7 +89,7 @@ class TensorNormal(LayerAnalysis):
         """Contractions of the weights' gradients."""
         if settings.fisher_type == "forward-only":
             return Needs()
-        return Needs((TensorNormalCurvature(settings.statistic, largest_mode=sys.maxsize),))
+        return Needs((TensorNormalCurvature(settings.statistic, largest_mode=sys.maxsize, keep_rows=True),))
 
     def run(self, layer: LayerData) -> TensorNormalResult | None:
         """The result for the layer's main weight; None if no gradient reached it."""

@@ -12,7 +12,7 @@ from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of
+from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
 from curvlab.operators.operator import Operator
 
 
@@ -43,7 +43,7 @@ class GradientMoments(Curvature):
         if sample is None:
             return {}
         if self.keep_rows and sample.rows < sample.layer.out_features:
-            return {ROWS: sample.counted(sample.output_gradients)}
+            return {rows_of("gradient"): sample.counted(sample.output_gradients)}
         return {"gradient": sample.output_gradient_moment}
 
     def add(self, held: State, fresh: State, own: Container[str]) -> None:
@@ -54,14 +54,11 @@ class GradientMoments(Curvature):
         """G over rows, however many passes were made over them."""
         if not sums:
             return {}
-        rows = max(1, count.rows[block.name])
-        if ROWS in sums:
-            return {ROWS: sums[ROWS] / rows**0.5}
-        return averaged(sums, "gradient", rows, count.dtype)
+        return averaged(sums, "gradient", max(1, count.rows[block.name]), count.dtype)
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """G in the form it is kept in."""
-        return operator_of(state, "gradient", 1.0)
+        return operator_of(state, "gradient")
 
     def bytes(self, block: PreconditionerBlock) -> int:
         """G."""

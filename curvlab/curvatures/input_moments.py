@@ -13,8 +13,10 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import ROWS, add_rows_or_square, averaged, operator_of
+from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
 from curvlab.operators.operator import Operator
+
+ROWS = rows_of("second")
 
 
 class InputMoments(Curvature):
@@ -57,6 +59,8 @@ class InputMoments(Curvature):
         """μ and M over rows."""
         rows = count.rows[block.name]
         mean = sums["mean"].to(count.dtype or sums["mean"].dtype) / rows
+        if ROWS in sums:  # as they are: whoever looks at single features wants the inputs themselves
+            return {"mean": mean, ROWS: sums[ROWS]}
         return {"mean": mean, **averaged(sums, "second", rows, count.dtype)}
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:

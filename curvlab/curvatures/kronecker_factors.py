@@ -3,23 +3,21 @@ Alg. 7, 12)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from curvlab.curvatures.data_average import BlockAverage
 from curvlab.curvatures.metric import metric
 from curvlab.layers.layer import Layer
-from curvlab.operators.matrix import matrix
-from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.operator import Dense, Diagonal, Grouped, Operator
+from curvlab.operators.scaled import scaled
 
 
 def input_factor(inputs: BlockAverage, positions: float) -> Operator:
     """A = T·M with the bias's 1, T positions per example, from the averages of `InputMoments`."""
     layer = inputs.block.uses[0].block.layer
     assert inputs.operator is not None
-    return _scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), positions)
+    return scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), positions)
 
 
 def gradient_factor(layer: Layer, gradients: BlockAverage | None) -> Operator:
@@ -36,15 +34,3 @@ def factor(matrices: Tensor) -> Operator:
     if matrices.ndim == 2:
         return Diagonal(matrices.flatten())
     return Dense(matrices[0]) if matrices.shape[0] == 1 else Grouped(matrices)
-
-
-def _scaled(operator: Operator, scale: float) -> Operator:
-    if scale == 1:
-        return operator
-    if isinstance(operator, LowRank):
-        return replace(operator, scale=operator.scale * scale)
-    if isinstance(operator, Grouped):
-        return Grouped(operator.stack * scale)
-    if isinstance(operator, Diagonal):
-        return Diagonal(operator.values * scale)
-    return Dense(matrix(operator) * scale)

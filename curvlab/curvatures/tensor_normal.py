@@ -3,7 +3,9 @@ eq. 4.10)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar
 
 import torch
@@ -14,13 +16,18 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, parameter_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
+from curvlab.curvatures.kept_rows import add_rows_or_square, rows_of, rows_or_square
 from curvlab.linalg.gram import finished, gram
 from curvlab.operators.damp import per_factor
-from curvlab.operators.operator import Dense, Kronecker, Operator
+from curvlab.operators.operator import Dense, Kronecker, LowRank, Operator
 from curvlab.operators.power import powers
+from curvlab.operators.scaled import scaled
+from curvlab.operators.trace import trace
 from curvlab.statistics.tensor_normal import (
     TensorStatistic,
+    contraction_rows,
     contraction_sums,
+    factor_divisors,
     gradient_sum,
     tensor_normal_factors,
 )
@@ -35,6 +42,7 @@ class TensorNormalCurvature(Curvature):
         fisher_type: targets of the output gradients; "empirical" is TNT-EF.
         mc_samples: sampled targets per example.
         largest_mode: a tensor with a longer mode has no block: its factor would be that square.
+        keep_rows: keep the rows of a contraction while they are fewer than its columns, where they are known.
     """
 
     name = "tensor-normal"
@@ -46,8 +54,9 @@ class TensorNormalCurvature(Curvature):
         fisher_type: str = "mc",
         mc_samples: int = 1,
         largest_mode: int = 8192,
+        keep_rows: bool = False,
     ) -> None:
-        self.statistic, self.largest_mode = statistic, largest_mode
+        self.statistic, self.largest_mode, self.keep_rows = statistic, largest_mode, keep_rows
         self.of_batches = statistic == "batch"
         self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
@@ -65,7 +74,18 @@ class TensorNormalCurvature(Curvature):
         if self._of_the_mean:
             # Every pass has its own mean: contractions of a sum over passes would hold cross terms.
             return {f"gradient {passed}": _gradient(parts, block.shape)}
-        return {str(mode): total for mode, total in enumerate(contraction_sums(parts, block.shape))}
+        rows = contraction_rows(parts, block.shape) if self.keep_rows else None
+        if rows is None:
+            return {str(mode): total for mode, total in enumerate(contraction_sums(parts, block.shape))}
+        return reduce(or_, (rows_or_square(str(mode), one) for mode, one in enumerate(rows)))
+
+    def add(self, held: State, fresh: State, own: Container[str]) -> None:
+        """See `Curvature.add`."""
+        if self._of_the_mean:
+            super().add(held, fresh, own)
+            return
+        for key in {key.removesuffix(rows_of("")) for key in fresh}:
+            add_rows_or_square(held, fresh, key, own)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G⁽ⁱ⁾ of the batch."""
@@ -74,7 +94,10 @@ class TensorNormalCurvature(Curvature):
             return {mode: torch.stack([one[mode] for one in passes]).sum(0) for mode in passes[0]} if passes else {}
         # E[D̄ D̄ᵀ] over independent targets is 1/N² Σ_n E[D_n D_nᵀ].
         size = count.examples**2 if self.statistic == "batch" else count.examples
-        return {mode: finished(total, size, count.dtype) for mode, total in sums.items()}
+        return {
+            key: total / size**0.5 if key.endswith(rows_of("")) else finished(total, size, count.dtype)
+            for key, total in sums.items()
+        }
 
     @property
     def _of_the_mean(self) -> bool:
@@ -85,8 +108,14 @@ class TensorNormalCurvature(Curvature):
         return tensor_normal_factors([state[str(mode)] for mode in range(len(block.shape))], block.shape)
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
-        """Ũ_1 ⊗ … ⊗ Ũ_k."""
-        return Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
+        """Ũ_1 ⊗ … ⊗ Ũ_k, each in the form it is kept in."""
+        kept = [rows_of(str(mode)) for mode in range(len(block.shape))]
+        if not any(key in state for key in kept):
+            return Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
+        found = [LowRank(state[k], 1.0) if k in state else Dense(state[str(i)]) for i, k in enumerate(kept)]
+        divisors = factor_divisors(torch.tensor(trace(found[0]), dtype=torch.float64), block.shape)
+        scales = [1 / divisor if (divisor := one.item()) > 0 else 0.0 for one in divisors]
+        return Kronecker(tuple(scaled(one, scale) for one, scale in zip(found, scales, strict=True)))
 
     def bytes(self, block: PreconditionerBlock) -> int:
         """One matrix per mode."""

@@ -8,6 +8,7 @@ example's own gradient. Per example, a plain linear layer needs no gradients: D_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,6 +32,8 @@ def contraction_sums(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]
         parts: (sample, role) of every use of the parameter; their gradients add up.
         shape: the tensor's modes d_1 … d_k; a convolution weight has three (Ren 2022, section 4.7.2).
     """
+    if (rows := contraction_rows(parts, shape)) is not None:
+        return [upper_gram(one) for one in rows]
     sample, role = parts[0]
     if len(parts) == 1 and role == "weight" and _by_positions(sample, shape):
         return _position_contractions(sample)
@@ -40,10 +43,30 @@ def contraction_sums(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]
     sums: list[Tensor] = []
     for start in range(0, sample.examples, step):
         gradients = _gradients(parts, shape, slice(start, start + step))
-        # Rows: every entry of the other modes (and every example); columns: this mode.
-        more = [upper_gram(gradients.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(shape)]
+        more = [_contracted(gradients, mode) for mode in range(len(shape))]
         sums = [total + one for total, one in zip(sums, more, strict=True)] if sums else more
     return sums
+
+
+def _contracted(gradients: Float[Tensor, "n ..."], mode: int) -> Float[Tensor, "d d"]:
+    """Σ_n mat_i(D_n) mat_i(D_n)ᵀ from the gradients themselves."""
+    d, rows = gradients.shape[mode + 1], gradients[0].numel() // gradients.shape[mode + 1]
+    if mode == 0 and d <= rows:  # matrices as they lie in memory; their products are no larger than they are
+        matrices = gradients.flatten(2) if gradients.ndim > 2 else gradients[:, :, None]
+        return (matrices @ matrices.mT).sum(0)
+    # Rows: every entry of the other modes (and every example); columns: this mode.
+    return upper_gram(gradients.movedim(mode + 1, -1).reshape(-1, d))
+
+
+def contraction_rows(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> list[Float[Tensor, "r d"]] | None:
+    """Rows r with Σ rrᵀ = Σ_n mat_i(D_n) mat_i(D_n)ᵀ for every mode where D_n is one outer product g aᵀ; else None."""
+    sample, role = parts[0]
+    if len(parts) > 1 or role != "weight" or sample.positions != 1 or not _by_positions(sample, shape):
+        return None
+    a, g = sample.features[0][:, 0], sample.output_gradients[0][:, 0]
+    weighted = (a * g.norm(dim=1, keepdim=True)).reshape(-1, *shape[1:])
+    inner = [weighted.movedim(mode + 1, -1).reshape(-1, d) for mode, d in enumerate(shape[1:])]
+    return [g * a.norm(dim=1, keepdim=True), *inner]
 
 
 def _gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], examples: slice) -> Float[Tensor, "n ..."]:
@@ -61,18 +84,19 @@ def _gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], exam
 
 
 def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:
-    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k} (Ren 2022, eq. 4.10); zero for a
-    zero gradient."""
-    size = 1
-    for d in shape:
-        size *= d
-    trace = contractions[0].diagonal().sum()
+    """Ũ_i = E[G⁽ⁱ⁾] / (c₀^{k−1} Π_{j≠i} d_j) (Ren 2022, eq. 4.10); zero for a zero gradient."""
+    divisors = factor_divisors(contractions[0].diagonal().sum(), shape)
+    return [
+        torch.where(divisor > 0, contraction / divisor, torch.zeros_like(contraction))
+        for contraction, divisor in zip(contractions, divisors, strict=True)
+    ]
+
+
+def factor_divisors(trace: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+    """c₀^{k−1} Π_{j≠i} d_j for every mode i, with c₀ = (tr E[G⁽ⁱ⁾] / Π_j d_j)^{1/k}."""
+    size = math.prod(shape)
     c0 = (trace / size) ** (1 / len(shape))
-    factors = []
-    for d, contraction in zip(shape, contractions, strict=True):
-        denominator = c0 ** (len(shape) - 1) * (size // d)
-        factors.append(torch.where(denominator > 0, contraction / denominator, torch.zeros_like(contraction)))
-    return factors
+    return [c0 ** (len(shape) - 1) * (size // d) for d in shape]
 
 
 def gradient_sum(sample: Sample, role: str) -> Tensor:
@@ -103,12 +127,6 @@ def _position_contractions(sample: Sample) -> list[Tensor]:
     """Σ_n mat_i(D_n) mat_i(D_n)ᵀ for the modes (out, in) or (out, in, kernel) without forming D_n."""
     a, g = sample.features[0], sample.output_gradients[0]
     inner = sample.layer.modes("weight")[1:]
-    if sample.positions == 1:
-        a, g = a[:, 0], g[:, 0]
-        out = upper_gram(g * a.norm(dim=1, keepdim=True))
-        weighted = (a * g.norm(dim=1, keepdim=True)).reshape(-1, *inner)
-        rest = [upper_gram(weighted.movedim(mode + 1, -1).reshape(-1, d)) for mode, d in enumerate(inner)]
-        return [out, *rest]
     out = g.flatten(0, 1).mT @ ((a @ a.mT) @ g).flatten(0, 1)
     gg = g @ g.mT
     weighted = (gg @ a).reshape(-1, *inner)
