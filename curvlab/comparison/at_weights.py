@@ -57,7 +57,7 @@ def at_weights(study: DirectionStudy, dampings: Sequence[float], report: Report)
 def _learn(study: DirectionStudy, closure: Closure) -> None:
     try:
         for shadow in study.everyone():
-            shadow.learn(closure)
+            shadow.stay(closure)
     except MemoryBudgetError as error:
         # What the error advises is about training.
         raise MemoryBudgetError(error.found, error.why, "use fewer --samples, or --baseline ekfac") from error

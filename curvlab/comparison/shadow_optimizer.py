@@ -55,7 +55,7 @@ class ShadowOptimizer:
         with self.shared.again():
             self.optimizer.learn()
 
-    def learn(self, closure: Closure) -> None:
+    def stay(self, closure: Closure) -> None:
         """A batch at weights that stay: part of a warm start, or for what has none a step that leads nowhere."""
         if self.optimizer.warms:
             self.warm(closure)
@@ -71,7 +71,7 @@ class ShadowOptimizer:
                 self.optimizer.warm(closure if self.optimizer.needs_closure else self.shared.linear)
 
     def settle(self) -> Named:
-        """What the averages after the last `learn` lead to: the step of batches that were joined, or operators."""
+        """What the batches of `stay` or `warm` lead to: the step of those that were joined, or operators of averages."""
         if self.optimizer.gathered:
             self.propose()
         if self.optimizer.warms:
