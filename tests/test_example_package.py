@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import copies
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -44,8 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def curvlab(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "curvlab_cli", *arguments]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return copies.run("-m", "curvlab_cli", *arguments, cwd=place, env=environment)
 
 
 MODEL = ("analyze", "model.safetensors", "--architecture", "mynet:build", "--data", "data.safetensors")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import copies
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,15 +38,7 @@ def test_it_runs(script: str, tmp_path: Path) -> None:
         arguments += ["--out", str(tmp_path / "trained.safetensors")]
     if script in WITH_PLOT:
         arguments += ["--plot", str(tmp_path / "plot.png")]
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = copies.run(str(EXAMPLES / script), *arguments, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert SAYS.get(script, "") in done.stdout
     assert done.stdout

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import copies
 import pytest
 import torch
 from real_models import real_model
@@ -76,14 +75,13 @@ def test_crepe_is_profiled_with_its_running_statistics(monkeypatch: pytest.Monke
 
 def test_the_command_line_does_the_same() -> None:
     """As a user would: the file, where its architecture is, random inputs of a given shape."""
-    command = [sys.executable, "-m", "curvlab_cli", "analyze", str(real_model("pnet"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=HERE, check=False)
+    done = copies.run("-m", "curvlab_cli", "analyze", str(real_model("pnet")), cwd=HERE)
     assert done.returncode == 0, done.stderr
     assert "conv1" in done.stdout
     assert "--architecture" in done.stdout
-    command = [*command[:-1], str(real_model("onet")), "--architecture", "architectures:ONet"]
+    command = ["-m", "curvlab_cli", "analyze", str(real_model("onet")), "--architecture", "architectures:ONet"]
     command += ["--data", "gaussian:3x48x48", "--samples", "32", "--loss", "mse", "--analyses", "moments,kfac"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=HERE, check=False)
+    done = copies.run(*command, cwd=HERE)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stdout
     assert all(name in done.stdout for name in ("conv4", "dense5", "dense6_3"))

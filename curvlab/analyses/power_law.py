@@ -13,7 +13,7 @@ MINIMUM = 10
 """Fewer numbers than this are no tail."""
 
 _SPREAD = 1e-6  # numbers whose logarithms differ by less, on average, are equal: no power law decays that fast
-_BLOCK = 2**22
+BLOCK = 2**22
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def power_laws(values: Float[Tensor, "b n"]) -> list[PowerLaw | None]:
     if starts.numel() == 0:
         return [None] * len(logs)
     valid, spread, counts = valid[:, starts], spread[:, starts].where(valid[:, starts], 1.0), counts[starts]
-    step = max(1, _BLOCK // (n * len(logs)))
+    step = max(1, BLOCK // (n * len(logs)))
     blocks = [slice(i, i + step) for i in range(0, starts.numel(), step)]
     distance = torch.cat([_distances(logs, starts[block], 1 / spread[:, block]) for block in blocks], 1)
     least, best = distance.where(valid, torch.inf).min(1)

@@ -18,7 +18,7 @@ from curvlab.shapes import Float, Num
 RESOLVED = 1e-5
 """Down to this share of the largest, σ = √λ of a Gram matrix has five digits: λ has an error of eps·λ_max."""
 
-_SVD_LIMIT = 2**22  # entries up to which a float64 SVD is affordable: a second or two, 64 MiB
+SVD_LIMIT = 2**22  # entries up to which a float64 SVD is affordable: a second or two, 64 MiB
 _PRODUCTS = 300
 _EPS = torch.finfo(torch.float64).eps
 
@@ -55,7 +55,7 @@ def singular_values(tall: Num[Tensor, "b g n m"], scale: Float[Tensor, " b"]) ->
     lost = doubtful & (share < smallest)
     values = values.where(~lost, 0.0).sqrt()
     notes = [_lost_note(number, smallest) for number in lost.sum(1).tolist()]
-    if tall[0].numel() <= _SVD_LIMIT:
+    if tall[0].numel() <= SVD_LIMIT:
         again = doubtful.any(1).nonzero()[:, 0]
         exact = _from_svd(tall[again], scale[again]) if again.numel() else []
         for index, found in zip(again.tolist(), exact, strict=True):

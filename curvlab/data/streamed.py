@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-_PIECE = 2**24
+PIECE = 2**24
 """Bytes that are read at once."""
 
 
@@ -35,7 +35,7 @@ def kept_rows(
     kept = None if rows is None else rows.numpy()
     number = count if kept is None else len(kept)
     made = np.empty((lines, number) if fortran else (number, width), dtype)
-    for begin in range(0, lines if width else 0, at_once := max(1, _PIECE // max(1, width * dtype.itemsize))):
+    for begin in range(0, lines if width else 0, at_once := max(1, PIECE // max(1, width * dtype.itemsize))):
         end = min(begin + at_once, lines)
         content = file.read((end - begin) * width * dtype.itemsize)
         if len(content) < (end - begin) * width * dtype.itemsize:

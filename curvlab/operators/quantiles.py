@@ -11,8 +11,8 @@ from torch import Tensor
 from curvlab.operators.eigenvalues import PRODUCT_LIMIT, Factored, outer
 from curvlab.shapes import Float, Int
 
-_CHEAP = 2**16  # so few products are sorted sooner than searched
-_QUERIES = 2**21  # thresholds divided at once: 16 MiB
+CHEAP = 2**16  # so few products are sorted sooner than searched
+QUERIES = 2**21  # thresholds divided at once: 16 MiB
 
 
 def quantiles(lists: Factored, levels: Sequence[float]) -> Float[Tensor, " q"]:
@@ -77,7 +77,7 @@ def _fold(lists: Factored) -> Factored:
     ordered = sorted(lists, key=lambda values: values.shape[1])
     while len(ordered) > 1:
         length = ordered[0].numel() * ordered[1].shape[1]
-        if length > max(_CHEAP, ordered[-1].numel()) and (len(ordered) == 2 or length > PRODUCT_LIMIT):
+        if length > max(CHEAP, ordered[-1].numel()) and (len(ordered) == 2 or length > PRODUCT_LIMIT):
             break
         ordered = sorted([outer(*ordered[:2]), *ordered[2:]], key=lambda values: values.shape[1])
     # Only the last list is searched in, so only it must be sorted.
@@ -110,7 +110,7 @@ def _quotients(
     values: Float[Tensor, "g n"], thresholds: Float[Tensor, "g q"]
 ) -> Iterator[tuple[Float[Tensor, "g 1 c"], Float[Tensor, "g q c"]]]:
     """Some of the values and threshold/value for them; infinite for 0, whose products are under every threshold."""
-    step = max(1, _QUERIES // thresholds.numel())
+    step = max(1, QUERIES // thresholds.numel())
     for start in range(0, values.shape[1], step):
         entries = values[:, None, start : start + step]
         yield entries, thresholds[:, :, None] / entries

@@ -69,7 +69,7 @@ def test_the_start_of_the_tail_is_found() -> None:
 def test_blocks_of_candidates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.from_numpy(np.random.default_rng(3).lognormal(size=300))
     whole = power_law(values)
-    monkeypatch.setattr(module, "_BLOCK", 1000)
+    monkeypatch.setattr(module, "BLOCK", 1000)
     assert power_law(values) == whole
 
 

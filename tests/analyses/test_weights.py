@@ -114,7 +114,7 @@ def no_convergence(_: torch.Tensor) -> torch.Tensor:
     raise torch.linalg.LinAlgError("did not converge")
 
 
-@pytest.mark.parametrize("change", [(module, "_SVD_LIMIT", 10), (torch.linalg, "svdvals", no_convergence)])
+@pytest.mark.parametrize("change", [(module, "SVD_LIMIT", 10), (torch.linalg, "svdvals", no_convergence)])
 def test_where_there_is_no_svd_the_note_says_so(
     monkeypatch: pytest.MonkeyPatch, change: tuple[object, str, object]
 ) -> None:
@@ -127,7 +127,7 @@ def test_where_there_is_no_svd_the_note_says_so(
 
 @pytest.mark.parametrize("limit", [10, 2**22])
 def test_a_deficient_rank_has_no_condition_number(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(module, "_SVD_LIMIT", limit)
+    monkeypatch.setattr(module, "SVD_LIMIT", limit)
     found = weight_statistics(with_spectrum(40, 25, np.linspace(1, 2, 7)))
     assert found.rank == 7
     assert found.condition_number is None

@@ -120,6 +120,6 @@ def test_a_buffer_hidden_behind_an_attribute_of_its_name_is_found() -> None:
 
     model = Hiding()
     with preserve(model):
-        model._buffers["mean"].add_(1)
+        dict(model.named_buffers())["mean"].add_(1)
     assert model.mean == "a variable"
-    assert torch.equal(model._buffers["mean"], torch.zeros(2))
+    assert torch.equal(dict(model.named_buffers())["mean"], torch.zeros(2))

@@ -62,7 +62,7 @@ KINDS = ["npz", "compressed.npz", "fortran.npz", "npy", "fortran.npy", "safetens
 @pytest.mark.parametrize("piece", [1, 100, 10**6])
 @pytest.mark.parametrize("samples", [1, 9, 69, 70, 100])
 def test_the_rows_are_those_of_the_whole_file(tmp_path, monkeypatch, kind, piece, samples):
-    monkeypatch.setattr("curvlab.data.streamed._PIECE", piece)
+    monkeypatch.setattr("curvlab.data.streamed.PIECE", piece)
     path = written(tmp_path, kind)
     whole, found = load(path).take(samples, seed=3), load(path, samples=samples, seed=3)
     assert torch.equal(found.x, whole.x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curvlab.errors import UnsupportedLayer
-from curvlab.layers.patch_moments import _fastest, patch_products, patch_second_moment, patch_sum
+from curvlab.layers.patch_moments import fastest, patch_products, patch_second_moment, patch_sum
 from curvlab.layers.patches import Geometry, patches, transposed_patches, windows
 from curvlab.layers.row_products import has_row_products, row_products
 from curvlab.layers.shifted_products import shifted_products
@@ -287,7 +287,7 @@ def test_rows_of_every_width(width: int, padding: int, dilation: int, height: in
 def test_the_cheaper_road_is_taken(shape: tuple[int, ...], kernel: int, stride: int, groups: int, shifts: bool) -> None:
     kernels = tuple(min(kernel, size) for size in shape[2:])
     geometry = Geometry(kernels, (stride, stride), (1, 1), tuple((k // 2, k // 2) for k in kernels), groups=groups)
-    assert (_fastest(shape, geometry) is shifted_products) is shifts
+    assert (fastest(shape, geometry) is shifted_products) is shifts
 
 
 def test_what_has_no_patches_says_so() -> None:

@@ -9,9 +9,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from curvlab.operators import quantiles as counting
 from curvlab.operators.quantiles import order_statistics, quantiles
+
+
+class Largest(TorchDispatchMode):
+    """Sees the entries of the largest tensor that is made."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = (one for one in (made if isinstance(made, tuple | list) else [made]) if isinstance(one, torch.Tensor))
+        self.entries = max(self.entries, *(one.numel() for one in tensors), 0)
+        return made
+
 
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -40,14 +54,11 @@ def factor_lists(draw: st.DrawFn) -> tuple[torch.Tensor, ...]:
 @settings(deadline=None, max_examples=30)
 @given(lists=factor_lists())
 def test_counting_gives_numpys_quantiles(cheap: int, lists: tuple[torch.Tensor, ...]) -> None:
-    saved = counting._CHEAP
-    counting._CHEAP = cheap  # 0: always search, even where sorting is cheaper
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "CHEAP", cheap)  # 0: always search, even where sorting is cheaper
         found = quantiles(lists, LEVELS).numpy()
         products = all_products(lists)
         ordered, following = (x.numpy() for x in order_statistics(lists, torch.arange(len(products))))
-    finally:
-        counting._CHEAP = saved
     # Two roundings: of t/λ, and of products taken in another order.
     np.testing.assert_allclose(ordered, products, rtol=1e-15, atol=0)
     np.testing.assert_allclose(following, [*products[1:], products[-1]], rtol=1e-15, atol=0)
@@ -63,11 +74,14 @@ def test_wide_spectra(sizes: tuple[int, ...]) -> None:
 def test_the_products_are_not_formed_and_the_queries_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = tuple(torch.rand(2, n, dtype=torch.float64).sort(1).values for n in (11, 13, 17))
     expected = np.quantile(all_products(lists), LEVELS)
-    monkeypatch.setattr(counting, "_CHEAP", 0)
+    monkeypatch.setattr(counting, "CHEAP", 0)
     monkeypatch.setattr(counting, "PRODUCT_LIMIT", 10)
-    monkeypatch.setattr(counting, "_QUERIES", 100)
-    assert len(counting._fold(lists)) == 3
-    np.testing.assert_allclose(quantiles(lists, LEVELS), expected, rtol=1e-12)
+    monkeypatch.setattr(counting, "QUERIES", 100)
+    with Largest() as formed:
+        np.testing.assert_allclose(quantiles(lists, LEVELS), expected, rtol=1e-12)
+    # A bisection's thresholds t/λ, for every rank, are over the products of the two shorter lists: no tensor is longer
+    # than the products of all three, of which there are 4862.
+    assert formed.entries < 4862
 
 
 def test_millions_of_products_with_a_known_order() -> None:

@@ -117,7 +117,7 @@ def test_separable_convolutions(name: str) -> None:
     network = model(base(4, 3, **options), shape=shape)
     check_layer(network, image(*shape))
     found = survey(network, image(*shape))
-    (layer,) = network._modules
+    ((layer, _),) = network.named_children()
     assert list(found.blocks) == [f"{layer}.depthwise_kernel", f"{layer}.pointwise_kernel"]
 
 
