@@ -52,7 +52,10 @@ LOOKS = sorted({c for page in PAGES for c in commands(page) if not c.startswith(
 SHORTER = {
     "curvlab compare --optimizers lnb,kfac,tnt": "--steps 3",
     "curvlab compare --mode training --problem wine-mlp --optimizers kfac,adam --epochs 5 --seeds 0,1,2 "
-    "--target 'train.loss<0.2'": "--seeds 0",
+    "--target 'train.loss<0.2'": "--optimizers kfac --seeds 0",
+    "curvlab compare --mode training --problem wine-mlp --optimizers sgd,kfac --epochs 3 --target 'train.loss<0.3'": (
+        "--optimizers sgd"
+    ),
     "curvlab train --optimizer fop --problem digits-cnn9 --set hyper_lr=1e-3 --epochs 20 --snapshots 2 "
     "--out runs/fop-digits-cnn9": "--epochs 2",
 }

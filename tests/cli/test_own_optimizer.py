@@ -57,7 +57,7 @@ def test_it_trains(process, package, tmp_path):
 
 
 def test_it_is_compared_and_raced(process, package, tmp_path):
-    arguments = ("compare", "--problem", "wine-mlp", "--optimizers", "sign-descent,half-kfac,sgd", "--threads", "1")
+    arguments = ("compare", "--problem", "wine-mlp", "--optimizers", "sign-descent,half-kfac", "--threads", "1")
     run = process(
         *arguments, "--mode", "both", "--steps", "2", "--epochs", "1", "--json", tmp_path / "c.json", env=package
     )

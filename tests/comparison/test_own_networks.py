@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from race_runs import in_this_process
 from torch import Tensor, nn
 
 import curvlab
@@ -40,19 +41,25 @@ OWN = {"architecture": "own_net_of_a_test:build", "data": "mine.pt"}
 
 
 @pytest.mark.usefixtures("mine")
-def test_a_race_on_an_architecture_is_on_that_network_and_its_data() -> None:
+def test_a_race_on_an_architecture_is_on_that_network_and_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = curvlab.compare(optimizers=["sgd"], mode="training", steps=12, seeds=(0,), **OWN).training
+    assert alone is not None
+    (apart,) = alone.races[0].entrants["sgd"].runs
+    assert apart.peak_memory is not None  # in a process of its own
+    in_this_process(monkeypatch)
     found = curvlab.compare(optimizers=["sgd", "kfac"], mode="training", steps=12, seeds=(0, 1), **OWN)
     assert found.training is not None
     (race,) = found.training.races
     assert race.problem == "own_net_of_a_test:build"
     assert (race.conditions["train_examples"], race.conditions["test_examples"]) == (72, 18)
     assert "mine.pt" in race.conditions["data"]
+    here = race.entrants["sgd"].runs[0]
+    assert (apart.hashes, apart.loss) == (here.hashes, here.loss)
     for entrant in race.entrants.values():
         assert [run.failed for run in entrant.runs] == [None, None]
         first, second = (run.hashes["initial_weights"] for run in entrant.runs if run.hashes)
         assert first != second  # every seed draws its own
         assert entrant.runs[0].loss[-1] < entrant.runs[0].loss[0]  # type: ignore[operator]
-        assert entrant.runs[0].peak_memory is not None  # in a process of its own
 
 
 @pytest.mark.usefixtures("mine")
