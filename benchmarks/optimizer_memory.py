@@ -1,8 +1,9 @@
-"""Memory of the optimizers on the MNIST autoencoder: what their state holds, beside ren Table 4.1, and a step's peak.
+"""Memory of the optimizers on the MNIST autoencoder: their states beside Ren 2022, Table 4.1, and a step's peak.
 
-ren 4.6 counts what a method needs beyond SGD, for a tensor of d_1 × … × d_k: TNT and Shampoo Σ d_i² numbers, Adam-like
-methods Π d_i, each up to a constant. Here the unit of that constant is printed: 1 is the table's sum taken as it is;
-a factor's average and its inverse are 2 of them. For K-FAC, a layer with a bias is a tensor of o × (i + 1).
+Ren 2022, section 4.6, counts what a method needs beyond SGD, for a tensor of d_1 × … × d_k: TNT and Shampoo Σ d_i²
+numbers, Adam-like methods Π d_i, each up to a constant. Here the unit of that constant is printed: 1 is the table's sum
+taken as it is; a factor's average and its inverse are 2 of them. For K-FAC, a layer with a bias is a tensor of
+o × (i + 1).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ STEPS = 3
 
 
 def table(name: str, shapes: list[tuple[int, int]]) -> tuple[str, int]:
-    """The formula of ren Table 4.1 for a method, and its numbers over all layers (o, i) with their biases."""
+    """The formula of Ren 2022, Table 4.1 for a method, and its numbers over all layers (o, i) with their biases."""
     if name == "adam":
         return "Π d_i", sum(o * i + o for o, i in shapes)
     if name in ("tnt", "shampoo"):
@@ -67,7 +68,8 @@ def measure() -> None:
     shapes = [(p.shape[0], p.shape[1]) for p in problem("mnist-autoencoder").build(0).parameters() if p.ndim == 2]
     print("\n### Memory on the MNIST autoencoder (batch 1,000), MiB\n")
     print(
-        "| optimizer | state | beyond SGD-m | ren Table 4.1 | times that | peak of a step above start | whole process |"
+        "| optimizer | state | beyond SGD-m | Ren 2022, Table 4.1 | times that "
+        "| peak of a step above start | whole process |"
     )
     print("|---|---|---|---|---|---|---|")
     momentum = 0.0

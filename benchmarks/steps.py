@@ -1,4 +1,4 @@
-"""A training step of the MNIST autoencoder (ren Table 2.4, batch 1000) with every optimizer, beside its floor.
+"""A training step of the MNIST autoencoder (Ren 2022, Table 2.4, batch 1000) with every optimizer, beside its floor.
 
 What is timed is a period of T2 = 20 steps in the steady state (forward, backward, statistics, one renewal of the
 operators, update), so that a step's share of everything is in it. The weights hardly move (lr 1e-7) and the inputs are

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.tnt_statistics [--data PATH]`: TNT from batch statistics (ren Alg. 15) or per-example ones.
+"""`python -m benchmarks.tnt_statistics [--data PATH]`: TNT from batch statistics (Ren 2022, Alg. 15) or per example.
 
-Directions: the cosine with the block Fisher's, along its own trajectory, as ren 4.3.4 (Fig. 4.1, layers 2 to 5 of the
-digits MLP). Training: curves of both. The mean of N pseudo-gradients, which are independent with mean zero, has 1/N of
-their second moment: so "per-example" is also run with N times the rate and √N times the damping, which is the same
-update if the statistics agree.
+Directions: the cosine with the block Fisher's, along its own trajectory, as in Ren 2022, section 4.3.4 (Fig. 4.1,
+layers 2 to 5 of the digits MLP). Training: curves of both. The mean of N pseudo-gradients, which are independent with
+mean zero, has 1/N of their second moment: so "per-example" is also run with N times the rate and √N times the damping,
+which is the same update if the statistics agree.
 """
 
 from __future__ import annotations

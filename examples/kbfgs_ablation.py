@@ -1,4 +1,4 @@
-"""K-BFGS with its two improvements over K-BFGS-20 turned on and off (ren Table 3.8): training loss after equal epochs.
+"""K-BFGS with its two improvements over K-BFGS-20 on and off (Ren 2022, Table 3.8): training loss after equal epochs.
 
     python examples/kbfgs_ablation.py                                    # the digits' autoencoder, in about a minute
     python examples/kbfgs_ablation.py --problem curves-autoencoder       # the paper's network, on drawn curves

@@ -37,7 +37,7 @@ def condition_figure(names: Sequence[str], series: Mapping[str, Sequence[Bar]], 
     panel = Panel(
         f"Conditioning of the {what}{first_of(len(shown), len(names), 'layers')}",
         Axis(ticks=tuple(enumerate(shown))),
-        Axis("condition number (hatched: singular, over the range)", scale="log"),
+        Axis("condition number (hatched: singular, without the zero eigenvalues)", scale="log"),
         bars=bars,
     )
     width = max(7.0, 0.3 * len(shown) * len(series) ** 0.5 + 3)

@@ -93,7 +93,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     remarks = [
         "cosine: between the optimizer's direction and the baseline's, mean over layers"
         + (" and steps" if len(comparison.measured) > 1 else ""),
-        "as one: the same of all layers together as one vector; in F: in the metric of the exact Fisher blocks",
+        "all layers: the cosine with all layers together as one vector; in F: in the metric of the exact Fisher blocks",
     ]
     if comparison.reference is not None:
         remarks.append(
