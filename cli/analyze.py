@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from curvlab.analyses.settings import Settings
 from curvlab.errors import CommandError
 from curvlab.fields import fields_of
 
-from .delivery import Targets, publish
+from .delivery import Targets, delivers, publish
 from .options import takes
 from .output import say
 from .progress import progress
@@ -46,6 +45,7 @@ A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, num
         LIMITS: ("device", "dtype", "max_memory"),
     },
 )
+@delivers(OUTPUT, plots="Draw what there is to see, as PNG and SVG.")
 def analyze(
     options: dict[str, Any],
     model: Annotated[
@@ -89,23 +89,12 @@ def analyze(
             "[bold]curvlab list analyses[/bold], largest first.",
         ),
     ] = "model",
-    json: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write JSON; '-' is stdout.")
-    ] = None,
-    csv: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write CSV; '-' is stdout.")
-    ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="Write Markdown; '-' is stdout.")
-    ] = None,
-    plots: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Draw what there is to see, as PNG and SVG."),
-    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(metavar="EXPR", rich_help_panel=OUTPUT, help="Exit with 3 when this holds; may be repeated."),
     ] = None,
+    *,
+    targets: Targets,
 ) -> None:
     """Profile a saved model: its weights, its layers' inputs, its curvature.
 
@@ -118,8 +107,6 @@ def analyze(
     from curvlab.gates import parse
 
     gates = [parse(text) for text in fail_if or ()]
-    targets = Targets(json, csv, markdown, plots)
-    targets.check()
     if dry_run:
         targets.refuse("--dry-run computes nothing")
         if gates:
@@ -128,7 +115,7 @@ def analyze(
         from curvlab.analyses.registry import check_sort
 
         check_sort(sort)
-        if dry_run or (targets.stdout_is_taken and markdown is None):
+        if dry_run or not targets.shown:
             raise CommandError("--sort orders the table", "none is printed here", "leave it out")
     settings = Settings(**options)
     if threads is not None:

@@ -11,7 +11,7 @@ import typer
 from curvlab.comparison.request import choices
 from curvlab.errors import CommandError
 
-from .delivery import Targets, publish
+from .delivery import Targets, delivers, publish
 from .options import takes
 from .output import say
 from .progress import progress
@@ -45,6 +45,7 @@ curvlab compare --mode training --problem wine-mlp --optimizers kfac,adam --seed
         LIMITS: ("samples", "batch_size", "seed", "device", "dtype", "max_memory"),
     },
 )
+@delivers(OUTPUT, plots="Figures as PNG and SVG.")
 def compare(
     options: dict[str, Any],
     model: Annotated[
@@ -85,18 +86,6 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=LIMITS, help="Only tell layers, sizes and runs.")
     ] = False,
-    json: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The comparison as JSON; '-' is stdout.")
-    ] = None,
-    csv: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The cosines as CSV; '-' is stdout.")
-    ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The report as Markdown; '-' is stdout.")
-    ] = None,
-    plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Figures as PNG and SVG.")
-    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,6 +97,8 @@ def compare(
     trust: Annotated[
         bool, typer.Option("--trust", rich_help_panel=OUTPUT, help="Run the code that MODEL's file names.")
     ] = False,
+    *,
+    targets: Targets,
 ) -> None:
     """Compare optimizers: directions with the block Fisher's, or training races.
 
@@ -124,15 +115,13 @@ def compare(
     if "seed" in options and "seeds" in options:
         raise CommandError("--seed and --seeds are given", "the first of --seeds is that of the directions")
     options["dampings"] = parse_range(damping, "--damping")
-    targets = Targets(json, csv, markdown, plots)
-    targets.check()
-    if csv is not None and options.get("mode") == "training":
-        raise CommandError("--csv holds directions", "a race has none", "use --json")
+    rows = [writer.name for writer, _ in targets.writers() if writer.reads == "records"]
+    if rows and options.get("mode") == "training":
+        raise CommandError(f"--{rows[0]} holds directions", "a race has none", "use --json")
     if dry_run:
-        for option, given in (("--csv", csv), ("--plots", plots), ("--fail-if", fail_if)):
-            if given:
-                raise CommandError(f"--dry-run computes nothing that {option} could use", do="leave one of them out")
         targets.refuse("--dry-run computes nothing")
+        if fail_if:
+            raise CommandError("--dry-run computes nothing that --fail-if could use", do="leave one of them out")
     gates = fail_if or []
     for text in gates:
         from curvlab.gates import parse
@@ -172,7 +161,6 @@ def _work(
     names = [name.strip() for name in optimizers.split(",") if name.strip()] if optimizers else list(OPTIMIZERS)
     if model is None:
         return None if problem is None else [name.strip() for name in problem.split(",")], names
-    from pathlib import Path
 
     from curvlab.formats.load import load
     from curvlab.problems.registry import names as known

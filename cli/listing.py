@@ -8,19 +8,13 @@ import typer
 
 from curvlab.listing import Subject
 
-from .delivery import Targets, publish
+from .delivery import Targets, delivers, publish
 
 
-def list_(
-    subject: Annotated[Subject, typer.Argument(help="What to list.")],
-    json: Annotated[
-        str | None,
-        typer.Option("--json", metavar="PATH", help="Write the list as JSON; '-' is stdout, and nothing else."),
-    ] = None,
-) -> None:
-    """List optimizers, problems, datasets, file formats, layer types or analyses, with where each comes from."""
-    targets = Targets(json)
-    targets.check()
+@delivers(None, "sections", "contract")
+def list_(subject: Annotated[Subject, typer.Argument(help="What to list.")], *, targets: Targets) -> None:
+    """List optimizers, problems, datasets, file formats, formats of reports, layer types or analyses, with where each
+    comes from."""
     from curvlab.listing import listing
     from curvlab.reports.listing import listing_document
 

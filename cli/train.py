@@ -12,7 +12,7 @@ from curvlab.errors import CommandError
 from curvlab.fields import fields_of
 from curvlab.training.settings import TrainingSettings
 
-from .delivery import Targets, publish
+from .delivery import Targets, delivers, publish
 from .options import takes
 from .output import say
 from .progress import progress
@@ -50,6 +50,7 @@ A target compares what a line of metrics.jsonl holds: train.loss, test.accuracy,
         OUTPUT: ("out", "save_every", "log_every", "snapshots", "save_factors", "fail_if"),
     },
 )
+@delivers(OUTPUT, "sections", "contract", plots="Loss curves as PNG and SVG.")
 def train(
     options: dict[str, Any],
     set_: Annotated[
@@ -86,16 +87,8 @@ def train(
             help="Import the code, and read the path, that the saved run or the --config file names.",
         ),
     ] = False,
-    plots: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=OUTPUT, help="Loss curves as PNG and SVG."),
-    ] = None,
-    json: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The summary as JSON; '-' is stdout.")
-    ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(metavar="PATH", rich_help_panel=OUTPUT, help="The report as Markdown; '-' is stdout.")
-    ] = None,
+    *,
+    targets: Targets,
 ) -> None:
     """Train a network, and leave it ready to be profiled.
 
@@ -103,15 +96,13 @@ def train(
     state/, from which --resume goes on as if the run had never stopped. Ctrl-C
     ends it after the current step; a second one at once.
     """
-    targets = Targets(json, None, markdown, plots)
-    targets.check()
     from curvlab.training.configuration import configured
 
     values = configured(options, set_ or (), config, trust=trust)
     if dry_run:
         if resume:
             raise CommandError("--dry-run describes a run that begins", "--resume has begun already")
-        for option, given in (("--plots", plots), ("--fail-if", values.get("fail_if")), ("--force", force)):
+        for option, given in (("--fail-if", values.get("fail_if")), ("--force", force)):
             if given:
                 raise CommandError(f"--dry-run does nothing that {option} is about", do="leave one of them out")
         targets.refuse("--dry-run computes nothing")

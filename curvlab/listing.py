@@ -1,4 +1,5 @@
-"""What there is: optimizers, problems, formats, datasets, layer types and analyses, those of plugins included."""
+"""What there is: optimizers, problems, formats of models and of reports, datasets, layer types and analyses, those of
+plugins included."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Literal
 from curvlab.field_types import word
 from curvlab.plugins import Plugin
 
-Subject = Literal["optimizers", "problems", "datasets", "formats", "layers", "analyses"]
+Subject = Literal["optimizers", "problems", "datasets", "formats", "layers", "analyses", "reports"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _layers() -> Listing:
     from curvlab.layers.registered import load_layers
 
     plugins = load_layers()
-    origin = {plugin.module.partition(".")[0].partition(":")[0]: plugin.distribution for plugin in plugins}
+    origin = _origins(plugins)
     rows = sorted(
         (name, adapter.__module__, origin.get(adapter.__module__.partition(".")[0], "unknown"))
         for kind, adapter in adapt.registry.items()
@@ -129,7 +130,7 @@ def _analyses() -> Listing:
     from curvlab.document.field_paths import field_paths
 
     plugins = ANALYSES.plugins()
-    origin = {plugin.module.partition(".")[0].partition(":")[0]: plugin.distribution for plugin in plugins}
+    origin = _origins(plugins)
     data = {"needed": "needed", "used": "used if given", "unused": "not used"}
     rows = tuple(
         (
@@ -148,6 +149,25 @@ def _analyses() -> Listing:
     return Listing("analyses", columns, rows, (note, *_skipped(plugins)))
 
 
+def _reports() -> Listing:
+    """Formats of reports: each is an option of the commands whose results have the part that it writes."""
+    from curvlab.document.writers import REPORTS
+
+    plugins = REPORTS.plugins()
+    origin = _origins(plugins)
+    parts = {"sections": "the whole report", "records": "one row per layer", "contract": "every number"}
+    rows = tuple(
+        (one.title, f"--{one.name}", parts[one.reads], origin.get(one.write.__module__.partition(".")[0], "unknown"))
+        for one in REPORTS.values()
+    )
+    return Listing("reports", ("format", "option", "what it holds", "from"), rows, _skipped(plugins))
+
+
+def _origins(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """Package of a plugin's module -> the distribution that brought it."""
+    return {plugin.module.partition(".")[0].partition(":")[0]: plugin.distribution for plugin in plugins}
+
+
 _SUBJECTS: Mapping[str, Callable[[], Listing]] = {
     "optimizers": _optimizers,
     "problems": _problems,
@@ -155,4 +175,5 @@ _SUBJECTS: Mapping[str, Callable[[], Listing]] = {
     "formats": _formats,
     "layers": _layers,
     "analyses": _analyses,
+    "reports": _reports,
 }

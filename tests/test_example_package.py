@@ -12,12 +12,12 @@ from pathlib import Path
 import copies
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 PACKAGE = Path(__file__).parent / "example_package" / "curvlab_example"
-POINTS = (
-    "[curvlab.analyses]\nexample = curvlab_example.sparsity\n[curvlab.curvatures]\nexample = curvlab_example.diagonal\n"
-)
+BRINGS = {"analyses": "sparsity", "curvatures": "diagonal", "layers": "centred", "reports": "outline"}
+"""Entry-point group of curvlab -> the one module in which the package adds something to it."""
+POINTS = "".join(f"[curvlab.{group}]\nexample = curvlab_example.{module}\n" for group, module in BRINGS.items())
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,41 @@ def test_its_curvature_is_an_analysis_an_optimizer_and_a_contestant(place: Path)
     assert 0 < json.loads(run.stdout)["optimizers"]["diagonal"]["mean"] <= 1
     run = curvlab(place, "train", *wine, "--optimizer", "diagonal", "--out", "run")
     assert run.returncode == 0, run.stderr
+
+
+def test_its_layer_is_listed_and_analysed(place: Path) -> None:
+    entries = json.loads(curvlab(place, "list", "layers", "--json", "-").stdout)["entries"]
+    mine = {entry["module"]: entry["from"] for entry in entries}
+    assert mine["curvlab_example.centred.Centred"] == "curvlab-example 3.1"
+    (place / "own.py").write_text(
+        "from curvlab_example.centred import Centred\nfrom torch import nn\n\n\n"
+        "def build():\n    return nn.Sequential(Centred(4, 3), nn.Linear(3, 2))\n"
+    )
+    weights = load_file(place / "model.safetensors")
+    save_file({**weights, "0.centre": torch.full((4,), 0.5)}, place / "own.safetensors")
+    own = ("analyze", "own.safetensors", "--architecture", "own:build", "--data", "data.safetensors")
+    run = curvlab(place, *own, "--analyses", "moments,kfac", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    layer = json.loads(run.stdout)["layers"][0]
+    assert layer["kind"] == "Centred"
+    x = load_file(place / "data.safetensors")["x"].double() - 0.5
+    widened = torch.cat([x, torch.ones(20, 1, dtype=x.dtype)], 1)
+    assert layer["kfac"]["input_factor"]["trace"] == pytest.approx((widened.square().sum() / 20).item(), rel=1e-6)
+
+
+def test_its_format_of_reports_is_an_option_of_the_commands(place: Path) -> None:
+    entries = json.loads(curvlab(place, "list", "reports", "--json", "-").stdout)["entries"]
+    assert entries[-1] == {
+        "format": "an outline",
+        "option": "--outline",
+        "what it holds": "the whole report",
+        "from": "curvlab-example 3.1",
+    }
+    run = curvlab(place, *MODEL, "--analyses", "moments", "--sort", "name", "--outline", "-")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == "* Analysis of model.safetensors"
+    assert [line for line in run.stdout.splitlines() if line.startswith("*** ")][:2] == ["*** 0", "*** 1"]
+    for command in ("compare", "train", "list"):
+        assert "--outline" in curvlab(place, command, "--help").stdout
+    run = curvlab(place, *MODEL, "--dry-run", "--outline", "o")
+    assert (run.returncode, "--outline has nothing to show" in run.stderr) == (2, True)

@@ -7,7 +7,15 @@ import io
 from typing import Any
 
 from curvlab.document.records import Records
+from curvlab.document.section import Document
+from curvlab.document.writers import register
 from curvlab.reports.escape import escape
+
+
+@register("csv", "CSV", reads="records")
+def records_as_csv(document: Document, pictures: str | None = None) -> str:
+    """The records of a document that has some."""
+    return "" if document.records is None else to_csv(document.records())
 
 
 def to_csv(records: Records) -> str:

@@ -9,11 +9,13 @@ from curvlab.document.figure import Figure
 from curvlab.document.numbers import ABSENT
 from curvlab.document.section import Document, Note, Section
 from curvlab.document.table import Column, Table
+from curvlab.document.writers import register
 from curvlab.reports.escape import escape
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&]|:(?=//)|\.(?<=www\.)")
 
 
+@register("markdown", "Markdown")
 def to_markdown(document: Document, pictures: str | None = None) -> str:
     """The sections of `document`, in GitHub's dialect.
 
