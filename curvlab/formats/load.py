@@ -96,6 +96,7 @@ def _renamed(path: Path, raw: RawCheckpoint) -> RawCheckpoint:
         tensors=LazyTensors({shorter[name]: raw.tensors.reader(name) for name in raw.tensors}),
         aliases={shorter[alias]: shorter[kept] for alias, kept in raw.aliases.items()},
         fop=None if raw.fop is None else raw.fop.renamed(shorter),
+        tables=frozenset(shorter[name] for name in raw.tables),
         notes=(*raw.notes, f"taken off the names: {listed(removed)}"),
     )
 
@@ -153,7 +154,7 @@ def _ordered(raw: RawCheckpoint, module: nn.Module | None) -> RawCheckpoint:
 def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
     from curvlab.formats.inference.infer import infer_layers
 
-    found = infer_layers(raw.specs, raw.tensors)
+    found = infer_layers(raw.specs, raw.tensors, raw.tables)
     if all(layer.kind == "buffer" for layer in found.layers):
         names = listed(raw.specs)
         raise CheckpointError(f"{quoted(path)} holds no weights", f"its tensors are {names}, none of which is trained")

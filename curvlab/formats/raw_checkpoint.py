@@ -32,6 +32,7 @@ class RawCheckpoint:
         data: the dataset it was trained on, where a file of curvlab's own says so.
         likelihood: "categorical", "bernoulli" or "gaussian", likewise.
         fop: the matrices that FOP learned, likewise.
+        tables: names of the tensors that the file says are embedding tables.
     """
 
     format: str
@@ -45,6 +46,7 @@ class RawCheckpoint:
     data: str | None = None
     likelihood: str | None = None
     fop: FopMatrices | None = None
+    tables: frozenset[str] = frozenset()
 
 
 def check_budget(path: Path, raw: RawCheckpoint, max_memory: int | None) -> None:

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def inferred(stored: KerasCheckpoint) -> tuple[InferredLayer, ...]:
-    return infer_layers(stored.specs, stored.tensors).layers
+    return infer_layers(stored.specs, stored.tensors, stored.tables).layers
 
 
 def saved(model: Any, kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> KerasCheckpoint:
@@ -214,7 +214,7 @@ def test_attention_embedding_and_nested_models(kind: str, tmp_path: Path, monkey
     stored = saved(model, kind, tmp_path, monkeypatch)
     kinds = {entry.name: entry.kind for entry in inferred(stored)}
     assert kinds == {
-        "words": "Linear",  # a table of weights without a bias, whose name says nothing
+        "words": "Embedding",  # whatever its name: Keras calls its variable or its class so
         "look.query": "Linear",
         "look.key": "Linear",
         "look.value": "Linear",

@@ -82,7 +82,7 @@ def stored_of(
     network = described(config)
     specs: dict[str, TensorSpec] = {}
     readers, aliases, first = {}, {}, dict[tuple[tuple[int, ...], str], str]()
-    cells: set[tuple[str, bool]] = set()
+    cells, tables = set[tuple[str, bool]](), set[str]()
     for group in _groups(found, network):
         layer = _name(group, cells)
         shapes = {variable: found.datasets[at].spec.shape for variable, at in group.variables.items()}
@@ -95,6 +95,8 @@ def stored_of(
             if known != full:
                 aliases[full] = known
                 continue
+            if place.variable == "embeddings":
+                tables.add(full)
             specs[full] = TensorSpec(place.shape(dataset.spec.shape), dataset.spec.dtype)
             readers[full] = partial(read_dataset, path, source, at, dataset, place, max_memory)
     notes = list(found.notes)
@@ -116,6 +118,7 @@ def stored_of(
         metadata={"keras_version": version} if version else {},
         ordered=bool(network.order) or bool(found.lists),
         notes=tuple(notes),
+        tables=frozenset(tables),
         config=config,
         plain=found.plain and not found.unread,
     )

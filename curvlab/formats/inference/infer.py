@@ -8,7 +8,7 @@ is stored, and which matrices are the query, key and value of one attention.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -51,15 +51,18 @@ class Inference:
     folds: Mapping[str, Fold]
 
 
-def infer_layers(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -> Inference:
+def infer_layers(
+    specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor], tables: Collection[str] = ()
+) -> Inference:
     """What the tensors of a file are, as far as names and shapes tell.
 
     Args:
         specs: name -> shape and type, in the order in which layers should come out.
         tensors: the same names; read only for the zero points of packed integers.
+        tables: names of tensors that the file says are embedding tables.
     """
     folds = find_folds(specs, tensors)
-    layers = [layer for group in _groups(specs, folds) for layer in _recognised(group)]
+    layers = [layer for group in _groups(specs, folds, tables) for layer in _recognised(group)]
     return Inference(tuple(with_attention_evidence(_with_orientation_of_squares(layers))), folds)
 
 
@@ -75,7 +78,7 @@ def find_folds(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -
     return folds
 
 
-def _groups(specs: Mapping[str, TensorSpec], folds: Mapping[str, Fold]) -> list[Group]:
+def _groups(specs: Mapping[str, TensorSpec], folds: Mapping[str, Fold], tables: Collection[str]) -> list[Group]:
     """Tensors by layer, each layer where its first tensor stands; the parts of a fold give way to its result."""
     results = {source: name for name, fold in folds.items() for source in fold.sources}
     groups: dict[str, Group] = {}
@@ -85,6 +88,8 @@ def _groups(specs: Mapping[str, TensorSpec], folds: Mapping[str, Fold]) -> list[
         layer, role = (fold.layer, fold.role) if fold else split(name)
         group = groups.setdefault(layer, Group(layer))
         group.specs[role], group.full_names[role] = (fold.spec if fold else spec), name
+        if name in tables:
+            group.tables.add(role)
         if fold:
             group.evidence[role] = fold.evidence
     return list(groups.values())

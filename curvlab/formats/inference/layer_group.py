@@ -33,6 +33,7 @@ class Group:
     specs: dict[str, TensorSpec] = field(default_factory=dict)
     full_names: dict[str, str] = field(default_factory=dict)
     evidence: dict[str, str] = field(default_factory=dict)  # role -> how a folded tensor came about
+    tables: set[str] = field(default_factory=set)  # roles that the file says are embedding tables
 
     def shape(self, role: str) -> tuple[int, ...] | None:
         """Shape of a floating-point tensor of this role; None when there is none."""
@@ -70,7 +71,7 @@ class Group:
         """The group without the tensors of `layer`."""
         used = set(layer.tensors.values())
         rest = {role: spec for role, spec in self.specs.items() if self.full_names[role] not in used}
-        return Group(self.name, rest, self.full_names, self.evidence)
+        return Group(self.name, rest, self.full_names, self.evidence, self.tables)
 
 
 Rule = Callable[[Group], InferredLayer | None]

@@ -38,13 +38,16 @@ def linear(group: Group) -> InferredLayer | None:
 
 
 def matrix_alone(group: Group) -> InferredLayer | None:
-    """A 2-D weight without bias: an Embedding if the name says so, else a Linear."""
+    """A 2-D weight without bias: an Embedding if the file or the name says so, else a Linear."""
     if (table := group.shape("embedding")) is not None and len(table) == 2:
         return group.layer("Embedding", {"weight": "embedding"}, table, AGREED, f"a table {table} called embedding")
     for weight in ("weight", "kernel"):
         shape = group.shape(weight)
         if shape is None or len(shape) != 2 or "bias" in group.specs:
             continue
+        if weight in group.tables:
+            why = f"weight {shape}, which the file stores as embeddings"
+            return group.layer("Embedding", same("weight"), shape, AGREED, why)
         if weight == "weight" and group.says(_EMBEDDING) and not group.says(_NO_EMBEDDING):
             sure = AGREED if group.says(_SURE_EMBEDDING) else SHAPE
             return group.layer(
