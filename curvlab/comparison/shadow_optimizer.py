@@ -71,7 +71,7 @@ class ShadowOptimizer:
                 self.optimizer.warm(closure if self.optimizer.needs_closure else self.shared.linear)
 
     def settle(self) -> Named:
-        """What the batches of `stay` or `warm` lead to: the step of those that were joined, or operators of averages."""
+        """What the batches of `stay` or `warm` lead to: the step of those that were joined, or operators."""
         if self.optimizer.gathered:
             self.propose()
         if self.optimizer.warms:
