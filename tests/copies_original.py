@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # torch asks for the last as soon as it makes an optimizer.
-SLOW = ("torch", "torch._dynamo", "curvlab_cli.main", "curvlab.analyses.analyze", "curvlab.reports.terminal")
+SLOW = ("torch", "torch._dynamo", "typer", "rich.table", "curvlab.analyses.analyze", "curvlab.reports.terminal")
 
 
 def serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
