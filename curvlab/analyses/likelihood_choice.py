@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from curvlab.errors import CurvlabError, DataError
-from curvlab.formats.onnx.network import OnnxNetwork
+from curvlab.formats.onnx.running.network import OnnxNetwork
 from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
 from curvlab.likelihoods.class_axis import with_class_axis
 from curvlab.likelihoods.of_batch import of_batch

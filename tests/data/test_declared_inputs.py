@@ -7,8 +7,8 @@ from torch import nn
 
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
-from curvlab.formats.onnx.graph import Value
-from curvlab.formats.onnx.network import OnnxNetwork
+from curvlab.formats.onnx.reading.graph import Value
+from curvlab.formats.onnx.running.network import OnnxNetwork
 
 
 def network(kind: str, shape: tuple[int | str, ...]) -> OnnxNetwork:

@@ -54,7 +54,7 @@ CONTROLS = re.compile(
 ENTRIES = (
     ("curvlab.formats.load", "load"),
     ("curvlab.formats.onnx.file", "read_onnx"),
-    ("curvlab.formats.onnx.verified_network", "onnx_network"),
+    ("curvlab.formats.onnx.running.verified_network", "onnx_network"),
 )
 
 

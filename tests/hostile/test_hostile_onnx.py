@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from curvlab.errors import CheckpointError
 from curvlab.formats.format import Network
 from curvlab.formats.onnx.file import read_onnx
-from curvlab.formats.onnx.verified_network import onnx_network
+from curvlab.formats.onnx.running.verified_network import onnx_network
 
 Folder = Path
 

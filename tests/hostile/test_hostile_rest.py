@@ -27,7 +27,7 @@ from torch import Tensor
 import curvlab
 from curvlab.document.json import dumps
 from curvlab.formats.load import load
-from curvlab.formats.onnx.verification import MAX_CHECKED, NotTrusted, check_constants
+from curvlab.formats.onnx.running.verification import MAX_CHECKED, NotTrusted, check_constants
 
 Weights = dict[str, Tensor]
 

@@ -21,7 +21,7 @@ def read_onnx(path: Path, max_memory: int | None = None) -> RawCheckpoint:
         CheckpointError: one sentence on why the file is no ONNX model or a malformed one.
         MemoryBudgetError: the file is larger than `max_memory`.
     """
-    from curvlab.formats.onnx.loaded_model import loaded_model
+    from curvlab.formats.onnx.running.loaded_model import loaded_model
 
     found = loaded_model(path, max_memory)
     notes = []

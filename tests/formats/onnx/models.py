@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curvlab.formats.format import Network
 from curvlab.formats.onnx.file import read_onnx
-from curvlab.formats.onnx.verified_network import onnx_network
+from curvlab.formats.onnx.running.verified_network import onnx_network
 from curvlab.formats.raw_checkpoint import RawCheckpoint
 
 

@@ -16,9 +16,9 @@ import torch
 from onnx.backend.test.case.node import collect_testcases
 from torch import Tensor
 
-from curvlab.formats.onnx.graph import Graph, opsets, read_graph
-from curvlab.formats.onnx.operators import UnsupportedOperator
-from curvlab.formats.onnx.tensors import stored_tensor
+from curvlab.formats.onnx.operators.table import UnsupportedOperator
+from curvlab.formats.onnx.reading.graph import Graph, opsets, read_graph
+from curvlab.formats.onnx.reading.tensors import stored_tensor
 
 HERE = Path()
 # A 16-bit float is rounded to 2^-8 or 2^-11 of itself, and sums are rounded several times; of a float32 sum of numbers

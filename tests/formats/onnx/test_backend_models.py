@@ -10,9 +10,9 @@ import torch
 from formats.onnx.node_cases import assert_matches, tensor
 from torch import nn
 
-from curvlab.formats.onnx.element_types import NAMES
 from curvlab.formats.onnx.file import read_onnx
-from curvlab.formats.onnx.verified_network import onnx_network
+from curvlab.formats.onnx.operators.element_types import NAMES
+from curvlab.formats.onnx.running.verified_network import onnx_network
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 MODELS = {

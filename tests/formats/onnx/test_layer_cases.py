@@ -12,12 +12,12 @@ import torch
 from formats.onnx.node_cases import assert_matches, graph_of, node_cases, operators_of, tensor
 from torch import Tensor, nn
 
-from curvlab.formats.onnx.budget import Budget
-from curvlab.formats.onnx.building import bare_network, network_of
-from curvlab.formats.onnx.folding import fold
-from curvlab.formats.onnx.layers import plan
-from curvlab.formats.onnx.network import OnnxNetwork
-from curvlab.formats.onnx.verification import trial
+from curvlab.formats.onnx.layers.plan import plan
+from curvlab.formats.onnx.running.budget import Budget
+from curvlab.formats.onnx.running.building import bare_network, network_of
+from curvlab.formats.onnx.running.folding import fold
+from curvlab.formats.onnx.running.network import OnnxNetwork
+from curvlab.formats.onnx.running.verification import trial
 
 # Operator -> the inputs that are data; all others are weights.
 DATA = {

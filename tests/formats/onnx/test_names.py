@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curvlab.formats.onnx.names import Names, common_prefix, layer_name, value_name
+from curvlab.formats.onnx.reading.names import Names, common_prefix, layer_name, value_name
 
 LAYERS = [
     ("encoder.0.weight", "/encoder/0/Conv", "Conv", "encoder.0"),

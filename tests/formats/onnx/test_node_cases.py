@@ -10,8 +10,8 @@ import pytest
 import torch
 from formats.onnx.node_cases import assert_matches, graph_of, node_cases, tensor
 
-from curvlab.formats.onnx.building import bare_network
-from curvlab.formats.onnx.operators import UnsupportedOperator, operators, refused_operators
+from curvlab.formats.onnx.operators.table import UnsupportedOperator, operators, refused_operators
+from curvlab.formats.onnx.running.building import bare_network
 
 # Reason -> how many cases of onnx 1.23.2 it keeps from being run. No other reason may ever appear.
 UNSUPPORTED = {

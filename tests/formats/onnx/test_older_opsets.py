@@ -9,7 +9,7 @@ import pytest
 import torch
 from formats.onnx.models import opened, weight, written
 
-from curvlab.formats.onnx.operators import find_operator, operators
+from curvlab.formats.onnx.operators.table import find_operator, operators
 
 # Opset, the shape of x, the nodes. Constants that nodes use are in CONSTANTS.
 CASES = {

@@ -283,8 +283,8 @@ def test_operators_have_the_right_gradients(tmp_path: Path, nodes: str, float64:
 
 
 def test_a_network_that_disagrees_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curvlab.formats.onnx import building
-    from curvlab.formats.onnx.operators import Operator
+    from curvlab.formats.onnx.operators.table import Operator
+    from curvlab.formats.onnx.running import building
 
     def wrong(node: object, operator: Operator, attributes: object) -> object:
         step = right(node, operator, attributes)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Layers in ONNX graphs: nodes with constant weights as torch's modules; a file per family."""
