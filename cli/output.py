@@ -72,6 +72,6 @@ def show(render: Callable[[Console], None]) -> None:
 
 def say(sentence: str) -> None:
     """One line on stderr."""
-    from curvlab.reports.escape import escape
+    from curvlab.quoting import printable
 
-    print(f"curvlab: {escape(sentence)}", file=sys.stderr, flush=True)
+    print(f"curvlab: {printable(sentence)}", file=sys.stderr, flush=True)

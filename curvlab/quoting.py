@@ -15,8 +15,14 @@ _LONGEST = 160
 def escaped(text: object) -> str:
     r"""Printable form of any text: `"a\x1b[31m"` → `"a\\x1b[31m"`; letters of every language stay as they are."""
     cut = str(text)
-    cut = cut if len(cut) <= _LONGEST else f"{cut[: _LONGEST // 2]}…{cut[-_LONGEST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return printable(cut if len(cut) <= _LONGEST else f"{cut[: _LONGEST // 2]}…{cut[-_LONGEST // 2 :]}")
+
+
+def printable(text: str) -> str:
+    """`text` with every character that does not print spelled out (`\\x1b`, `\\u202e`), however long it is."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def quoted(text: object) -> str:

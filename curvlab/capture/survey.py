@@ -4,7 +4,7 @@ analysed and why."""
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,9 +257,3 @@ def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:
             queue.extend(blocks[current].tied)
         groups.append(sorted(group, key=order.__getitem__))
     return groups
-
-
-def parameters_outside(model: nn.Module, covered: Iterable[str]) -> list[str]:
-    """Names of the model's parameters that are in no block."""
-    inside = set(covered)
-    return [name for name, _ in model.named_parameters() if name not in inside]

@@ -94,10 +94,6 @@ class RaceSettings(Declared):
         """{"epochs" | "steps" | "seconds": number}; None: every problem's own number of epochs."""
         return next(({name: getattr(self, name)} for name in BUDGETS if getattr(self, name) is not None), None)
 
-    def target_of(self, name: str) -> str | None:
-        """The target of one problem."""
-        return self.target.get(name) if isinstance(self.target, Mapping) else self.target
-
     def training(self, name: str, label: str, seed: int) -> TrainingSettings:
         """The settings of one run.
 

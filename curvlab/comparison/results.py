@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curvlab.comparison.agreement import Agreement, Number
-from curvlab.document.files import write
-from curvlab.document.json import dumps, plain
+from curvlab.document.json import plain
 
 if TYPE_CHECKING:
     from curvlab.comparison.race_results import Races
@@ -159,10 +157,6 @@ class Comparison:
         if self.training is not None:
             made |= {**self.training.to_dict(), "race": self.training.conditions()}
         return made
-
-    def save_json(self, path: str | Path) -> None:
-        """`to_dict` as a file, replaced in one step."""
-        write(dumps(self.to_dict()), Path(path))
 
 
 def mean(values: Sequence[Number]) -> Number:

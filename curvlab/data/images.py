@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from curvlab.data.budget import within
 from curvlab.data.dataset import drawn, drawn_note
 from curvlab.data.pairs import dataset
 from curvlab.errors import DataError
+from curvlab.formats.names import natural_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,9 +86,7 @@ def _images(folder: Path) -> Sequence[Path]:
 
 def _natural(folder: Path) -> Sequence[Path]:
     """Children by name, numbers in it by value: 2 before 10."""
-    return sorted(
-        folder.iterdir(), key=lambda path: [(len(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", path.name)]
-    )
+    return sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
 
 
 def _header(path: Path) -> Header:

@@ -95,8 +95,3 @@ class Likelihood(ABC):
             yield self.residual(z, y)
         elif fisher_type != "forward-only":
             raise CurvlabError(f"unknown fisher_type {fisher_type!r}", "", f"use one of {', '.join(FISHER_TYPES)}")
-
-
-def outputs_per_example(z: Tensor) -> int:
-    """Number of loss terms' outputs of one example."""
-    return z[0].numel() if z.shape[0] else 0

@@ -9,7 +9,7 @@ from typing import Any
 from curvlab.document.records import Records
 from curvlab.document.section import Document
 from curvlab.document.writers import register
-from curvlab.reports.escape import escape
+from curvlab.quoting import printable
 
 
 @register("csv", "CSV", reads="records")
@@ -33,5 +33,5 @@ def _cell(value: Any) -> Any:
         return ""
     if not isinstance(value, str):
         return value
-    text = escape(value)
+    text = printable(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -10,7 +10,7 @@ from curvlab.document.numbers import ABSENT
 from curvlab.document.section import Document, Note, Section
 from curvlab.document.table import Column, Table
 from curvlab.document.writers import register
-from curvlab.reports.escape import escape
+from curvlab.quoting import printable
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&]|:(?=//)|\.(?<=www\.)")
 
@@ -31,7 +31,7 @@ def to_markdown(document: Document, pictures: str | None = None) -> str:
 
 def markdown(text: str) -> str:
     """`text` so that Markdown shows it and obeys nothing in it."""
-    return _SPECIAL.sub(lambda found: f"\\{found[0]}", escape(text))
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", printable(text))
 
 
 def _section(section: Section, pictures: str | None) -> Iterator[str]:

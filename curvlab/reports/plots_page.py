@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curvlab.errors import CurvlabError
 from curvlab.formats.whole_file import whole_file
-from curvlab.reports.escape import escape
+from curvlab.quoting import printable
 from curvlab.reports.tables import shortened
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def depth_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
 
 def safe(text: str, width: int = 32) -> str:
     """A name from a file as matplotlib may draw it: no control character, no formula, not too long."""
-    return shortened(escape(text), width).replace("$", r"\$")
+    return shortened(printable(text), width).replace("$", r"\$")
 
 
 def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from curvlab.document.numbers import ABSENT
 from curvlab.document.table import Column, Table
-from curvlab.reports.escape import escape
+from curvlab.quoting import printable
 
 NAME = (14, 30)
 """Cells of the column of names: at least, and at most before a group moves to the next table for lack of room."""
@@ -37,7 +37,7 @@ def laid_out(table: Table, width: int) -> Iterator[Part]:
     if table.cut == "text":
         yield "", _folded(table)
         return
-    names = [escape(name) for name in table.names]
+    names = [printable(name) for name in table.names]
     longest = max(map(cell_len, names), default=0)
     parts = list(_packed(table, min(longest, NAME[1]), width))
     if table.cut == "never" and (len(parts) > 1 or _too_wide(longest, parts, width)):
@@ -45,7 +45,7 @@ def laid_out(table: Table, width: int) -> Iterator[Part]:
     for title, columns in parts:
         room = max(NAME[0], width - sum(filled.width for filled in columns))
         drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-        drawn.add_column(escape(table.heading), no_wrap=True, max_width=room)
+        drawn.add_column(printable(table.heading), no_wrap=True, max_width=room)
         for filled in columns:
             drawn.add_column(filled.heading, no_wrap=True)
         for name, *cells in zip(names, *(filled.cells for filled in columns), strict=True):
@@ -66,11 +66,11 @@ def _folded(table: Table) -> RichTable:
     """All columns side by side, long texts over several lines."""
     drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
     columns = [column for group in table.groups for column in group.columns]
-    drawn.add_column(escape(table.heading), no_wrap=True, overflow="fold")
+    drawn.add_column(printable(table.heading), no_wrap=True, overflow="fold")
     for column in columns:
-        drawn.add_column(escape(column.title), overflow="fold")
+        drawn.add_column(printable(column.title), overflow="fold")
     for name, *cells in zip(table.names, *(column.cells for column in columns), strict=True):
-        drawn.add_row(*(Text(escape(cell)) for cell in (name, *cells)))
+        drawn.add_row(*(Text(printable(cell)) for cell in (name, *cells)))
     return drawn
 
 
@@ -101,7 +101,7 @@ def _packed(table: Table, name: int, width: int) -> Iterator[tuple[str, list[Fil
 
 
 def _filled(column: Column) -> Filled:
-    texts = [escape(column.title), *_aligned([escape(cell) for cell in column.cells])]
+    texts = [printable(column.title), *_aligned([printable(cell) for cell in column.cells])]
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]
     right = column.align == "right"

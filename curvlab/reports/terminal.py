@@ -7,7 +7,7 @@ from rich.text import Text
 
 from curvlab.document.section import Block, Document, Note, Section
 from curvlab.document.table import Table
-from curvlab.reports.escape import escape
+from curvlab.quoting import printable
 from curvlab.reports.tables import laid_out
 
 INDENT = 2
@@ -38,7 +38,7 @@ def _print_section(console: Console, section: Section, begun: bool) -> bool:
                 if before is Table or (before is None and begun):
                     console.print()
                 if title:
-                    console.print(Text(escape(title), "bold"))
+                    console.print(Text(printable(title), "bold"))
                 console.print(drawn)
                 before = Table
             if before is Table and block.caption:
@@ -49,8 +49,10 @@ def _print_section(console: Console, section: Section, begun: bool) -> bool:
 def _print_note(console: Console, note: Note) -> None:
     """The note over as many lines as it needs, all but the first further in, none with blanks at its end."""
     margin = " " * (INDENT * note.depth)
-    label = f"{margin}{escape(note.label)}: " if note.label else margin
-    text = Text.assemble((label, "bold"), (f"{escape(note.alert)}: " if note.alert else "", ALERT), escape(note.text))
+    label = f"{margin}{printable(note.label)}: " if note.label else margin
+    text = Text.assemble(
+        (label, "bold"), (f"{printable(note.alert)}: " if note.alert else "", ALERT), printable(note.text)
+    )
     if STYLES[note.tone]:
         text.stylize(STYLES[note.tone])
     inner = len(margin) + INDENT

@@ -92,10 +92,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def _digest(file: IO[bytes]) -> bytes:
     """sha256 of everything after the place where it stands."""
     file.seek(_START)
-    digest = hashlib.sha256()
-    while piece := file.read(2**20):
-        digest.update(piece)
-    return digest.digest()
+    return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
 
 
 def _content(file: IO[bytes], size: int) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def test_budgets():
 
 def test_targets_by_problem():
     settings = of(problems=("wine-mlp", "digits-mlp"), target={"wine-mlp": "test.accuracy>0.9"})
-    assert settings.target_of("wine-mlp") == "test.accuracy>0.9"
-    assert settings.target_of("digits-mlp") is None
+    assert settings.training("wine-mlp", "sgd", 0).target == "test.accuracy>0.9"
+    assert settings.training("digits-mlp", "sgd", 0).target is None
 
 
 def test_what_was_given_cannot_be_changed_afterwards():
