@@ -41,7 +41,9 @@ register(
         settings={
             "sgd": {"lr": 0.03},
             "adam": {"lr": 0.01, "eps": 1e-8},
+            "adamw": {"lr": 0.01},
             "rmsprop": {"lr": 0.001, "eps": 1e-8},
+            "muon": {"lr": 0.01},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

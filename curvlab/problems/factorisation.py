@@ -5,8 +5,9 @@ Weights begin as the notebook's standard normal draws over √fan_in: at ten tim
 at a loss of 185,000, and Adam had not brought it below 0.4 after 1,000 steps at any rate of a grid. Targets are rounded
 to float32, so that in float64 no map has a loss below 10⁻¹⁵ or so.
 
-Settings come from grids (factors of 3) of 200 steps with one seed; the rates of all but RMSprop, TNT and Shampoo are
-the largest that were tried. Exact blocks fit into memory, but a step takes seconds: they were not tuned.
+Settings come from grids (factors of 3) of 200 steps with one seed, AdamW's and Muon's with two; the rates of all but
+RMSprop, TNT, Shampoo, AdamW and Muon are the largest that were tried. Exact blocks fit into memory, but a step takes
+seconds: they were not tuned.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ register(
         settings={
             "sgd": {"lr": 0.1},
             "adam": {"lr": 0.03, "eps": 1e-8},
+            "adamw": {"lr": 0.1},
             "rmsprop": {"lr": 3e-4, "eps": 1e-8},
+            "muon": {"lr": 0.01},
             "lnb": {"lr": 0.01, "ridge": 0.0, "minimum_norm": 1.0, "online": False},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

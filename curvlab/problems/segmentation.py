@@ -48,7 +48,9 @@ register(
         settings={
             "sgd": {"lr": 1e-4},
             "adam": {"lr": 0.003, "eps": 1e-8},
+            "adamw": {"lr": 0.003},
             "rmsprop": {"lr": 0.001, "eps": 1e-8},
+            "muon": {"lr": 0.03},
             "lnb": {"lr": 0.1, "ridge": 0.01},
             "kbfgs-20": {"lr": 0.1, "damping": 1.0},
             "kbfgsl-20": {"lr": 0.1, "damping": 1.0},

@@ -31,7 +31,9 @@ register(
         settings={
             "sgd": {"lr": 0.03},
             "adam": {"lr": 0.01, "eps": 1e-8},
+            "adamw": {"lr": 0.03},
             "rmsprop": {"lr": 0.001, "eps": 1e-8},
+            "muon": {"lr": 0.1},
             "lnb": {"lr": 0.1, "ridge": 0.001},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -67,7 +69,9 @@ register(
         settings={
             "sgd": {"lr": 0.03},
             "adam": {"lr": 0.01, "eps": 1e-8},
+            "adamw": {"lr": 0.01},
             "rmsprop": {"lr": 0.001, "eps": 1e-8},
+            "muon": {"lr": 0.03},
             "lnb": {"lr": 0.01, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},

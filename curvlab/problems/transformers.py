@@ -64,7 +64,9 @@ register(
         settings={
             "sgd": {"lr": 0.001},
             "adam": {"lr": 0.003, "eps": 1e-8},
+            "adamw": {"lr": 0.003},
             "rmsprop": {"lr": 0.001, "eps": 1e-8},
+            "muon": {"lr": 0.01},
             "lnb": {"lr": 0.003, "ridge": 0.03},
             "kbfgs-20": {"lr": 0.3, "damping": 0.3},
             "kbfgsl-20": {"lr": 0.3, "damping": 0.3},

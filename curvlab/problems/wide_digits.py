@@ -3,9 +3,10 @@
 
 lnb has binary MNIST and batches of 1,000; here are 1,500 grey digits, resized, and batches of 100. Settings come from
 small grids (factors of 3) of 3 to 5 epochs with one seed; the wide network's for K-FAC, EKFAC, TNT and Shampoo from one
-to three runs of 1 or 2 epochs, and those on inverted digits are the same, as LNB's are for all three. Exact blocks fit
-no memory. FOP, S-HD and PP-HD have gradient descent's rate, tried in one run of 3 to 10 epochs; a full matrix of 784
-inputs learns ten to a hundred times slower than FOP's default, at which the training loss was twice as large.
+to three runs of 1 or 2 epochs, and those on inverted digits are the same, as LNB's and Muon's are for all three. Exact
+blocks fit no memory. FOP, S-HD and PP-HD have gradient descent's rate, tried in one run of 3 to 10 epochs; a full
+matrix of 784 inputs learns ten to a hundred times slower than FOP's default, at which the training loss was twice as
+large.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _WIDE = register(
         settings={
             "sgd": {"lr": 0.03},
             "adam": {"lr": 0.001, "eps": 1e-8},
+            "adamw": {"lr": 0.001},
             "rmsprop": {"lr": 1e-4, "eps": 1e-8},
+            "muon": {"lr": 0.003},
             "lnb": {"lr": 0.03, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
@@ -64,6 +67,7 @@ register(
             **_WIDE.settings,
             "sgd": {"lr": 0.01},
             "adam": {"lr": 3e-4, "eps": 1e-8},
+            "adamw": {"lr": 3e-4},
             "fop": {"lr": 0.01, "hyper_lr": 1e-5},
             "s-hd": {"lr": 0.01},
             "pp-hd": {"lr": 0.01},
@@ -88,7 +92,9 @@ register(
         settings={
             "sgd": {"lr": 0.01},
             "adam": {"lr": 0.003, "eps": 1e-8},
+            "adamw": {"lr": 0.003},
             "rmsprop": {"lr": 3e-4, "eps": 1e-8},
+            "muon": {"lr": 0.003},
             "lnb": {"lr": 0.03, "ridge": 0.01},
             "kbfgs-20": {"lr": 1.0, "damping": 0.3},
             "kbfgsl-20": {"lr": 1.0, "damping": 0.3},
