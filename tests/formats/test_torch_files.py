@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from formats.torch_saving import FORMATS, network, save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from curvlab.errors import CheckpointError, MemoryBudgetError
 from curvlab.formats.load import load
-
-FORMATS = {"torch-zip": True, "torch-legacy": False}
-
-
-def network() -> nn.Module:
-    return nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4), fc=nn.Linear(4, 2)))
-
-
-def save(content: Any, path: Path, name: str) -> Path:
-    torch.save(content, path, _use_new_zipfile_serialization=FORMATS[name])
-    return path
-
-
-@pytest.fixture(params=FORMATS)
-def format_name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def test_a_state_dict(format_name: str, tmp_path: Path) -> None:
@@ -221,78 +203,6 @@ def test_what_holds_no_weights_says_so(format_name: str, tmp_path: Path) -> None
     ):
         with pytest.raises(CheckpointError, match=words):
             load(save(content, tmp_path / f"{number}.pt", format_name))
-
-
-def test_a_pickled_network_stays_closed_and_gives_its_tensors(format_name: str, tmp_path: Path) -> None:
-    module = network()
-    module.register_buffer("passing", torch.ones(2), persistent=False)
-    checkpoint = load(save(module, tmp_path / "m.pt", format_name))
-    assert list(checkpoint.tensors) == list(module.state_dict())
-    assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in module.state_dict().items())
-    assert checkpoint.module is None
-    assert any("'torch.nn.modules." in note and "not opened" in note for note in checkpoint.notes)
-
-
-def test_foreign_classes_are_named_and_left_closed(format_name: str, tmp_path: Path) -> None:
-    import argparse
-
-    content = {"state_dict": {"fc.weight": torch.ones(2, 2)}, "args": argparse.Namespace(lr=0.1)}
-    checkpoint = load(save(content, tmp_path / "m.pt", format_name))
-    assert torch.equal(checkpoint.tensors["fc.weight"], torch.ones(2, 2))
-    assert any("calls for 'argparse.Namespace'" in note for note in checkpoint.notes)
-
-
-RECOVERED: dict[str, Callable[[], Any]] = {
-    "transposed and shared": lambda: _shared(),
-    "half precision": lambda: {"w": torch.randn(3, 2).bfloat16(), "v": torch.randn(3).half(), "u": torch.tensor(True)},
-    "eight bits": lambda: {"w": torch.randn(4, 4).to(torch.float8_e4m3fn)},
-    "empty and scalar": lambda: {"w": torch.zeros(0, 4), "s": torch.tensor(3.0), "i": torch.arange(4)},
-    "parameters": lambda: {"w": nn.Parameter(torch.randn(2, 2)), "nested": {"v": torch.randn(3)}},
-}
-
-
-def _shared() -> dict[str, Tensor]:
-    base = torch.randn(6, 5)
-    return {"a": base.T, "b": base[1:3, ::2], "c": base}
-
-
-@pytest.mark.parametrize("name", RECOVERED)
-def test_recovered_tensors_are_those_that_torch_reads(name: str, format_name: str, tmp_path: Path) -> None:
-    """The same content with and without a foreign class: the inert road and torch's own give the same numbers."""
-    import argparse
-
-    content = RECOVERED[name]()
-    wanted = load(save({"model": content, "more.weight": torch.ones(2, 2)}, tmp_path / "plain.pt", format_name))
-    found = load(
-        save(
-            {"model": content, "more.weight": torch.ones(2, 2), "args": argparse.Namespace()},
-            tmp_path / "m.pt",
-            format_name,
-        )
-    )
-    assert found.dtypes == wanted.dtypes
-    assert dict(found.aliases) == dict(wanted.aliases)
-    for key, tensor in wanted.tensors.items():
-        assert torch.equal(found.tensors[key].double(), tensor.double())
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_bare_pickles_give_their_tensors(protocol: int, tmp_path: Path) -> None:
-    module = network()
-    arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "f": np.asfortranarray(np.eye(3)[:2])}
-    for number, (content, wanted) in enumerate(
-        [
-            (module.state_dict(), module.state_dict()),
-            (module, module.state_dict()),
-            ({"params": arrays, "n": 3}, {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}),
-        ]
-    ):
-        path = tmp_path / f"{number}.pkl"
-        path.write_bytes(pickle.dumps(content, protocol))
-        checkpoint = load(path)
-        assert checkpoint.format == "pickle"
-        assert set(checkpoint.tensors) == set(wanted)
-        assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in wanted.items())
 
 
 def test_the_same_content_in_both_formats_gives_the_same_layers(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sharded safetensors": (("shards",), ("sharded",)),
     "curvlab's own": (("fop_matrices",), ("curvlab",)),
     "PyTorch: zip, legacy, bare pickle": (
-        ("torch_files",),
+        ("torch_files", "torch_archives", "old_torch_files"),
         ("torch-zip", "torch-zip-closed", "torch-legacy", "torch-legacy-closed", "pickle"),
     ),
     "TorchScript and .pt2": (
@@ -42,7 +42,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "ONNX": (("onnx",), ("onnx", "onnx-external")),
     "Keras (.keras)": (("keras",), ("keras",)),
-    "HDF5 (.h5)": (("hdf5",), ("h5-model", "h5-weights", "h5-keras-2")),
+    "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
     "several formats at once": (("rest", "checksums", "messages"), ()),
 }

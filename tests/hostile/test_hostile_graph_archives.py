@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from hostile.refusal import refusal
-from hostile.test_hostile_torch_files import Calls, Storage, pickled, tensor, zipped
+from hostile.torch_bytes import Calls, Storage, pickled, tensor, zipped
 from torch import nn
 
 from curvlab.formats.load import load

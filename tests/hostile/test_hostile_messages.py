@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hostile.refusal import refusal
-from hostile.test_hostile_torch_files import Calls, archive, pickled, weights, zipped
+from hostile.torch_bytes import Calls, archive, pickled, weights, zipped
 
 from curvlab.formats.load import load
 

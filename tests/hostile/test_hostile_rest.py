@@ -20,7 +20,7 @@ import pytest
 import torch
 from hostile.refusal import MOST_SECONDS, refusal
 from hostile.samples import SAMPLES
-from hostile.test_hostile_torch_files import FRAMES
+from hostile.torch_bytes import FRAMES
 from safetensors.torch import save_file
 from torch import Tensor
 
