@@ -187,11 +187,12 @@ def _report(found: Comparison, targets: Targets) -> None:
 
 
 def _refused(found: Comparison, gates: list[str]) -> bool:
-    from curvlab.training.summary_gate import verdicts
+    from curvlab.training.summary_gate import check_paths, verdicts
 
     document = found.to_dict()
     # An optimizer's label leads to its numbers: kfac.mean, "tnt-2".mean_cosine.fc1.
     document = {**document["optimizers"], **document}
+    check_paths(gates, document)
     held = [verdict for verdict in verdicts(gates, document) if verdict["holds"]]
     for verdict in held:
         say(f"gate '{verdict['expression']}' holds: {'; '.join(verdict['evidence'])}")

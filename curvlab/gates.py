@@ -8,11 +8,12 @@ on them, and joins comparisons by `and`, `or`, `not` and brackets:
     any.moments.dead > 0 and not all.weights.stable_rank > 2
 
 A path is what the JSON holds, joined by dots. A layer is found by its name (dots in it are fine), a place in a list
-by its number (`fc1.tnt.modes.0.rank`). A layer's name is quoted when it is a word of this language or has other
-characters than letters, digits, `_` and dots: `"conv-1".weights.rank`. A comparison with `any.PATH` holds when it is
-true in at least one layer, with `all.PATH` when it is true in every layer; layers that have no such number are left
-out. Some analyses have rows of their own, such as the matrices that FOP has learned: `any.fop.PATH` and `all.fop.PATH`
-are about every row, beside what else its layer has, and `fc1.fop.PATH` is about the first of a layer, as in the CSV.
+by its number (`fc1.tnt.modes.0.rank`). A name is quoted when it is a word of this language or has other characters
+than letters, digits, `_` and dots: `"conv-1".weights.rank`, `any."block-fisher".block.rank`. A comparison with
+`any.PATH` holds when it is true in at least one layer, with `all.PATH` when it is true in every layer; layers that have
+no such number are left out. Some analyses have rows of their own, such as the matrices that FOP has learned:
+`any.fop.PATH` and `all.fop.PATH` are about every row, beside what else its layer has, and `fc1.fop.PATH` is about the
+first of a layer, as in the CSV.
 
 Null: a condition number is null because it is infinite, so it counts as infinity (unless the rank beside it is null
 too: then it was not computed). Any other null, and a path that leads nowhere, is an error and never a silent pass; so
@@ -29,7 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curvlab.document.paths import NoNumber, Path, parse_path
+from curvlab.document.paths import PART, NoNumber, Path, parse_path
 from curvlab.errors import CommandError
 
 Document = Mapping[str, Any]
@@ -50,7 +51,7 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
 }
 _NUMBER = r"(?<![\w.])(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])|\b(?:and|or|not|inf)\b(?!\.)"
-_PATH = re.compile(rf"(?P<kept>{_NUMBER})|(?:\"[^\"]+\"|'[^']+'|\w+)(?:\.\w+)*")
+_PATH = re.compile(rf"(?P<kept>{_NUMBER})|(?:{PART})(?:\.(?:{PART}))*")
 _LONGEST = 500
 """Characters of one expression; a longer one is a mistake, and could exhaust the stack."""
 

@@ -126,7 +126,7 @@ def _given(data: LayerData, parts: Sequence[Part]) -> LayerData:
 def _layer(
     plan: AnalysisPlan, data: LayerData, chosen: Mapping[LayerAnalysis, Callable[[LayerData], Any]]
 ) -> LayerResult:
-    row, results, missed = data.row, dict[str, Any](), False
+    row, results = data.row, dict[str, Any]()
     for one, run in chosen.items():
         if one.data == "needed" and data.whole is None:
             continue
@@ -135,10 +135,8 @@ def _layer(
         except NumericalError as error:  # one layer's NaN must not hide the others, nor the other analyses of its own
             plan.left_out.setdefault(row.name, str(error))
             continue
-        missed = missed or (results[one.name] is None and plan.needs(one).layer_gradients)
-    if missed and plan.data_pass is not None and plan.data_pass.backward:
-        reason = "no gradient reached it: the output does not depend on it, or is detached from it"
-        plan.left_out.setdefault(row.name, reason)
+        if results[one.name] is None and (reason := _why_none(plan, one, data)):
+            plan.left_out.setdefault(row.name, reason)
     return LayerResult(
         name=row.name,
         kind=row.kind,
@@ -148,6 +146,19 @@ def _layer(
         evidence=row.evidence,
         results={name: result for name, result in results.items() if result is not None},
     )
+
+
+def _why_none(plan: AnalysisPlan, one: LayerAnalysis, data: LayerData) -> str | None:
+    """Why an analysis of gradients has no result for a layer; None where it has none of any layer."""
+    if plan.data_pass is None or not plan.data_pass.backward:
+        return None
+    for curvature in plan.needs(one).curvatures:
+        if curvature.of_inputs or data.whole is None or data.whole.average(curvature.name) is not None:
+            continue
+        if not plan.data_pass.plan.has_block(curvature.name, data.row.name):
+            return f"{one.name} has no block of it"
+        return "no gradient reached it: the output does not depend on it, or is detached from it"
+    return None
 
 
 def _count(row: LayerRow, plan: AnalysisPlan) -> int:

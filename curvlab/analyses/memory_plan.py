@@ -37,6 +37,16 @@ class MemoryPlan:
         copies = 3 if self.halves and not curvature.of_batches else 1
         return copies * curvature.bytes(block)
 
+    def has_block(self, curvature: str, layer: str) -> bool:
+        """Whether the recipe of that name has a block of the layer, left out or not."""
+        return layer in self.left_out or any(
+            use.block.name == layer
+            for one, blocks in self.recipes
+            if one.name == curvature
+            for block in blocks
+            for use in block.uses
+        )
+
     def memory(self) -> dict[str, int]:
         """Layer -> bytes of all its averages; a block of several layers counts in the first."""
         held: dict[str, int] = {}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 QUANTIFIERS = ("any", "all")
+PART = r"\"[^\"]+\"|'[^']+'|\w+"
+"""One name of a path: a word, or anything in quotes."""
 
 
 class NoNumber(Exception):  # noqa: N818 - not a failure by itself: under a quantifier it means "leave this layer out"
@@ -54,13 +57,11 @@ class Path:
 
 
 def parse_path(text: str) -> Path:
-    """A path from its text; a first part in quotes is one layer's name, whatever is in it."""
-    if text[0] in "\"'":
-        name, _, rest = text[1:].partition(text[0])
-        return Path(text, "", (name, *rest.removeprefix(".").split(".")) if rest else (name,))
-    keys = tuple(text.split("."))
-    if keys[0] in QUANTIFIERS:
-        return Path(text, keys[0], keys[1:])
+    """A path from its text; a part in quotes is one name, whatever is in it."""
+    parts = re.findall(PART, text)
+    keys = tuple(part[1:-1] if part[0] in "\"'" else part for part in parts)
+    if parts[0] in QUANTIFIERS:
+        return Path(text, parts[0], keys[1:])
     return Path(text, "", keys)
 
 
@@ -83,4 +84,14 @@ def _follow(value: Any, keys: Sequence[str], text: str) -> Any:
 
 def _alternatives(key: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    return f"there is no '{key}', " + (f"did you mean '{close[0]}'" if close else f"but {', '.join(known[:12])}")
+    found = f"did you mean {_written(close[0])}" if close else f"but {', '.join(map(_plain, known[:12]))}"
+    return f"there is no '{key}', {found}"
+
+
+def _plain(name: str) -> str:
+    """A name as a path has it: in quotes where it is no word."""
+    return name if re.fullmatch(r"\w+", name) else f'"{name}"'
+
+
+def _written(name: str) -> str:
+    return f"'{_plain(name)}'"

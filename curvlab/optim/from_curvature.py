@@ -49,7 +49,7 @@ def optimizer_of(kind: type[Curvature]) -> type[Preconditioned]:
             super().__init__(model, curvature, likelihood, lr, damping, **shared)
 
     made: type[Preconditioned] = OfGradient if kind.of_gradient else OfOutputs
-    made.__doc__ = kind.__doc__
+    made.__doc__ = kind.__doc__ or kind.help
     made.__module__, made.__qualname__ = kind.__module__, f"{kind.__qualname__}Optimizer"
     return made
 

@@ -104,7 +104,7 @@ def _coverage(analysis: Analysis) -> Iterator[Note]:
     yield Note(f"{counts} ({share(analyzed, total)})", "coverage")
     gathered: dict[tuple[str, str], list[BlockCoverage]] = {}
     for block in blocks:
-        if block.status != "analyzed":
+        if block.status != "analyzed" or block.reason:
             gathered.setdefault((block.status, block.reason or _why_nothing_ran(analysis)), []).append(block)
     for (status, reason), alike in gathered.items():
         names = f"all {len(blocks)} layers" if MOST_NAMES < len(alike) == len(blocks) else _names(alike)

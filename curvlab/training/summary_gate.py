@@ -38,3 +38,22 @@ def verdicts(texts: Iterable[str], summary: Mapping[str, Any]) -> tuple[dict[str
             holds, evidence = True, [error.why]
         found.append({"expression": text, "holds": holds, "evidence": evidence})
     return tuple(found)
+
+
+def check_paths(texts: Iterable[str], document: Mapping[str, Any]) -> None:
+    """Refuse a gate with a path that leads nowhere in the document; a null is a number that does not exist.
+
+    Raises:
+        CommandError: the message names the closest key.
+    """
+    for text in texts:
+        parse(text).check({**_with_numbers(document), "layers": []})
+
+
+def _with_numbers(value: Any) -> Any:
+    """The document with 1 in place of every null."""
+    if isinstance(value, Mapping):
+        return {key: _with_numbers(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_numbers(part) for part in value]
+    return 1.0 if value is None else value

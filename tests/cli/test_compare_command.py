@@ -112,6 +112,9 @@ def test_gates(inside):
     assert done.returncode == 3, done.stderr
     assert "mean_cosine.fc1<2' holds" in done.stderr
     assert "Directions beside" in done.stdout
+    done = inside("compare", *arguments, "--fail-if", '"a-b".maen<0.5')
+    assert done.returncode == 2, done.stderr
+    assert "did you mean 'mean'" in done.stderr
 
 
 def test_a_plan_computes_nothing(inside):

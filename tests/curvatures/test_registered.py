@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import curvlab
 from curvlab.analyses.registry import ANALYSES
 from curvlab.curvatures.registry import CURVATURES
+from curvlab.gates import parse
 from curvlab.optim import OPTIMIZERS, create
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -87,3 +88,19 @@ def test_a_block_that_does_not_fit_is_a_line_of_the_coverage() -> None:
     assert found["0"].results.get("block-fisher") is None
     assert found["2"].results.get("block-fisher") is not None
     assert any("block-fisher would take" in (block.reason or "") for block in found.coverage.blocks)
+
+
+def test_a_layer_without_a_block_is_told_apart_from_one_without_a_gradient() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    x, y = torch.randn(30, 4), torch.randint(0, 2, (30,))
+    found = curvlab.analyze(model, data=(x, y), analyses=("diagonal", "kfac"), loss="cross-entropy")
+    reasons = {block.name: block.reason for block in found.coverage.blocks}
+    assert reasons == {"0": None, "1": "diagonal has no block of it", "2": None}
+    assert found["1"].kfac is not None
+
+
+def test_an_analysis_with_a_hyphen_in_its_name_has_gates() -> None:
+    model, x, y = network()
+    document = curvlab.analyze(model, data=(x, y), analyses=("block-fisher",), loss="cross-entropy").to_dict()
+    assert parse('any."block-fisher".block.trace > 0').check(document).holds
+    assert parse('"0"."block-fisher".block.size == 15').check(document).holds

@@ -54,6 +54,8 @@ def holds(text, document=DOCUMENT):
         "conv1.moments.eigenvalues.quantiles.6 > 31",
         '"conv-1".weights.rank >= 2e1',
         "'any'.weights.rank != 21",
+        'conv1."tnt".modes.1."size" == 64',
+        'any."weights".rank == 20',
         "-conv1.weights.rank <= -20",
         "(conv1.weights.rank + 1) * 2 / 3 - 4 == 10",
         "1 < conv1.weights.rank < 30",
