@@ -1,7 +1,10 @@
-"""Registers curvlab's own formats of reports, in the order of their options."""
+"""Importing this registers the built-in formats of reports, as a plugin's import does; options are in this order."""
 
 from __future__ import annotations
 
-from curvlab.reports import contract, csv, markdown
+from curvlab.registry import import_room
 
-__all__ = ["contract", "csv", "markdown"]
+ORDER = ("contract", "csv", "markdown")
+"""Those that come first; every other module follows by name."""
+
+import_room("curvlab.reports.writers", ORDER)

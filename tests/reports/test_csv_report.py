@@ -9,7 +9,7 @@ import pytest
 from reports.analysis_fixture import analysis, layer
 
 from curvlab.reports.analysis_records import analysis_records
-from curvlab.reports.csv import to_csv
+from curvlab.reports.writers.csv import to_csv
 
 
 def written(result):

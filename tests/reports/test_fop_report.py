@@ -17,8 +17,8 @@ from curvlab.analyses.fop_structure import GradientAngle, KernelStructure
 from curvlab.document.json import dumps
 from curvlab.reports.analysis import analysis_document
 from curvlab.reports.analysis_records import analysis_records
-from curvlab.reports.csv import to_csv
 from curvlab.reports.terminal import print_document
+from curvlab.reports.writers.csv import to_csv
 
 CONV = FopResult(
     name="conv1",

@@ -11,7 +11,7 @@ from curvlab.document.figure import Figure, Panel
 from curvlab.document.section import Document, Note, Section
 from curvlab.document.table import Column, Group, Table
 from curvlab.reports.analysis import analysis_document
-from curvlab.reports.markdown import markdown, to_markdown
+from curvlab.reports.writers.markdown import markdown, to_markdown
 
 
 def test_an_analysis_has_a_table_for_each_title() -> None:
