@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from curvlab.errors import CommandError
 from curvlab.plugins import Plugin, load
 
 T = TypeVar("T")
+_CALL = re.compile(r"^@?(\w+\.)?register\b", re.MULTILINE)
+"""`register(...)` or `@register`, also of another object, at the start of a line."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -95,8 +100,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def import_room(package: str, first: Sequence[str] = (), named: str | None = None) -> None:
-    """Import the modules of a package of curvlab, so that what they register is known: a new file needs no line
-    anywhere.
+    """Import the modules of a package of curvlab that register something: a new file needs no line anywhere.
+
+    Modules without a call of `register` are left alone, so that names can be listed without what they import.
 
     Args:
         package: its name; packages inside it are entered.
@@ -104,12 +110,20 @@ def import_room(package: str, first: Sequence[str] = (), named: str | None = Non
         named: import only modules with this last name.
     """
     known = importlib.import_module(package)
-    found = sorted(one.name for one in pkgutil.walk_packages(known.__path__, f"{package}.") if not one.ispkg)
+    modules = (one.name for one in pkgutil.walk_packages(known.__path__, f"{package}.") if not one.ispkg)
+    found = sorted(name for name in modules if _registers(name))
     ordered = [*(f"{package}.{name}" for name in first), *found]
     for name in dict.fromkeys(ordered):
         last = name.rpartition(".")[2]
         if name not in (f"{package}.builtin", f"{package}.registry") and named in (None, last):
             importlib.import_module(name)
+
+
+def _registers(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return bool(_CALL.search(Path(spec.origin).read_text(encoding="utf-8")))
 
 
 def _again(old: object, new: object) -> bool:

@@ -10,13 +10,14 @@ import pytest
 from curvlab.registry import import_room
 
 FILES = {
-    "__init__.py": "seen = []",
+    "__init__.py": "seen = []\n\ndef register(it): seen.append(getattr(it, '__name__', it))",
     "builtin.py": "raise RuntimeError('it is what calls')",
-    "b.py": "import newroom; newroom.seen.append('b')",
-    "a.py": "import newroom; newroom.seen.append('a')",
+    "b.py": "from newroom import register\n\n@register\nclass b: ...",
+    "a.py": "import newroom\n\nnewroom.register('a')",
+    "part.py": "raise RuntimeError('it registers nothing')",
     "paper/__init__.py": "",
-    "paper/format.py": "import newroom; newroom.seen.append('paper.format')",
-    "paper/reading.py": "import newroom; newroom.seen.append('paper.reading')",
+    "paper/format.py": "from newroom import register\nregister('paper.format')",
+    "paper/reading.py": "from newroom import register\nregister('paper.reading')",
 }
 
 
