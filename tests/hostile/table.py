@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("graph_archives",),
         ("torchscript", "torchscript-trusted", "pt2", "pt2-trusted"),
     ),
-    "ONNX": (("onnx",), ("onnx", "onnx-external")),
+    "ONNX": (("onnx", "onnx_places"), ("onnx", "onnx-external")),
     "Keras (.keras)": (("keras",), ("keras",)),
     "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import struct
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,116 +10,23 @@ from typing import Any
 
 import onnx
 import pytest
-from hostile.refusal import MOST_MEGABYTES, MOST_SECONDS
+from hostile.onnx_bytes import (
+    SUM,
+    cheaply,
+    graph,
+    info,
+    nested,
+    node,
+    opened,
+    raw,
+    refusal,
+    sizes,
+    varint,
+)
 from onnx import TensorProto, helper
 
 from curvlab.errors import CheckpointError
-from curvlab.formats.format import Network
 from curvlab.formats.onnx.file import read_onnx
-from curvlab.formats.onnx.running.verified_network import onnx_network
-
-Folder = Path
-
-
-def opened(path: Path, **options: Any) -> Network:
-    """What loading does with an ONNX file."""
-    stored = read_onnx(path, **options)
-    for name in stored.specs:
-        assert tuple(stored.tensors[name].shape) == stored.specs[name].shape
-    return onnx_network(path, stored, **options)
-
-
-def cheaply(do: Callable[[], Any]) -> Any:
-    """Does it within the time and memory that anything of a stranger's file may take."""
-    start, before = time.monotonic(), _peak_megabytes()
-    result = do()
-    assert time.monotonic() - start < MOST_SECONDS
-    assert _peak_megabytes() - before < MOST_MEGABYTES
-    return result
-
-
-def _peak_megabytes() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def refusal(path: Path) -> str:
-    def refused() -> str:
-        with pytest.raises(CheckpointError) as caught:
-            opened(path)
-        return str(caught.value)
-
-    sentence: str = cheaply(refused)
-    assert sentence.isprintable()
-    assert len(sentence) < 1500
-    return sentence
-
-
-def info(name: str, shape: Any = (2,), kind: int = TensorProto.FLOAT) -> Any:
-    return helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))
-
-
-def graph(nodes: list[Any], tensors: list[Any] | None = None, **options: Any) -> Any:
-    """A model x -> y with these nodes and initializers; `weight` is one of them."""
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [2, 2], [1.0, 2, 3, 4])
-    made = helper.make_graph(
-        nodes,
-        "g",
-        options.get("inputs", [info("x")]),
-        options.get("outputs", [info("y", None)]),
-        [weight, *(tensors or [])],
-    )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", options.get("opset", 17))], ir_version=8)
-
-
-def node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
-    return helper.make_node(operator, inputs, outputs, **attributes)
-
-
-SUM = node("Add", ["x", "weight"], ["y"])
-
-
-def raw(name: str, dims: list[int], content: bytes = b"", kind: int = TensorProto.FLOAT) -> Any:
-    tensor = TensorProto()
-    tensor.name, tensor.data_type, tensor.raw_data = name, kind, content
-    tensor.dims.extend(dims)
-    return tensor
-
-
-def external(**entries: str) -> Any:
-    """A tensor of 4 float32 numbers that says its bytes stand elsewhere."""
-    tensor = TensorProto()
-    tensor.name, tensor.data_type, tensor.data_location = "far", TensorProto.FLOAT, TensorProto.EXTERNAL
-    tensor.dims.extend([4])
-    for key, value in entries.items():
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    return tensor
-
-
-def sizes(*numbers: int) -> Any:
-    return helper.make_tensor("sizes", TensorProto.INT64, [len(numbers)], list(numbers))
-
-
-def nested(depth: int) -> bytes:
-    """An If in an If in an If …, written from the inside, since no library writes it."""
-
-    def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2]) + varint(len(content)) + content
-
-    inner = b""
-    for _ in range(depth):
-        attribute = field(1, b"then_branch") + field(6, inner) + bytes([20 << 3, 1, 5])
-        inner = field(1, field(4, b"If") + field(5, attribute))
-    return field(7, inner) + field(8, b"\x10\x11")
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number >= 128:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
 
 
 def _opset_999() -> Any:
@@ -261,109 +164,6 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.touch()
     assert "is empty" in refusal(path)
-
-
-# Where the weights are said to stand -> what the sentence must say; "secret.bin" lies outside, "near.bin" beside.
-PLACES: dict[str, tuple[dict[str, str], str]] = {
-    "nowhere": ({}, "no plain path"),
-    "outside": ({"location": "../secret.bin"}, "'../secret.bin' has '..' in it"),
-    "outside and back": ({"location": "inner/../../secret.bin"}, "has '..' in it"),
-    "inside, by a way back": ({"location": "inner/../near.bin"}, "has '..' in it"),
-    "a hard link": ({"location": "hard.bin"}, "has a second name elsewhere (a hard link)"),
-    "an absolute path": ({"location": "/etc/hostname"}, "no plain path"),
-    "another drive": ({"location": "C:\\secret.bin"}, "no plain path"),
-    "backslashes": ({"location": "..\\secret.bin"}, "no plain path"),
-    "a zero byte": ({"location": "near.bin\0.txt"}, "no plain path"),
-    "an escape sequence": ({"location": "\x1b[2Jnear.bin"}, "is not there"),
-    "a link": ({"location": "link.bin"}, "is a link"),
-    "a link on the way": ({"location": "linked/secret.bin"}, "is a link"),
-    "a folder": ({"location": "inner"}, "no regular file"),
-    "a pipe": ({"location": "pipe.bin"}, "no regular file"),
-    "a missing file": ({"location": "lost.bin"}, "is not there"),
-    "a file too short": ({"location": "short.bin"}, "which has 3"),
-    "an offset past the end": ({"location": "near.bin", "offset": "1000"}, "which has 64"),
-    "a negative offset": ({"location": "near.bin", "offset": "-16"}, "not a number of bytes"),
-    "a huge offset": ({"location": "near.bin", "offset": "9" * 5000}, "not a number of bytes"),
-    "an offset of 2^63": ({"location": "near.bin", "offset": str(2**63 - 1)}, "which has 64"),
-    "a huge length": ({"location": "near.bin", "length": str(2**62)}, "its shape needs 16"),
-    "a length too short": ({"location": "near.bin", "length": "4"}, "its shape needs 16"),
-    "an offset in words": ({"location": "near.bin", "offset": "０１"}, "not a number of bytes"),
-}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """A model's folder, a file beside it that nobody may read, and ways that lead there."""
-    secret = tmp_path / "secret.bin"
-    secret.write_bytes(struct.pack("<4f", 6, 6, 6, 6) * 4)
-    here = tmp_path / "model"
-    (here / "inner").mkdir(parents=True)
-    (here / "near.bin").write_bytes(struct.pack("<16f", *range(16)))
-    (here / "inner" / "near.bin").write_bytes(struct.pack("<16f", *range(16)))
-    (here / "short.bin").write_bytes(b"abc")
-    (here / "link.bin").symlink_to(secret)
-    (here / "hard.bin").hardlink_to(secret)
-    (here / "linked").symlink_to(tmp_path)
-    os.mkfifo(here / "pipe.bin")
-    return here
-
-
-@pytest.mark.parametrize(("entries", "said"), PLACES.values(), ids=PLACES)
-def test_external_data_are_read_from_the_models_own_folder_only(
-    folder: Folder, entries: dict[str, str], said: str
-) -> None:
-    path = folder / "model.onnx"
-    add = node("Add", ["x", "far"], ["y"])
-    path.write_bytes(graph([add], [external(**entries)], inputs=[info("x", (4,))]).SerializeToString())
-    sentence = refusal(path)
-    assert said in sentence
-    assert "'far'" in sentence
-    assert "malformed" not in sentence  # the model is well formed: what is wrong lies beside it
-    assert "leads out" not in sentence
-
-
-def test_external_data_may_not_change_into_a_link_after_they_were_checked(folder: Folder) -> None:
-    path = folder / "model.onnx"
-    add = node("Add", ["x", "far"], ["y"])
-    model = graph([add], [external(location="near.bin")], inputs=[info("x", (4,))])
-    path.write_bytes(model.SerializeToString())
-    stored = read_onnx(path)
-    (folder / "near.bin").unlink()
-    (folder / "near.bin").symlink_to(folder.parent / "secret.bin")
-    with pytest.raises((CheckpointError, OSError)):
-        stored.tensors["far"]
-
-
-def test_external_data_may_not_change_into_another_file_after_they_were_checked(folder: Folder) -> None:
-    path = folder / "model.onnx"
-    model = graph([node("Add", ["x", "far"], ["y"])], [external(location="near.bin")], inputs=[info("x", (4,))])
-    path.write_bytes(model.SerializeToString())
-    stored = read_onnx(path)
-    (folder / "near.bin").unlink()
-    (folder / "near.bin").hardlink_to(folder.parent / "secret.bin")
-    with pytest.raises(CheckpointError, match="changed while it was being read"):
-        stored.tensors["far"]
-
-
-@pytest.mark.parametrize(("location", "offset"), [("near.bin", 0), ("inner/near.bin", 16)])
-def test_honest_external_data_are_read(folder: Folder, location: str, offset: int) -> None:
-    path = folder / "model.onnx"
-    add = node("Add", ["x", "far"], ["y"])
-    entries = {"location": location, "offset": str(offset), "length": "16"}
-    path.write_bytes(graph([add], [external(**entries)], inputs=[info("x", (4,))]).SerializeToString())
-    stored = read_onnx(path)
-    assert stored.tensors["far"].tolist() == [offset / 4 + i for i in range(4)]
-    assert stored.files == (path, folder / location)
-    assert opened(path).module is not None
-
-
-@pytest.mark.parametrize("inputs", [["x", "weight"], []], ids=["too many", "none"])
-def test_inputs_that_no_operator_has_are_told_of_without_words_of_python(inputs: list[str], folder: Folder) -> None:
-    path = folder / "model.onnx"
-    path.write_bytes(graph([node("Relu", inputs, ["y"], name="bend")]).SerializeToString())
-    (note,) = opened(path).notes
-    assert "node 'bend' (Relu) cannot be run: its inputs or attributes are not those of the operator" in note
-    assert "positional" not in note
 
 
 # Unusual, and yet honest: these must be opened, with a network or without, and quickly.
