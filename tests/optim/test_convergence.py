@@ -1,4 +1,4 @@
-"""Every optimizer descends: networks of every kind of layer, a convex problem to its optimum, a curved valley."""
+"""Every optimizer descends: networks of every kind of layer, and a convex problem to its optimum."""
 
 from __future__ import annotations
 
@@ -98,34 +98,3 @@ def test_logistic_regression_reaches_the_known_optimum(row: Row) -> None:
     near = optimum + 0.02 * (start - optimum)
     rate = row.settings["lr"]
     assert steps_until(row.make(model), lambda: loss_of(model), lambda now: now < near, 400, lambda t: rate * 0.99**t)
-
-
-class Valley(nn.Module):
-    """Residuals √2 (1 − u, √10 (v − u²)) of the point (u, v), a layer's weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.point = nn.Linear(1, 2, bias=False)
-        with torch.no_grad():
-            self.point.weight.copy_(torch.tensor([[-0.5], [1.0]]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        u, v = self.point(x).unbind(-1)
-        return math.sqrt(2) * torch.stack([1 - u, math.sqrt(10) * (v - u * u)], dim=-1)
-
-
-@each
-def test_descends_the_valley_of_rosenbrock(row: Row) -> None:
-    """(1 − u)² + 10 (v − u²)² as ½‖r‖²: a curved valley, where no fixed metric is right everywhere."""
-    model, x = Valley(), torch.ones(1, 1)
-
-    def loss() -> Tensor:
-        return 0.5 * model(x).square().sum()
-
-    first, steepest = loss().item(), row.settings["lr"] * row.valley
-
-    def there(now: float) -> bool:
-        return now < 1e-2 * first and bool((model.point.weight.flatten() - 1).abs().max() < 0.5)
-
-    # Small at last, since samples of the Fisher matrix are noise.
-    assert steps_until(row.make(model, "gaussian"), loss, there, 600, lambda t: steepest * min(1.0, (600 - t) / 200))

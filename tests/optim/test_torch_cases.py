@@ -54,11 +54,10 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 SCHEDULERS: dict[str, Callable[[Any, float], list[Any]]] = {
     "step": lambda o, _: [lr_scheduler.StepLR(o, step_size=4, gamma=0.9)],
-    "plateau": lambda o, _: [lr_scheduler.ReduceLROnPlateau(o, patience=2)],
     "three at once": lambda o, _: [
         lr_scheduler.StepLR(o, step_size=4, gamma=0.9),
         lr_scheduler.ExponentialLR(o, gamma=0.99),
-        lr_scheduler.ReduceLROnPlateau(o),
+        lr_scheduler.ReduceLROnPlateau(o, patience=2),
     ],
     "warm-up": lambda o, _: [
         lr_scheduler.SequentialLR(
