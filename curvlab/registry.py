@@ -110,13 +110,18 @@ def import_room(package: str, first: Sequence[str] = (), named: str | None = Non
         named: import only modules with this last name.
     """
     known = importlib.import_module(package)
-    modules = (one.name for one in pkgutil.walk_packages(known.__path__, f"{package}.") if not one.ispkg)
+    modules = (one.name for one in pkgutil.walk_packages(known.__path__, f"{package}.", _broken) if not one.ispkg)
     found = sorted(name for name in modules if _registers(name))
     ordered = [*(f"{package}.{name}" for name in first), *found]
     for name in dict.fromkeys(ordered):
         last = name.rpartition(".")[2]
         if name not in (f"{package}.builtin", f"{package}.registry") and named in (None, last):
             importlib.import_module(name)
+
+
+def _broken(_: str) -> None:
+    """A package that cannot be imported is an error; without this it would be passed by."""
+    raise
 
 
 def _registers(module: str) -> bool:

@@ -1,4 +1,4 @@
-"""DataPass: one pass over the data, which collects what the chosen analyses need. Only this file knows how."""
+"""DataPass: one pass over the data, which averages what the chosen analyses need."""
 
 from __future__ import annotations
 

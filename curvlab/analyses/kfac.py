@@ -15,10 +15,7 @@ from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition
 from curvlab.analyses.registry import register
 from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
-from curvlab.curvatures.gradient_moments import GradientMoments
-from curvlab.curvatures.input_moments import InputMoments
-from curvlab.curvatures.kfac import KfacFactors
-from curvlab.curvatures.kronecker_factors import factor, gradient_factor, input_factor
+from curvlab.curvatures.kronecker_factors import identity_factor, kronecker_factors, recipes
 from curvlab.document.figure import Axis, Curve, Figure, Panel
 from curvlab.document.numbers import short
 from curvlab.document.table import Quantity
@@ -70,15 +67,13 @@ def kfac_result(
 
 def kfac_operators(layer: Layer, settings: Settings, part: LayerStatistics) -> Factors | None:
     """A and G of one layer in the form they were stored in; None where no gradient came."""
-    if settings.kfac_approx == "reduce":
-        average = part.average(KfacFactors.name)
-        if average is None or "gradient" not in average.state:
-            return None
-        return factor(average.state["input"]), factor(average.state["gradient"])
-    inputs, gradients = part.average(InputMoments.name), part.average(GradientMoments.name)
-    if inputs is None or (gradients is None and settings.fisher_type != "forward-only"):
+    averages = [part.average(one.name) for one in recipes(settings.kfac_approx)]
+    if averages[0] is None:
         return None
-    return input_factor(inputs, part.rows / part.examples), gradient_factor(layer, gradients)
+    a, g = kronecker_factors(averages, part.rows / part.examples)
+    if g is None and settings.fisher_type == "forward-only" and settings.kfac_approx == "expand":
+        g = identity_factor(layer)
+    return None if g is None else (a, g)
 
 
 def _pi(a: Spectrum, g: Spectrum) -> float | None:
@@ -125,10 +120,8 @@ class Kfac(LayerAnalysis):
     settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "K-FAC": "kfac_approx"}
 
     def needs(self, settings: Settings, checkpoint: Checkpoint) -> Needs:
-        """Both factors; A of "expand" comes from the moments of the inputs, which other analyses read too."""
-        if settings.kfac_approx == "reduce":
-            return Needs((KfacFactors("factored", "reduce"),))
-        return Needs((InputMoments(keep_rows=True), GradientMoments(keep_rows=True)))
+        """Both factors."""
+        return Needs(tuple(recipes(settings.kfac_approx)))
 
     def run(self, layer: LayerData) -> KfacResult | None:
         """None if no gradient reached the layer."""

@@ -69,7 +69,7 @@ def memory_plan(found: Survey, curvatures: Sequence[Curvature], halves: bool, bu
         for block in blocks
     ]
     total, out = sum(size for size, _, _ in held), set[tuple[int, str]]()
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, int]] = {}
     for size, place, name in sorted(held, reverse=True):
         curvature, blocks = everything.recipes[place]
         largest = curvature.largest if budget is None else None
@@ -77,16 +77,24 @@ def memory_plan(found: Survey, curvatures: Sequence[Curvature], halves: bool, bu
             continue
         out.add((place, name))
         total -= size
-        layer = next(block for block in blocks if block.name == name).uses[0].block.name
-        said = f"{curvature.contents or curvature.name} would take {gibibytes(size)}"
-        reasons.setdefault(layer, []).append(said)
+        what = curvature.contents or curvature.name
+        uses = next(block for block in blocks if block.name == name).uses
+        for layer in dict.fromkeys(use.block.name for use in uses):
+            sizes = reasons.setdefault(layer, {})
+            sizes[what] = sizes.get(what, 0) + size
     recipes = tuple(
         (curvature, [block for block in blocks if (place, block.name) not in out])
         for place, (curvature, blocks) in enumerate(everything.recipes)
     )
-    return MemoryPlan(recipes, halves, {name: f"{', '.join(said)} of memory" for name, said in reasons.items()})
+    return MemoryPlan(recipes, halves, {layer: _said(sizes) for layer, sizes in reasons.items()})
+
+
+def _said(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} would take {gibibytes(size)}" for what, size in sizes.items()) + " of memory"
 
 
 def gibibytes(size: float) -> str:
     """A size for a person."""
+    if size < 2**20:
+        return f"{size / 2**10:.1f} KiB"
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from curvlab.curvatures.curvature import Curvature
+from curvlab.errors import CurvlabError
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Needs:
     """What an analysis reads of the data, in the scales of docs/curvature.md.
 
     Attributes:
-        curvatures: recipes whose averages are needed; two analyses that need one of the same name share it. Their
+        curvatures: recipes whose averages are needed; two analyses that need one of the same name share it, and its
+            rows, where one of them keeps rows: read `BlockAverage.operator` for the matrix in whatever form. Their
             `fisher_type` and `mc_samples` are those of the settings.
         mean_gradient: names of the parameters whose mean gradient over the data is needed.
     """
@@ -23,9 +25,15 @@ class Needs:
     mean_gradient: frozenset[str] = field(default_factory=frozenset)
 
     def __or__(self, other: Needs) -> Needs:
-        known = {one.name for one in self.curvatures}
-        more = tuple(one for one in other.curvatures if one.name not in known)
-        return Needs((*self.curvatures, *more), self.mean_gradient | other.mean_gradient)
+        known = {one.name: one for one in self.curvatures}
+        for one in other.curvatures:
+            if known.setdefault(one.name, one).recipe() != one.recipe():
+                raise CurvlabError(
+                    f"two analyses need the averages of {one.name} with other settings",
+                    f"{known[one.name].recipe()} and {one.recipe()}",
+                    "run them one by one",
+                )
+        return Needs(tuple(known.values()), self.mean_gradient | other.mean_gradient)
 
     @property
     def layer_gradients(self) -> bool:

@@ -15,6 +15,8 @@ from curvlab.analyses.needs import Needs
 from curvlab.analyses.registry import register
 from curvlab.analyses.spectrum_text import spectrum_text
 from curvlab.analyses.split_half import with_split_half
+from curvlab.capture.survey import Survey
+from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.document.numbers import ABSENT, condition
 from curvlab.document.table import Quantity
@@ -25,6 +27,15 @@ from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 if TYPE_CHECKING:
     from curvlab.analyses.settings import Settings
     from curvlab.formats.checkpoint import Checkpoint
+
+
+class WeightFactors(TensorNormalCurvature):
+    """The factors of every layer's main weight alone: those of biases are not shown."""
+
+    def profiled(self, found: Survey) -> list[PreconditionerBlock]:
+        """The first parameter of every layer."""
+        weights = {next(iter(block.parameters.values())) for block in found.blocks.values()}
+        return [one for one in super().profiled(found) if one.name in weights]
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class TensorNormal(LayerAnalysis):
         """Contractions of the weights' gradients."""
         if settings.fisher_type == "forward-only":
             return Needs()
-        return Needs((TensorNormalCurvature(settings.statistic, largest_mode=sys.maxsize, keep_rows=True),))
+        return Needs((WeightFactors(settings.statistic, largest_mode=sys.maxsize, keep_rows=True),))
 
     def run(self, layer: LayerData) -> TensorNormalResult | None:
         """The result for the layer's main weight; None if no gradient reached it."""

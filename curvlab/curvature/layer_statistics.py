@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import torch
 from torch import Tensor, nn
 
 from curvlab.curvature.one_pass import Data, averages_of
 from curvlab.curvature.results import FeatureStatistics, KroneckerFactors, TensorFactors, single
 from curvlab.curvatures.block_fisher import FisherBlocks
-from curvlab.curvatures.gradient_moments import GradientMoments
 from curvlab.curvatures.input_moments import InputMoments
-from curvlab.curvatures.kfac import KfacFactors
-from curvlab.curvatures.kronecker_factors import factor, gradient_factor, input_factor
+from curvlab.curvatures.kronecker_factors import identity_factor, kronecker_factors, recipes, zero_factor
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
@@ -64,23 +61,17 @@ def kfac_factors(
         CurvlabError: unknown names, targets that do not fit, or no layer that could be recorded.
     """
     _choice("kfac_approx", kfac_approx, ("expand", "reduce"))
-    reduced = kfac_approx == "reduce"
-    moments = [InputMoments(keep_rows=True), GradientMoments(fisher_type, mc_samples, keep_rows=True)]
-    recipes = [KfacFactors("factored", "reduce", fisher_type, mc_samples)] if reduced else moments
-    found, passed = averages_of(model, x, y, likelihood_named(likelihood), recipes, seed)
+    found, passed = averages_of(
+        model, x, y, likelihood_named(likelihood), recipes(kfac_approx, fisher_type, mc_samples), seed
+    )
     averages = [one.averages() for one in passed]
     factors = {}
     for name in (n for n in found.blocks if n in averages[0]):
-        layer, inputs, gradients = found.blocks[name].layer, averages[0][name], averages[-1].get(name)
-        if reduced:
-            a, gradient = factor(inputs.state["input"]), inputs.state.get("gradient")
-            g = None if gradient is None else factor(gradient)
-        else:
-            a = input_factor(inputs, passed[0].rows[name] / passed[0].examples)
-            g = None if gradients is None else gradient_factor(layer, gradients)
-        if g is None and fisher_type != "forward-only":  # no gradient reaches it
-            g = factor(torch.zeros(layer.groups, layer.out_features, layer.out_features, dtype=torch.float64))
-        factors[name] = KroneckerFactors(a, gradient_factor(layer, None) if g is None else g)
+        layer, positions = found.blocks[name].layer, passed[0].rows[name] / passed[0].examples
+        a, g = kronecker_factors([one.get(name) for one in averages], positions)
+        if g is None:
+            g = identity_factor(layer) if fisher_type == "forward-only" else zero_factor(layer)
+        factors[name] = KroneckerFactors(a, g)
     return factors
 
 

@@ -39,9 +39,9 @@ def averages_of(
     if not found.blocks:
         reasons = "; ".join(f"{name or 'the model'}: {why}" for name, why in found.refused.items()) or "it has none"
         raise CurvlabError("no layer of the model could be recorded", reasons)
-    last = recipes[-1]
-    fisher_type = "forward-only" if chosen is None else last.fisher_type
-    fisher = Fisher(chosen, fisher_type, last.mc_samples, torch.Generator().manual_seed(seed))
+    of_outputs = next((one for one in recipes if not one.of_inputs), recipes[0])
+    fisher_type = "forward-only" if chosen is None else of_outputs.fisher_type
+    fisher = Fisher(chosen, fisher_type, of_outputs.mc_samples, torch.Generator().manual_seed(seed))
     averages = [DataAverage(recipe, recipe.profiled(found)) for recipe in recipes]
     recorder = ForwardBackward(
         model,
@@ -53,11 +53,13 @@ def averages_of(
         dtype=next(model.parameters()).dtype,
     )
     together = Together(averages)
-    with preserve(model):
-        seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from
-        for inputs, targets in chain([first], batches):
-            together.end(recorder.batch(inputs, targets, fisher, together).examples)
-    recorder.close()
+    try:
+        with preserve(model):
+            seed_generators(model, seed + 1)  # not the stream that pseudo-targets are drawn from
+            for inputs, targets in chain([first], batches):
+                together.end(recorder.batch(inputs, targets, fisher, together).examples)
+    finally:
+        recorder.close()
     return found, averages
 
 

@@ -78,10 +78,14 @@ def matrix_block(block: LayerBlock, *others: Use) -> PreconditionerBlock:
     return PreconditionerBlock(block.name, (Use(block), *others), dict(block.parameters), shape)
 
 
+def all_matrices(found: Survey | None) -> list[PreconditionerBlock]:
+    """W̄ = [W b] of every layer, each use by itself."""
+    return [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
+
+
 def layer_matrices(found: Survey | None) -> list[PreconditionerBlock]:
     """W̄ = [W b] of every layer that is a dense map (more than one output or input), each use by itself."""
-    made = [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
-    return [one for one in made if is_dense(one)]
+    return [one for one in all_matrices(found) if is_dense(one)]
 
 
 def is_dense(one: PreconditionerBlock) -> bool:

@@ -1,4 +1,4 @@
-"""The curvatures that curvlab brings and registers in the way that packages do.
+"""Importing this registers the curvatures that curvlab brings, as a package's import does.
 
 K-FAC, EKFAC, TNT and Shampoo have optimizers and analyses of their own, with settings that only they have.
 """

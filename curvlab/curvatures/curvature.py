@@ -48,7 +48,8 @@ class Curvature(ABC):
             batch by batch.
         holds_inputs: whether the sums of a backward pass need the inputs too, which are kept until then.
         contents: what its averages are called where a profile leaves those of a large block out; None for its name.
-        largest: bytes of one block beyond which a profile without a memory limit leaves it out; None for any size.
+        largest: bytes of one block's averages, those of halves included, beyond which a profile without a memory limit
+            leaves it out; None for any size.
         fisher_type: targets of the output gradients: "mc", "type-2" or "empirical".
         mc_samples: sampled targets per example for "mc".
     """

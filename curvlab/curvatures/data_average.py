@@ -74,8 +74,12 @@ class DataAverage:
 
     def merged(self, other: DataAverage) -> DataAverage:
         """Over the examples of both; not for statistics of batches."""
+        assert not self.curvature.of_batches
         both = DataAverage(self.curvature, self.blocks)
-        both.examples = self.examples + other.examples
+        both.examples, both.batches = self.examples + other.examples, max(self.batches, other.batches)
+        for part in (self, other):
+            for layer, rows in part.rows.items():
+                both.rows[layer] = both.rows.get(layer, 0) + rows
         both._sums = self._sums.merged(other._sums)
         return both
 

@@ -13,12 +13,12 @@ from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Count, State
 from curvlab.curvatures.kfac import KfacCurvature, kronecker
 from curvlab.curvatures.per_example import block_gradients
+from curvlab.curvatures.rotated_squares import rotated_squares
 from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.eigenbasis import Eigenbasis, eigenbases
 from curvlab.operators.operator import Operator
-from curvlab.statistics.rotated_squares import rotated_squares
 
 
 class EkfacCurvature(KfacCurvature):

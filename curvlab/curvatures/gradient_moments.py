@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
+from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
 from curvlab.operators.operator import Operator
@@ -35,7 +35,7 @@ class GradientMoments(Curvature):
 
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """Every layer."""
-        return [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
+        return all_matrices(found)
 
     def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """Σ ggᵀ (upper triangle), or the rows g."""
@@ -52,9 +52,8 @@ class GradientMoments(Curvature):
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G over rows, however many passes were made over them."""
-        if not sums:
-            return {}
-        return averaged(sums, "gradient", max(1, count.rows[block.name]), count.dtype)
+        rows = count.rows[block.name]
+        return averaged(sums, "gradient", rows, count.dtype) if sums and rows else {}
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """G in the form it is kept in."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, matrix_block
+from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
 from curvlab.operators.operator import Operator
@@ -38,7 +38,7 @@ class InputMoments(Curvature):
 
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """Every layer."""
-        return [matrix_block(block) for block in (found.blocks.values() if found is not None else ())]
+        return all_matrices(found)
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Σ a, and Σ aaᵀ (upper triangle), its diagonal where the rest is zero, or the rows a."""
@@ -58,6 +58,8 @@ class InputMoments(Curvature):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """μ and M over rows."""
         rows = count.rows[block.name]
+        if rows == 0:  # all of them are padding
+            return {}
         mean = sums["mean"].to(count.dtype or sums["mean"].dtype) / rows
         if ROWS in sums:  # as they are: whoever looks at single features wants the inputs themselves
             return {"mean": mean, ROWS: sums[ROWS]}

@@ -22,6 +22,11 @@ def rows_of(key: str) -> str:
     return f"{key} rows"
 
 
+def key_of(name: str) -> str:
+    """What the matrix is called that `name` stands for: itself, or its rows."""
+    return name.removesuffix(rows_of(""))
+
+
 def rows_or_square(key: str, rows: Tensor) -> State:
     """The rows while they are fewer than their columns, else their product, of which the upper triangle counts."""
     return {rows_of(key): rows} if rows.shape[-2] < rows.shape[-1] else {key: upper_gram(rows)}
@@ -57,7 +62,11 @@ def operator_of(state: State, key: str, scale: float = 1.0) -> Operator:
     if (name := rows_of(key)) in state:
         rows = state[name]
         return LowRank(rows[0], scale) if rows.shape[0] == 1 else Grouped(double_gram(rows) * scale)
-    mean = state[key]
-    if mean.ndim == 2:
-        return Diagonal(mean.flatten())
-    return Dense(mean[0]) if mean.shape[0] == 1 else Grouped(mean)
+    return of_groups(state[key])
+
+
+def of_groups(matrices: Tensor) -> Operator:
+    """The operator of one matrix per group `[g, d, d]`, or of their diagonals `[g, d]`."""
+    if matrices.ndim == 2:
+        return Diagonal(matrices.flatten())
+    return Dense(matrices[0]) if matrices.shape[0] == 1 else Grouped(matrices)

@@ -13,7 +13,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, Use, is_dense, matrix_block, tied_matrices
+from curvlab.curvatures.blocks import PreconditionerBlock, Use, all_matrices, is_dense, tied_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.linalg.gram import finished, upper_gram
 from curvlab.operators.damp import factored
@@ -51,13 +51,17 @@ class KfacCurvature(Curvature):
         self.rule, self.kfac_approx = rule, kfac_approx
         self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
+    def recipe(self) -> dict[str, str | float]:
+        """How damping enters is not part of what the averages are of."""
+        return {"kfac_approx": self.kfac_approx, "fisher_type": self.fisher_type}
+
     def blocks(self, found: Survey | None, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
         """One per dense layer, or per group of layers that share their weight."""
         return [one for one in tied_matrices(found) if is_dense(one)]
 
     def profiled(self, found: Survey) -> list[PreconditionerBlock]:
         """Every layer, scales of norms too, and each use of a shared weight by itself."""
-        return [matrix_block(block) for block in found.blocks.values()]
+        return all_matrices(found)
 
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Σ aaᵀ (upper triangle) of every use, and Σ a where there is a bias."""

@@ -3,34 +3,59 @@ Alg. 7, 12)."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
+import torch
+
+from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.data_average import BlockAverage
+from curvlab.curvatures.gradient_moments import GradientMoments
+from curvlab.curvatures.input_moments import InputMoments
+from curvlab.curvatures.kept_rows import of_groups
+from curvlab.curvatures.kfac import KfacFactors
 from curvlab.curvatures.metric import metric
 from curvlab.layers.layer import Layer
-from curvlab.operators.operator import Dense, Diagonal, Grouped, Operator
+from curvlab.linalg.float64 import double
+from curvlab.operators.operator import Diagonal, Grouped, Operator
 from curvlab.operators.scaled import scaled
 
 
-def input_factor(inputs: BlockAverage, positions: float) -> Operator:
-    """A = T·M with the bias's 1, T positions per example, from the averages of `InputMoments`."""
+def recipes(kfac_approx: str, fisher_type: str = "mc", mc_samples: int = 1) -> Sequence[Curvature]:
+    """What must be averaged: for "expand" moments of inputs, which other analyses read too, and of gradients."""
+    if kfac_approx == "reduce":
+        return (KfacFactors("factored", "reduce", fisher_type, mc_samples),)
+    return InputMoments(keep_rows=True), GradientMoments(fisher_type, mc_samples, keep_rows=True)
+
+
+def kronecker_factors(averages: Sequence[BlockAverage | None], positions: float) -> tuple[Operator, Operator | None]:
+    """A with the bias's 1, and G; None for G where no gradient came.
+
+    Args:
+        averages: of one layer, by each of the `recipes`; the first is there.
+        positions: T, rows per example.
+    """
+    inputs, gradients = averages[0], averages[-1]
+    assert inputs is not None
+    if isinstance(inputs.curvature, KfacFactors):
+        g = inputs.state.get("gradient")
+        return of_groups(inputs.state["input"]), None if g is None else of_groups(g)
     layer = inputs.block.uses[0].block.layer
     assert inputs.operator is not None
-    return scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), positions)
+    a = scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), positions)
+    return a, None if gradients is None else gradients.operator
 
 
-def gradient_factor(layer: Layer, gradients: BlockAverage | None) -> Operator:
-    """G from the averages of `GradientMoments`; the identity where no gradients were asked for."""
-    if gradients is not None:
-        assert gradients.operator is not None
-        return gradients.operator
-    ones = torch.ones(layer.groups, layer.out_features, dtype=torch.float64)
+def identity_factor(layer: Layer) -> Operator:
+    """G where no gradients are asked for."""
+    ones = _numbers(layer).new_ones(layer.groups, layer.out_features)
     return Diagonal(ones[0]) if layer.groups == 1 else Grouped(torch.diag_embed(ones))
 
 
-def factor(matrices: Tensor) -> Operator:
-    """The operator of one matrix per group `[g, d, d]`, or of their diagonals `[g, d]`."""
-    if matrices.ndim == 2:
-        return Diagonal(matrices.flatten())
-    return Dense(matrices[0]) if matrices.shape[0] == 1 else Grouped(matrices)
+def zero_factor(layer: Layer) -> Operator:
+    """G of a layer that no gradient reaches."""
+    return of_groups(_numbers(layer).new_zeros(layer.groups, layer.out_features, layer.out_features))
+
+
+def _numbers(layer: Layer) -> torch.Tensor:
+    """No numbers, in float64, where the layer's parameters are."""
+    return double(next(iter(layer.parameters.values())).detach().flatten()[:0])

@@ -41,5 +41,6 @@ def are_features(operator: LowRank) -> bool:
 def stack(operator: Operator) -> Float[Tensor, "g d d"]:
     """The matrices of all groups in float64; of what has no groups, one."""
     if isinstance(operator, LowRank):
-        return double_gram(operator.rows[None], torch.tensor([operator.scale**0.5], dtype=torch.float64))
+        scale = double(operator.rows[:0]).new_full((1,), operator.scale**0.5)
+        return double_gram(operator.rows[None], scale)
     return double(operator.stack) if isinstance(operator, Grouped) else matrix(operator)[None]

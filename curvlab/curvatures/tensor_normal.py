@@ -16,7 +16,7 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, parameter_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import add_rows_or_square, rows_of, rows_or_square
+from curvlab.curvatures.kept_rows import add_rows_or_square, key_of, rows_of, rows_or_square
 from curvlab.linalg.gram import finished, gram
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, LowRank, Operator
@@ -56,8 +56,9 @@ class TensorNormalCurvature(Curvature):
         largest_mode: int = 8192,
         keep_rows: bool = False,
     ) -> None:
-        self.statistic, self.largest_mode, self.keep_rows = statistic, largest_mode, keep_rows
+        self.statistic, self.largest_mode = statistic, largest_mode
         self.of_batches = statistic == "batch"
+        self.keep_rows = keep_rows and not self.of_batches  # rows of several batches have no mean
         self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
     def recipe(self) -> dict[str, str | float]:
@@ -84,7 +85,7 @@ class TensorNormalCurvature(Curvature):
         if self._of_the_mean:
             super().add(held, fresh, own)
             return
-        for key in {key.removesuffix(rows_of("")) for key in fresh}:
+        for key in dict.fromkeys(map(key_of, fresh)):
             add_rows_or_square(held, fresh, key, own)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
@@ -95,7 +96,7 @@ class TensorNormalCurvature(Curvature):
         # E[D̄ D̄ᵀ] over independent targets is 1/N² Σ_n E[D_n D_nᵀ].
         size = count.examples**2 if self.statistic == "batch" else count.examples
         return {
-            key: total / size**0.5 if key.endswith(rows_of("")) else finished(total, size, count.dtype)
+            key: finished(total, size, count.dtype) if key == key_of(key) else total / size**0.5
             for key, total in sums.items()
         }
 

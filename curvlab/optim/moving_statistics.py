@@ -10,6 +10,7 @@ import torch
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.batch_sums import BatchSums
 from curvlab.curvatures.curvature import Curvature, State
+from curvlab.errors import CurvlabError
 from curvlab.optim.blocks_in_use import BlocksInUse
 from curvlab.optim.grouped_parameters import Named
 from curvlab.optim.working_type import widened
@@ -52,6 +53,12 @@ class MovingStatistics:
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
         if self.in_use.current() is not self._sums.blocks:  # the batch that runs is the first one that shows layers
+            if self.fresh:
+                raise CurvlabError(
+                    "a parameter was frozen or freed between two batches of one step",
+                    "their statistics are of other blocks",
+                    "take the step first",
+                )
             self.begin()
         self._sums.inputs(samples)
 
@@ -81,6 +88,8 @@ class MovingStatistics:
         if not fresh:
             return
         past = self._share_of_examples(examples) if schedule is None else self._decay(schedule)
+        if schedule is not None:
+            self._warmed = 0  # the next warm start goes on from averages of training
         sums = [torch.stack([value.sum() for value in state.values()]).sum() for state in fresh.values()]
         for (name, state), good in zip(fresh.items(), torch.stack(sums).isfinite().tolist(), strict=True):
             if good:
@@ -101,6 +110,6 @@ class MovingStatistics:
 
     def _share_of_examples(self, examples: int) -> float:
         """The past's share of all examples so far: a last batch of fewer counts for less."""
-        before = self._warmed or self.measured * examples
+        before = self._warmed or self.measured * examples  # averages of before count as batches like this one
         self._warmed = before + max(1, examples)
         return before / self._warmed

@@ -1,1 +1,1 @@
-"""Statistics: sums over one pass over the data, one statistic per file."""
+"""Statistics: what recipes sum over one sample, one statistic per file."""

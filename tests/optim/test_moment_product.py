@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from curvlab.layers.layer import Layer, adapt
 from curvlab.layers.registered import load_layers
+from curvlab.optim.kbfgs.feature_total import feature_total
 from curvlab.optim.kbfgs.moment_product import moment_product
-from curvlab.statistics.feature_total import feature_total
 
 pytestmark = pytest.mark.usefixtures("float64")
 LAYERS = {

@@ -17,12 +17,12 @@ from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.linalg.bfgs import times
 from curvlab.linalg.gram import mirrored
+from curvlab.optim.kbfgs.feature_total import feature_total
 from curvlab.optim.kbfgs.moment_product import moment_product
 from curvlab.optim.kbfgs.pair_damping import PairDamping
 from curvlab.optim.lnb.neurons import neurons
 from curvlab.shapes import Float
 from curvlab.statistics.append_one import append_one
-from curvlab.statistics.feature_total import feature_total
 
 Moment = Literal["averaged", "minibatch"]
 """Which A the Hessian action is of: an average over steps that is formed, or the batch's, which is not (Ren 2022,

@@ -20,12 +20,12 @@ from curvlab.errors import CurvlabError
 from curvlab.field_types import DECAY, FROM_ONE, FROM_ZERO
 from curvlab.fields import Setting
 from curvlab.optim.core import Named, Optimizer
+from curvlab.optim.lnb.debiased import share_of_new
 from curvlab.optim.lnb.neuron_stack import NeuronStack, packed
 from curvlab.optim.lnb.neurons import Seen, neurons, same_features, seen
 from curvlab.optim.lnb.normal_equation import NormalEquation, boosted, boosted_exactly
 from curvlab.optim.registry import register
 from curvlab.optim.working_type import working_type
-from curvlab.statistics.debiased import share_of_new
 
 ONLINE = {"online": (True,)}
 CONVERGED = 300

@@ -18,9 +18,9 @@ from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.layers.layer import Layer, Moments
 from curvlab.layers.linear import LinearLayer
 from curvlab.linalg.gram import LEAF, mirrored
+from curvlab.optim.lnb.feature_sums import feature_sums
 from curvlab.optim.lnb.neuron_metric import NeuronMetric
 from curvlab.statistics.append_one import append_one
-from curvlab.statistics.feature_sums import feature_sums
 
 # Entries of patches that are formed faster than done without.
 FEW = 2**14

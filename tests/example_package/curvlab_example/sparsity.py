@@ -11,6 +11,7 @@ from curvlab.analyses.registry import register
 from curvlab.curvatures.input_moments import InputMoments
 from curvlab.document.figure import Axis, Bars, Figure, Panel
 from curvlab.document.table import Quantity
+from curvlab.operators.diagonal import diagonal
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class Sparsity(LayerAnalysis):
         inputs = None
         moments = None if layer.whole is None else layer.whole.average(InputMoments.name)
         if moments is not None:
-            second = moments.state["second"]
-            energy = second if second.ndim == 2 else second.diagonal(dim1=-2, dim2=-1)
-            inputs = (energy == 0).double().mean().item()
+            inputs = (diagonal(moments.operator) == 0).double().mean().item()
         return SparsityResult((weight == 0).double().mean().item(), inputs)
 
     def on_data(self, result):
