@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,16 @@ def test_a_copy_does_what_python_does(words: tuple[str, ...], tmp_path: Path) ->
     environment = {**kept, "GIVEN": "1", "PYTHONPATH": str(tmp_path / "found")}
     command = [sys.executable, *words]
     wanted = subprocess.run(
-        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # where tests run in the background it is ignored
     )
     done = copies.run(*words, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (wanted.returncode, wanted.stdout, wanted.stderr)
