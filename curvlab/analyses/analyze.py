@@ -17,9 +17,9 @@ from curvlab.analyses.estimate import Estimate, estimate_blocks
 from curvlab.analyses.layer_data import LayerData, LayerStatistics, ModelData
 from curvlab.analyses.layer_rows import LayerRow, tensors_of
 from curvlab.analyses.loaded import Model
-from curvlab.analyses.memory_plan import gibibytes
 from curvlab.analyses.results import Analysis, LayerResult
 from curvlab.analyses.settings import Settings
+from curvlab.document.numbers import size
 from curvlab.errors import NumericalError
 from curvlab.operators.summary import QUANTILE_LEVELS
 
@@ -193,6 +193,6 @@ def _settings_facts(plan: AnalysisPlan) -> dict[str, Any]:
         facts["batch_size"] = plan.data_pass.batch_size
         facts["products"] = "float64"
     if plan.settings.max_memory is not None:
-        facts["max_memory"] = gibibytes(plan.settings.max_memory)
+        facts["max_memory"] = size(plan.settings.max_memory)
     facts["quantile_levels"] = list(QUANTILE_LEVELS)
     return facts

@@ -49,19 +49,16 @@ class Averages:
         split = [one for one in recipes if halves and not one[0].of_batches]
         self._halves = tuple([DataAverage(*one) for one in split] for _ in range(2 if halves else 0))
         self._sizes = [0] * len(self._halves)
-        self._rows: tuple[dict[str, int], ...] = ({}, {}, {})
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
-        for number, averages, own in self._split(samples):
-            for layer, sample in own.items():
-                self._rows[number][layer] = self._rows[number].get(layer, 0) + sample.rows
+        for averages, own in self._split(samples):
             for one in averages:
                 one.inputs(own)
 
     def output_gradients(self, samples: Samples, passed: int) -> None:
         """See `Observer.output_gradients`."""
-        for _, averages, own in self._split(samples):
+        for averages, own in self._split(samples):
             for one in averages:
                 one.output_gradients(own, passed)
 
@@ -80,23 +77,23 @@ class Averages:
     def parts(self) -> tuple[Part, ...]:
         """All examples, then each half where both hold some. Nothing can be added afterwards."""
         joined = [first.merged(second) for first, second in zip(*self._halves, strict=True)] if self._halves else []
-        whole = self._part(0, self.examples, [*self._whole, *joined])
+        whole = self._part(self.examples, [*self._whole, *joined])
         if not self._sizes or not all(self._sizes):
             return (whole,)
-        return (whole, *(self._part(1 + half, self._sizes[half], one) for half, one in enumerate(self._halves)))
+        return (whole, *(self._part(size, one) for size, one in zip(self._sizes, self._halves, strict=True)))
 
     def _first(self, half: int) -> int:
         """The first example of the current batch that goes to a half."""
         return (half + self.examples) % 2
 
-    def _split(self, samples: Samples) -> Iterator[tuple[int, Sequence[DataAverage], Samples]]:
-        yield 0, self._whole, samples
+    def _split(self, samples: Samples) -> Iterator[tuple[Sequence[DataAverage], Samples]]:
+        yield self._whole, samples
         for half, averages in enumerate(self._halves):
             first = self._first(half)
             if averages and any(first < sample.examples for sample in samples.values()):
-                yield 1 + half, averages, {name: sample.half(first) for name, sample in samples.items()}
+                yield averages, {name: sample.half(first) for name, sample in samples.items()}
 
-    def _part(self, number: int, examples: int, averages: Sequence[DataAverage]) -> Part:
+    def _part(self, examples: int, averages: Sequence[DataAverage]) -> Part:
         layers: dict[str, dict[str, tuple[BlockAverage, ...]]] = {}
         for one in averages:
             for average in one.averages().values():
@@ -105,4 +102,4 @@ class Averages:
                 for layer in dict.fromkeys(use.block.name for use in block.uses[: 1 if block.is_matrix else None]):
                     own = layers.setdefault(layer, {})
                     own[one.curvature.name] = (*own.get(one.curvature.name, ()), average)
-        return Part(examples, self.batches, self._rows[number], layers)
+        return Part(examples, self.batches, averages[0].rows if averages else {}, layers)

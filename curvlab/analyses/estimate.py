@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -37,18 +38,20 @@ class Estimate:
 def estimate_blocks(survey: Survey, plan: MemoryPlan, examples: int) -> list[BlockEstimate]:
     """One estimate per block, in the model's order."""
     held = plan.memory()
-    contracted = {use.block.name for one, blocks in plan.recipes for b in blocks for use in b.uses if use.role}
-    return [_block(b, held.get(name, 0), name in contracted, examples) for name, b in survey.blocks.items()]
+    contracted: dict[str, list[tuple[int, ...]]] = {}
+    for _, blocks in plan.recipes:
+        for tensor in (one for one in blocks if not one.is_matrix):
+            contracted.setdefault(tensor.uses[0].block.name, []).append(tensor.shape)
+    return [_block(b, held.get(name, 0), contracted.get(name, []), examples) for name, b in survey.blocks.items()]
 
 
-def _block(block: LayerBlock, memory: int, contracted: bool, examples: int) -> BlockEstimate:
+def _block(block: LayerBlock, memory: int, contracted: Sequence[tuple[int, ...]], examples: int) -> BlockEstimate:
     layer, positions = block.layer, max(1, block.positions)
     width, height = layer.in_features + layer.biased, layer.out_features
     rows = examples * positions * layer.groups
     work = rows * (width * width + height * height + 3 * width * height)
     if contracted:  # the modes of every parameter tensor, each by itself
-        shapes = [layer.modes(role) for role in layer.parameters]
-        work += examples * sum(prod(shape) * sum(shape) for shape in shapes if positions > 1)
+        work += examples * sum(prod(shape) * sum(shape) for shape in contracted if positions > 1)
         work += rows * (width * width + height * height)
     return BlockEstimate(
         block.name, layer.kind, width * layer.groups, height * layer.groups, positions, memory, float(work)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Curvature
+from curvlab.document import numbers
 
 Recipe = tuple[Curvature, Sequence[PreconditionerBlock]]
 """A recipe with its blocks."""
@@ -90,11 +91,4 @@ def memory_plan(found: Survey, curvatures: Sequence[Curvature], halves: bool, bu
 
 
 def _said(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{what} would take {gibibytes(size)}" for what, size in sizes.items()) + " of memory"
-
-
-def gibibytes(size: float) -> str:
-    """A size for a person."""
-    if size < 2**20:
-        return f"{size / 2**10:.1f} KiB"
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    return ", ".join(f"{what} would take {numbers.size(held)}" for what, held in sizes.items()) + " of memory"

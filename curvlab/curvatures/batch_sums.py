@@ -69,7 +69,8 @@ class BatchSums:
         """The statistics of all batches; blocks that no backward pass has reached are left out. The sums are gone."""
         count = Count(max(1, examples), self.rows, self.dtype)
         found = {
-            block.name: self.curvature.average(block, self.sums[block.name], count)
+            # Taken out one by one, so that only one block's sums are held beside its average.
+            block.name: self.curvature.average(block, self.sums.pop(block.name), count)
             for block in self.blocks
             if block.name in self.sums
         }

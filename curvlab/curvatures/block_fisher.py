@@ -21,8 +21,9 @@ from curvlab.curvatures.blocks import PreconditionerBlock, tied_matrices, whole_
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.per_example import block_gradients
 from curvlab.curvatures.registry import register
+from curvlab.document.numbers import size
 from curvlab.errors import MemoryBudgetError
-from curvlab.linalg.gram import mirrored, upper_gram
+from curvlab.linalg.gram import finished, upper_gram
 from curvlab.operators.cholesky_inverse import cholesky_inverse_operator
 from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.operator import Dense, LowRank, Operator
@@ -92,7 +93,7 @@ class BlockFisherCurvature(Curvature):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """F; or the rows, and the share of the batch that each of its parts is."""
         if "fisher" in sums:
-            return {"fisher": mirrored(sums["fisher"].div_(count.examples))}
+            return {"fisher": finished(sums["fisher"], count.examples, count.dtype)}
         seen = sum(map(len, sums.values()))
         if seen != count.examples:  # several passes; or a micro-batch that never reached the block: zeros in the mean
             sums = {key: rows * (seen / count.examples) ** 0.5 for key, rows in sums.items()}
@@ -148,9 +149,9 @@ class BlockFisherCurvature(Curvature):
         dense = sum(cost.dense for cost in costs.values())
         rows = sum(cost.rows(kept[name]) for name, cost in costs.items())
         raise MemoryBudgetError(
-            f"the exact Fisher blocks of this model take {_size(dense)} as matrices and {_size(rows)} as the gradients "
+            f"the exact Fisher blocks of this model take {size(dense)} as matrices and {size(rows)} as the gradients "
             f"of {max(kept.values()):,} examples",
-            f"the budget is {_size(self.max_memory)}",
+            f"the budget is {size(self.max_memory)}",
             "raise max_memory, lower the batch size, decay or inverse_interval, or use kfac",
         )
 
@@ -236,8 +237,3 @@ def _rows(state: State) -> list[Tensor]:
 
 def _numbered(weights: Tensor, parts: Sequence[Tensor]) -> State:
     return {WEIGHTS: weights, **{ROWS.format(i): rows for i, rows in enumerate(parts)}}
-
-
-def _size(number: float) -> str:
-    """In GiB, or MiB below one."""
-    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.1f} MiB"

@@ -104,8 +104,8 @@ class Curvature(ABC):
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """The statistics of the whole batch from its sums, in the scale of docs/curvature.md.
 
-        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. Sums that were taken
-        from a sample as they are must not be overwritten: others may hold them too.
+        For a recipe of the gradient the only sum is "gradient", the block's batch-mean gradient. Sums must not be
+        overwritten: samples, and the sums of a part of the data, may hold the same tensors.
         """
 
     def operators(

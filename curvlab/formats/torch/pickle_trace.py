@@ -28,6 +28,7 @@ _PUSHES = frozenset(
     | {"SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
     | {"BINBYTES8", "BYTEARRAY8"}
 )
+_OUTSIDE = frozenset({"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"})
 
 
 class Global(NamedTuple):
@@ -119,36 +120,27 @@ def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
         yield opcode.name, argument
 
 
-def _run(stream: io.BytesIO, contents: Contents, most: int) -> None:
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
+class _Machine:
+    """The pickle machine: a stack, marks in it, and a memo; calls become `Call`s, and nothing is called."""
 
-    def above_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def named(module: Any, name: Any) -> Global:
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise NotAPickle("a class is named by something other than text")
-        found = Global(module, name)
-        contents.globals[found] = None
-        return found
-
-    def called(function: Any, arguments: Any) -> Call:
-        call = Call(function, arguments)
-        contents.calls.append(call)
-        return call
-
-    for opcode, argument in _instructions(stream):
-        contents.instructions += 1
-        if contents.instructions > most:
-            raise NotAPickle(f"it has more than {most} instructions")
+    def step(self, opcode: str, argument: Any) -> None:
+        """Obey one instruction."""
         if opcode in _PUSHES:
-            stack.append(argument)
-            continue
+            self.stack.append(argument)
+        elif opcode in _OUTSIDE:
+            raise NotAPickle(f"it uses {opcode}, which refers to something outside the file")
+        elif not (self._place(opcode, argument) or self._contain(opcode) or self._name(opcode, argument)):
+            raise NotAPickle(f"it uses {opcode}, which nothing here knows")
+
+    def _place(self, opcode: str, argument: Any) -> bool:
+        """Instructions that move what is there; False for others."""
+        stack, memo = self.stack, self.memo
         match opcode:
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[_number(argument)] = stack[-1]
@@ -157,9 +149,31 @@ def _run(stream: io.BytesIO, contents: Contents, most: int) -> None:
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(memo[_number(argument)])
             case "MARK":
-                marks.append(len(stack))
+                self.marks.append(len(stack))
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
+            case "POP":
+                del stack[-1]
+            case "POP_MARK":
+                self._above_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "STOP":
+                self.contents.value = stack.pop()
+            case "PROTO":
+                self.contents.protocol = _number(argument)
+            case "FRAME":
+                pass
+            case _:
+                return False
+        return True
+
+    def _contain(self, opcode: str) -> bool:
+        """Instructions that make or fill a container; False for others."""
+        stack = self.stack
+        match opcode:
             case "TUPLE":
-                stack.append(tuple(above_mark()))
+                stack.append(tuple(self._above_mark()))
             case "EMPTY_TUPLE":
                 stack.append(())
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -170,63 +184,83 @@ def _run(stream: io.BytesIO, contents: Contents, most: int) -> None:
             case "EMPTY_SET":
                 stack.append(Call(Global("builtins", "set"), ()))
             case "LIST":
-                stack.append(above_mark())
+                stack.append(self._above_mark())
             case "FROZENSET":
-                stack.append(Call(Global("builtins", "frozenset"), (above_mark(),)))
+                stack.append(Call(Global("builtins", "frozenset"), (self._above_mark(),)))
             case "EMPTY_DICT":
                 stack.append(Table())
             case "DICT":
-                stack.append(Table(_paired(above_mark())))
+                stack.append(Table(_paired(self._above_mark())))
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
                 stack[-1].pairs.append((key, value))
             case "SETITEMS":
-                pairs = _paired(above_mark())
+                pairs = _paired(self._above_mark())
                 stack[-1].pairs.extend(pairs)
             case "APPEND" | "APPENDS" | "ADDITEMS":
-                items = [stack.pop()] if opcode == "APPEND" else above_mark()
+                items = [stack.pop()] if opcode == "APPEND" else self._above_mark()
                 (stack[-1] if isinstance(stack[-1], list) else stack[-1].items).extend(items)
+            case _:
+                return False
+        return True
+
+    def _name(self, opcode: str, argument: Any) -> bool:
+        """Instructions that name something, call it or set its state; False for others."""
+        stack = self.stack
+        match opcode:
             case "GLOBAL":
-                stack.append(named(*str(argument).split(" ", 1)))
+                stack.append(self._named(*str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(named(module, name))
+                stack.append(self._named(module, name))
             case "INST":
-                stack.append(called(named(*str(argument).split(" ", 1)), tuple(above_mark())))
+                stack.append(self._called(self._named(*str(argument).split(" ", 1)), tuple(self._above_mark())))
             case "OBJ":
-                function, *arguments = above_mark()
-                stack.append(called(function, tuple(arguments)))
+                function, *arguments = self._above_mark()
+                stack.append(self._called(function, tuple(arguments)))
             case "REDUCE" | "NEWOBJ":
                 arguments = stack.pop()
-                stack.append(called(stack.pop(), arguments))
+                stack.append(self._called(stack.pop(), arguments))
             case "NEWOBJ_EX":
                 keywords, arguments, function = stack.pop(), stack.pop(), stack.pop()
-                stack.append(called(function, (arguments, keywords)))
+                stack.append(self._called(function, (arguments, keywords)))
             case "BUILD":
                 state = stack.pop()
                 stack[-1].state = state
             case "BINPERSID" | "PERSID":
                 reference = Persistent(stack.pop() if opcode == "BINPERSID" else argument)
-                contents.persistent.append(reference)
+                self.contents.persistent.append(reference)
                 stack.append(reference)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
-            case "POP":
-                del stack[-1]
-            case "POP_MARK":
-                above_mark()
-            case "DUP":
-                stack.append(stack[-1])
-            case "STOP":
-                contents.value = stack.pop()
-            case "PROTO":
-                contents.protocol = _number(argument)
-            case "FRAME":
-                pass
-            case "EXT1" | "EXT2" | "EXT4" | "NEXT_BUFFER" | "READONLY_BUFFER":
-                raise NotAPickle(f"it uses {opcode}, which refers to something outside the file")
             case _:
-                raise NotAPickle(f"it uses {opcode}, which nothing here knows")
+                return False
+        return True
+
+    def _above_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def _named(self, module: Any, name: Any) -> Global:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise NotAPickle("a class is named by something other than text")
+        found = Global(module, name)
+        self.contents.globals[found] = None
+        return found
+
+    def _called(self, function: Any, arguments: Any) -> Call:
+        call = Call(function, arguments)
+        self.contents.calls.append(call)
+        return call
+
+
+def _run(stream: io.BytesIO, contents: Contents, most: int) -> None:
+    machine = _Machine(contents)
+    for opcode, argument in _instructions(stream):
+        contents.instructions += 1
+        if contents.instructions > most:
+            raise NotAPickle(f"it has more than {most} instructions")
+        machine.step(opcode, argument)
 
 
 def _number(argument: Any) -> int:
