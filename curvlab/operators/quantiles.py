@@ -38,11 +38,13 @@ def order_statistics(lists: Factored, ranks: Int[Tensor, " q"]) -> tuple[Float[T
     Arguments as in `quantiles`.
     """
     last = _length(lists) - 1
-    # Entries that are 0 in every group make nothing but zeros, which need no search.
-    lists = _fold(tuple(values[:, (values > 0).any(0)] for values in lists))
+    # Groups with a factor that is 0, and entries that are 0 in every group, make nothing but zeros: no need to search.
+    alive = torch.stack([(values > 0).any(1) for values in lists]).all(0)
+    lists = tuple(values[alive][:, (values[alive] > 0).any(0)] for values in lists)
     zeros = last + 1 - _length(lists)
     if zeros > last:
         return (lists[0].new_zeros(ranks.shape),) * 2
+    lists = _fold(lists)
     if len(lists) == 1:
         ordered = lists[0].flatten().sort().values
         both = torch.stack([ranks, (ranks + 1).clamp(max=last)]) - zeros

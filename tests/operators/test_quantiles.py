@@ -65,6 +65,19 @@ def test_counting_gives_numpys_quantiles(cheap: int, lists: tuple[torch.Tensor, 
     np.testing.assert_allclose(found, np.quantile(products, LEVELS), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("zero", ["every group", "one group"])
+def test_groups_in_which_a_factor_is_zero_have_zeros_alone(monkeypatch: pytest.MonkeyPatch, zero: str) -> None:
+    monkeypatch.setattr(counting, "CHEAP", 0)
+    last = [0.0, 0.0] if zero == "every group" else [1.0, 3.0]
+    a, b, c = (
+        [[0.0, 2.0], [0.0, 0.0], [1.0, 2.0]],
+        [[0.0, 0.0], [1.0, 1.0], [1.0, 2.0]],
+        [[1.0, 2.0], [1.0, 2.0], last],
+    )
+    lists = tuple(torch.tensor(values, dtype=torch.float64) for values in (a, b, c))
+    np.testing.assert_allclose(quantiles(lists, LEVELS), np.quantile(all_products(lists), LEVELS), rtol=1e-12)
+
+
 @pytest.mark.parametrize("sizes", [(300, 400), (9, 64, 150), (7, 8, 9, 40)])
 def test_wide_spectra(sizes: tuple[int, ...]) -> None:
     lists = tuple((10 ** (-14 * torch.rand(1, n, dtype=torch.float64))).sort(1).values for n in sizes)
