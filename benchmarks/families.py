@@ -30,9 +30,10 @@ from benchmarks.small_families import small_inputs, small_models
 from curvlab.errors import CurvlabError, out_of_memory
 
 TASKS = (
+    "SEQ_TO_SEQ_CAUSAL_LM",
+    "SPEECH_SEQ_2_SEQ",
     "CAUSAL_LM",
     "MASKED_LM",
-    "SEQ_TO_SEQ_CAUSAL_LM",
     "IMAGE_CLASSIFICATION",
     "SEQUENCE_CLASSIFICATION",
     "AUDIO_CLASSIFICATION",

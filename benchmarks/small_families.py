@@ -125,11 +125,17 @@ def small_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     tokens = torch.randint(12, VOCABULARY, (EXAMPLES, POSITIONS), generator=torch.Generator().manual_seed(1))
     taken = inspect.signature(model.forward).parameters
     image = torch.randn(EXAMPLES, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    spectrum = torch.randn(EXAMPLES, 80, 3000, generator=torch.Generator().manual_seed(3))
     sound = torch.randn(EXAMPLES, 4000, generator=torch.Generator().manual_seed(3))
     if "input_ids" in taken:
         yield {"input_ids": tokens}
         if "decoder_input_ids" in taken:
             yield {"input_ids": tokens, "decoder_input_ids": tokens}
+    if "input_features" in taken:
+        more = {"decoder_input_ids": tokens} if "decoder_input_ids" in taken else {}
+        yield {"input_features": spectrum, **more}
+        yield {"input_features": spectrum[:, :, :20], **more}
+        yield {"input_features": spectrum[:, :, :40].mT, **more}
     if "pixel_values" in taken:
         yield {"pixel_values": image}
     if "input_values" in taken:

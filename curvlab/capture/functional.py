@@ -1,78 +1,54 @@
-"""Parameters used outside a layer module: `x + self.bias`, `x * self.scale`, `F.linear(h, self.embedding.weight)`
-become layers too.
+"""Parameters used outside a layer module: `x + self.bias`, `h @ self.table.weight.t()` and the experts of a batched
+product become layers too.
 
-A parameter that is used by an operation no adapter knows must not be counted wrongly: it is reported by name instead.
+What an operation computes of parameters alone is followed as an `Expression` until it meets the examples. Where it
+meets them in an operation that layers/operations has an adapter for, it is an affine map like a module's; elsewhere the
+gradient of every example is taken through the operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from curvlab.capture.dataflow import CONSTANT, Dataflow, tensors_in
+from curvlab.capture.gathered import recorded_call
+from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
+from curvlab.capture.recorder import Recorder
+from curvlab.capture.sample import Call
+from curvlab.errors import UnsupportedLayer
+from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
+from curvlab.layers.expression import CASTS, Expression, Form, inside, replaced
 from curvlab.layers.layer import Layer
-from curvlab.layers.linear import LinearLayer, TransposedLinearLayer
+from curvlab.layers.operations.operation import AffineUse, uses_of
+from curvlab.layers.viewed import ViewedLayer
 
-Use = tuple[str, Layer, Tensor]
-"""Name of the parameter, the layer it forms there, and the layer's input."""
-
-Watcher = Callable[[Use, Tensor], Any]
-"""`y = watch(use, y)`: called for each use; returns the output to go on with."""
-
-
-class Bare(Elementwise):
-    """s = p ⊙ f, broadcast: a parameter multiplied (f = the other operand) or added (f = 1) by hand; one group per
-    entry of p."""
-
-    def __init__(self, kind: str, parameter: Tensor) -> None:
-        super().__init__(kind, parameter, None, axis=0)
-
-    def _channels(self, x: Tensor) -> Tensor:
-        parameter = self.parameters["weight"].shape
-        shape = (1,) * (x.ndim - len(parameter)) + tuple(parameter)
-        channel = [axis for axis in range(1, x.ndim) if shape[axis] > 1]
-        position = [axis for axis in range(1, x.ndim) if shape[axis] == 1]
-        return x.permute(0, *position, *channel).reshape(x.shape[0], -1, self.groups)
-
-    def fits(self, output: Tensor) -> bool:
-        """Whether the parameter was broadcast over the examples axis of `output`, so that per-example gradients
-        exist."""
-        parameter = self.parameters["weight"].shape
-        if output.ndim == 0 or output.ndim < len(parameter):
-            return False
-        shape = (1,) * (output.ndim - len(parameter)) + tuple(parameter)
-        return shape[0] == 1 and all(p in (1, o) for p, o in zip(shape, output.shape, strict=True))
-
-
-_ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, Tensor.add_}
-_SUBTRACT = {torch.sub, Tensor.sub, Tensor.__sub__, torch.subtract}
-_MULTIPLY = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multiply, Tensor.__imul__, Tensor.mul_}
-_EXPAND = {Tensor.expand, Tensor.expand_as, Tensor.repeat, torch.broadcast_to, Tensor.broadcast_to}
-_MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
-_LOOKS = {"grad", "requires_grad_", "detach"}  # return a tensor, use nothing
+_LOOKS = frozenset({"grad", "requires_grad_", "requires_grad", "shape", "dtype", "device", "size", "dim", "ndim", "numel"})
+_LOOKS |= {"is_floating_point", "is_complex", "data_ptr", "element_size", "stride", "item", "tolist", "layout", "is_leaf"}
+_CONSTANT = frozenset({"detach", "data", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"})
+_CONSTANT |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "argmax", "argsort"}
+_EXPANSIONS = frozenset({"expand", "expand_as", "repeat", "broadcast_to", "tile"})
 
 
 class FunctionalUses(TorchFunctionMode):
     """Watches torch calls for the model's own parameters while no adapted module is running.
 
     Args:
-        names: id of a parameter -> its name in the model.
-        layers: layers found so far, by (operation, parameter ids); shared between batches so that a use keeps its
-            layer.
-        watch: gets each recognised use and its output.
-        refuse: gets (parameter name, operation name) of each use that no adapter knows.
+        flow: marks of tensors.
+        layers: layers found so far, shared between batches so that a use keeps its layer.
+        recorder: is shown what is found.
     """
 
-    def __init__(
-        self, names: Mapping[int, str], layers: dict[Any, Layer], watch: Watcher, refuse: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, flow: Dataflow, layers: dict[Hashable, Layer], recorder: Recorder) -> None:
         super().__init__()
-        self.names, self.layers, self.watch, self.refuse = names, layers, watch, refuse
+        self.flow, self.layers, self.recorder = flow, layers, recorder
+        self.pulled = Pulled(recorder)
+        self.stacks: dict[tuple[Hashable, ...], Callable[[int], tuple[str, Layer]]] = {}
         self.inside = 0  # depth of adapted modules: what happens in there is theirs
 
     def enter(self, *_: Any) -> None:
@@ -83,6 +59,12 @@ class FunctionalUses(TorchFunctionMode):
         """Hook after an adapted module has run."""
         self.inside -= 1
 
+    def begin(self, inputs: Any, examples: int) -> None:
+        """A call of the model begins."""
+        self.inside = 0
+        self.flow.begin(tensors_in(inputs), examples)
+        self.pulled.begin(examples)
+
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -90,57 +72,228 @@ class FunctionalUses(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
-        own = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter) and id(a) in self.names]
-        own += [a for part in args if isinstance(part, list | tuple) for a in part if id(a) in self.names]
-        if not own:
-            return func(*args, **kwargs)
-        found = self._recognise(func, args, kwargs, own)
-        output = func(*args, **kwargs)
-        if found is not None and isinstance(output, Tensor):
-            layer, x = found
-            if not isinstance(layer, Bare):
-                return self.watch((self.names[id(own[0])], layer, x), output)
-            if layer.fits(output):
-                return self.watch((self.names[id(own[0])], layer, torch.broadcast_to(x, output.shape)), output)
+        given = (args, kwargs)
+        operands = [one for one in tensors_in(given) if self.flow.expression(one) is not None]
         name = _operation(func)
-        parts = output if isinstance(output, tuple | list) else (output,)
-        if name not in _LOOKS and any(isinstance(part, Tensor) for part in parts):
-            for parameter in own:
-                self.refuse(self.names[id(parameter)], name)
+        if name in _LOOKS:
+            return func(*args, **kwargs)
+        if not operands:
+            output = func(*args, **kwargs)
+            if output is not None and not isinstance(output, int | float | bool | str | torch.dtype | torch.device):
+                self.flow.carry(name, output, given)
+            return output
+        if name in _CONSTANT:
+            output = func(*args, **kwargs)
+            for one in tensors_in(output):
+                self.flow.put(one, CONSTANT)
+            return output
+        expressed = replaced(given, lambda one: self.flow.expression(one) or one)
+        if any(self.flow.varies(one) for one in tensors_in(given)):
+            return self._meet(func, name, given, expressed)
+        return self._derive(func, name, given, expressed)
+
+    def shared(self, name: str, layer: Layer, module: Any, args: Any, kwargs: Any, output: Any) -> bool:
+        """Whether a module ran without the examples; its output is then an expression of parameters, which is followed
+        until it meets them."""
+        if not isinstance(output, Tensor) or any(self.flow.varies(one) for one in tensors_in((args, kwargs))):
+            return False
+        x = layer.prepare(*args, **kwargs).detach()
+        expressed = replaced((args, kwargs), lambda one: self.flow.expression(one) or one)
+        own = self.flow.named(layer.parameters.values())
+        self.flow.put(output, SharedCall(name, layer, x, output, (module.forward, *expressed), own))
+        return True
+
+    def _derive(self, func: Any, name: str, given: Any, expressed: Any) -> Any:
+        """An operation of parameters alone."""
+        output = func(*given[0], **given[1])
+        operands = list(inside(expressed))
+        if name in CASTS and isinstance(output, Tensor):
+            self.flow.put(output, operands[0])
+            return output
+        if name == "__setitem__" or (name.endswith("_") and not name.startswith("__")):
+            self._refuse(operands, f"it is overwritten by '{name}'")
+            return output
+        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(operands[0].value, output):
+            return self._affine(name, [_added(operands[0], output)], output, given)
+        node = self._shared_operation(func, name, given, expressed, output)
+        for place, one in enumerate(output if isinstance(output, tuple | list) else (output,)):
+            if not isinstance(one, Tensor):
+                continue
+            if not one.is_floating_point() and not one.is_complex():
+                self.flow.put(one, CONSTANT)
+                continue
+            pick = place if isinstance(output, tuple | list) else None
+            self.flow.put(one, node or Expression(one, func, expressed[0], expressed[1], pick, name))
         return output
 
-    def _recognise(self, func: Any, args: Any, kwargs: Any, own: list[Any]) -> tuple[Layer, Tensor] | None:
-        p = own[0]
-        if func is F.linear:
-            x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
-            if weight is p and (bias is None or isinstance(bias, nn.Parameter)):
-                return self._layer("linear", LinearLayer, weight, bias), x
-        elif func in _MATMUL and len(args) == 2 and args[1] is p and len(own) == 1 and p.ndim == 2:
-            return self._layer("matmul", TransposedLinearLayer, p, None), args[0]
-        elif func in _EXPAND and args[0] is p:
-            return self._layer("bias", Bare, p), p.new_ones(())
-        elif len(args) == 2 and len(own) == 1 and not kwargs:
-            other = args[1] if args[0] is p else args[0]
-            if func in _ADD or (func in _SUBTRACT and args[0] is p):
-                return self._layer("bias", Bare, p), p.new_ones(())
-            if func in _SUBTRACT:
-                return self._layer("bias", Bare, p), -p.new_ones(())
-            if func in _MULTIPLY:
-                return self._layer("scale", Bare, p), torch.as_tensor(other, dtype=p.dtype, device=p.device).detach()
-        return None
+    def _over_examples(self, value: Tensor, output: Tensor) -> bool:
+        """Whether a parameter has been repeated for every example."""
+        longer = output.ndim > value.ndim or (output.ndim == value.ndim and value.shape[0] == 1)
+        return longer and output.shape[0] == self.flow.examples > 1 and broadcast_over_examples(value, output)
 
-    def _layer(self, operation: str, make: Any, *parameters: Tensor | None) -> Layer:
-        key = (operation, *map(id, parameters))
-        if key not in self.layers:
-            first = (f"Parameter ({operation})",) if make is Bare else ()
-            self.layers[key] = make(*first, *parameters)
-        return self.layers[key]
+    def _shared_operation(self, func: Any, name: str, given: Any, expressed: Any, output: Any) -> SharedCall | None:
+        """An operation that would be a layer, of an input that does not hold examples: rows for all of them."""
+        if not isinstance(output, Tensor) or name in ("__getitem__", "index_select"):
+            return None
+
+        def weights_only(one: Any) -> Any:
+            found = self.flow.expression(one)
+            return found if found is not None and found.form <= Form.AFFINE else one
+
+        uses = uses_of(func, *replaced(given, weights_only))
+        if uses is None or len(uses) != 1 or isinstance(layer := self._layer(uses[0]), Elementwise):
+            return None
+        use = uses[0]
+        own = self.flow.named(layer.parameters.values())
+        return SharedCall(_name(use), layer, use.x.detach(), output, (func, *expressed), own, use.output)
+
+    def _meet(self, func: Any, name: str, given: Any, expressed: Any) -> Any:
+        """An operation of the examples and of something that comes from parameters alone."""
+        operands = list(inside(expressed))
+        uses = uses_of(func, *expressed)
+        output = func(*given[0], **given[1])
+        wanted = {parameter for one in operands for parameter in one.parameters}
+        if uses and isinstance(output, Tensor) and wanted == {
+            parameter for use in uses for one in use.weights.values() for parameter in one.parameters
+        }:
+            return self._affine(name, uses, output, given)
+        if not isinstance(output, Tensor) or not (output.is_floating_point() or output.is_complex()):
+            if any(one.is_floating_point() for one in tensors_in(output)) or name == "__setitem__":
+                self._refuse(operands, f"used by the operation '{name}', which no adapter knows")
+            self.flow.carry(name, output, given)
+            return output
+        if name.endswith("_") and not name.startswith("__"):
+            self._refuse(operands, f"used by the operation '{name}', which no adapter knows")
+            self.flow.carry(name, output, given)
+            return output
+        return self._generic(func, name, given, expressed, output)
+
+    def _affine(self, name: str, uses: Sequence[AffineUse], output: Tensor, given: Any) -> Tensor:
+        """Record the maps of an operation, and take its gradient for all of them."""
+        sinks: list[Callable[[Tensor], None]] = []
+        for use in uses:
+            try:
+                sinks += self._sink(use, output)
+            except UnsupportedLayer as reason:
+                self._refuse(list(use.weights.values()), str(reason))
+        if sinks:
+
+            def sink(g: Tensor) -> None:
+                for one in sinks:
+                    one(g)
+
+            output = self.recorder.tap(output, sink)
+        self.flow.carry(name, output, given)
+        return output
+
+    def _sink(self, use: AffineUse, output: Tensor) -> list[Callable[[Tensor], None]]:
+        """Show a map; what takes the gradient at its operation's output."""
+        layer, rows = self._layer(use), self.flow.rows(use.source)
+        if rows is not None and use.rows is not None:
+            rows = type(rows)(rows.index[use.rows], rows.per)
+        if use.x.shape[0] == 0:
+            return []
+        call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows)
+        call.watched = True
+        if all(one.form <= Form.AFFINE for one in use.weights.values()):
+            use_name = _name(use)
+            self.recorder.show(use_name, call)
+            return [lambda g: self.recorder.send(use_name, call, arranged(use.output(g)))]
+        why = next(one.why for one in use.weights.values() if one.form is Form.OTHER)
+        self.pulled.expect(use.weights.values(), why)
+
+        def pull(g: Tensor) -> None:
+            parts = example_gradients(call, arranged(use.output(g)), self.flow.examples)
+            for role, expression in use.weights.items():
+                self.pulled.arrive(expression, parts[role])
+
+        return [pull]
+
+    def _generic(self, func: Any, name: str, given: Any, expressed: Any, output: Tensor) -> Tensor:
+        """Take every example's gradient through an operation that no adapter knows."""
+        operands = list(inside(expressed))
+        self.flow.carry(name, output, given)
+        rows = self.flow.rows(output)
+        if rows is not None or output.ndim == 0 or output.shape[0] % self.flow.examples:
+            self._refuse(operands, f"used by the operation '{name}', whose output has no axis of examples")
+            return output
+        self.pulled.expect(operands, f"no adapter knows the operation '{name}'")
+
+        def pull(g: Tensor) -> None:
+            found = self.pulled.through(func, expressed, operands, g)
+            for expression, part in zip(operands, found, strict=True):
+                self.pulled.arrive(expression, part)
+
+        tapped = self.recorder.tap(output.clone(), pull)  # an operation may need its own output to go back
+        self.flow.carry(name, tapped, given)
+        return tapped
+
+    def _refuse(self, operands: Iterable[Expression], why: str) -> None:
+        for parameter in dict.fromkeys(name for one in operands for name in one.parameters):
+            self.recorder.refuse(parameter, why)
+
+    def _layer(self, use: AffineUse) -> Layer:
+        """The layer of a use; the same one in every batch."""
+        key = (use.make.__qualname__, use.key, *((role, one.key) for role, one in use.weights.items()))
+        if any(one.form is Form.OTHER for one in use.weights.values()):
+            return use.make(**{role: one.value.detach() for role, one in use.weights.items()})
+        fixed = all(one.fixed for one in use.weights.values())
+        layer = self.layers.get(key) if fixed else None
+        if layer is None:
+            layer = _layer_of(use.make, use.weights)
+            if fixed:
+                self.layers[key] = layer
+        for one in use.weights.values():
+            if one.place is not None and one.name in ("__getitem__", "select", "unbind"):
+                self.stacks.setdefault((use.make.__qualname__, *one.parameters), _stack(use))
+        return layer
+
+
+def _stack(use: AffineUse) -> Callable[[int], tuple[str, Layer]]:
+    """place -> the use and layer of another entry of the first axis of the same weights."""
+
+    def other(place: int) -> tuple[str, Layer]:
+        moved = {role: _entry(one, place) for role, one in use.weights.items()}
+        return _name_of(moved), _layer_of(use.make, moved)
+
+    return other
+
+
+def _entry(one: Expression, place: int) -> Expression:
+    root = next(inside(one.arguments))
+    value = root.value.detach()[place]
+    return Expression(value, Tensor.__getitem__, (root, place), {}, None, "__getitem__")
+
+
+def _layer_of(make: Callable[..., Layer], weights: Mapping[str, Expression]) -> Layer:
+    found = make(**{role: one.value for role, one in weights.items()})
+    if all(one.form is Form.PARAMETER for one in weights.values()):
+        return make(**{role: next(iter(one.parameters.values())) for role, one in weights.items()})
+    return ViewedLayer(found, weights)
+
+
+def _name(use: AffineUse) -> str:
+    return _name_of(use.weights)
+
+
+def _name_of(weights: Mapping[str, Expression]) -> str:
+    """What a use is called: by its first parameter, and by what is taken of it."""
+    one = next(iter(weights.values()))
+    parameter = next(iter(one.parameters))
+    if one.place is not None:
+        owner, _, own = parameter.rpartition(".")
+        return ".".join(part for part in (owner, str(one.place), own) if part)
+    return parameter + one.taken
+
+
+def _added(operand: Expression, output: Tensor) -> AffineUse:
+    def make(weight: Tensor) -> Bare:
+        return Bare("Parameter (bias)", weight)
+
+    x = operand.value.new_ones(()).expand(output.shape)
+    return AffineUse(make, {"weight": operand}, x, x, key="bias")
 
 
 def _operation(func: Any) -> str:
     name = getattr(func, "__name__", str(func))
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
-
-
-def _bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]

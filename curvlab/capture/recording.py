@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.batch_record import Observer
+from curvlab.capture.layer_block import Survey, components, use_key
 from curvlab.capture.sample import Call, Sample
-from curvlab.capture.survey import Survey, components, use_key
 from curvlab.capture.tape import Tape
 from curvlab.layers.layer import Layer, Unrolled
 from curvlab.likelihoods.masked import position_mask
@@ -87,6 +87,7 @@ class Recording:
     def open_pass(self, collecting: bool) -> None:
         """A backward pass begins; without `collecting` nothing of it is recorded."""
         self._collecting = collecting
+        self.tape.begin_pass()
         if collecting:
             groups = set(self._group.values())
             self._waiting = {group: sum(len(self._calls.get(n, ())) for n in group) for group in groups}
@@ -101,6 +102,7 @@ class Recording:
         Returns:
             The samples of the pass; none with `stream`.
         """
+        self.tape.end_pass()
         collected, self._collecting = self._collecting, False
         shown: dict[str, Sample] = {}
         if collected and self.stream:
@@ -129,7 +131,7 @@ class Recording:
         if self._mask is None and (mask := position_mask(self.tape.kwargs)) is not None:
             self._mask, self._kept = mask, int(mask.sum())
         if (mask := _mask_of(call, self._mask)) is not None:
-            call.mask, call.kept = mask, self._kept
+            call.mask, call.kept = mask, self._kept if call.places is None else int(mask.sum())
         self._calls.setdefault(name, []).append(call)
         # A block that runs many times (a recurrent cell) is worth waiting for: one product instead of one per call.
         if self.stream and self._observer is not None and self.found.blocks[name].calls == 1:
@@ -186,7 +188,7 @@ def _shown_by(found: Survey, blocks: Collection[str]) -> tuple[dict[str, Layer |
         parts = [name] if isinstance(adapted, Layer) else [prefix + part for part in adapted.layers]
         owners.update(dict.fromkeys(parts, name))
     uses = [use for block in blocks for use in found.blocks[block].uses]
-    if not owners.keys() >= set(uses):
+    if not owners.keys() >= set(uses) or any(found.blocks[block].watched for block in blocks):
         return found.modules, True
     return {name: found.modules[name] for name in dict.fromkeys(owners[use] for use in uses)}, False
 
@@ -195,4 +197,7 @@ def _mask_of(call: Call, mask: Tensor | None) -> Tensor | None:
     """The batch's mask, for a map that has one row per position of the mask: others see no padding as such."""
     if mask is None or call.x is None or call.axis != 0:
         return None
+    if call.places is not None:
+        counted: Tensor = call.places.mask(mask)
+        return counted
     return mask if call.x.shape[:2] == mask.shape and call.rows == mask.numel() else None

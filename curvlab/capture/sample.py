@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Call:
 
     `axis` is the axis of the examples in x and g (1 where a network runs sequence-first); `rows` is N·T of this call;
     `mask` `(n, t)` is true at the `kept` positions that count, None where all do;
+    `places` says where rows that were gathered in any order have been put (`gathered.Places`); `watched` is true of one
+    that hooks on modules alone would not have recorded;
     `version` is x's when it was recorded, to notice a network that overwrites it afterwards. x is None once it
     is not needed any more.
     """
@@ -32,6 +35,8 @@ class Call:
     g: Tensor | None = None
     mask: Tensor | None = None
     kept: int | None = None
+    places: Any = None
+    watched: bool = False
 
     @property
     def counted(self) -> int:

@@ -5,66 +5,22 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.layer_block import LayerBlock, Survey, components, use_key
 from curvlab.capture.model_inputs import Inputs, batch_size, tensors_of
 from curvlab.capture.preserve import preserve
 from curvlab.capture.sample import Call
 from curvlab.capture.tape import Tape
+from curvlab.capture.verified import unexplained
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled, adapt, adapted
 from curvlab.layers.registered import load_layers
 
-
-@dataclass
-class LayerBlock:
-    """One affine map with parameters of its own: a layer, or several uses that share all their parameters.
-
-    Attributes:
-        name: the module's name ("layer1.0.conv2"), or the parameter's for one used by hand.
-        layer: the map (of its first use).
-        parameters: role -> the parameter's name in the model.
-        uses: names of all modules that share these parameters; the first is `name`.
-        positions: T, positions per example in the surveyed input, over all uses.
-        calls: how often it ran in one forward.
-        tied: names of other blocks that share some parameter with this one.
-    """
-
-    name: str
-    layer: Layer
-    parameters: dict[str, str]
-    uses: list[str] = field(default_factory=list)
-    positions: int = 0
-    calls: int = 0
-    tied: list[str] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(p.numel() for p in self.layer.parameters.values())
-
-
-@dataclass
-class Survey:
-    """The layers of a model.
-
-    Attributes:
-        modules: module name -> adapter, for a Tape.
-        blocks: name -> LayerBlock, in the model's own order.
-        refused: name of a module or parameter -> why it is in no block.
-        block_of: name of a use -> name of its block.
-        axes: name of a use -> axis of the examples in its input.
-    """
-
-    modules: dict[str, Layer | Unrolled]
-    blocks: dict[str, LayerBlock]
-    refused: dict[str, str]
-    block_of: dict[str, str]
-    axes: dict[str, int] = field(default_factory=dict)
+__all__ = ["LayerBlock", "Survey", "adapters", "components", "first_examples", "survey", "use_key"]
 
 
 def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Survey:
@@ -89,12 +45,16 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     ):
         tape.run(inputs)
     examples = batch_size(inputs)
-    blocks, block_of = _blocks(model, found, examples)
+    idle = _idle(modules, found, tape)
+    blocks, block_of = _blocks(model, found, idle, examples)
     _tie(blocks)
     _refuse_hidden_uses(model, blocks, refusals)
     seen = {above for use in (*found, *refusals) for above in ("", *_above(use))}
-    for name in modules:
-        if name not in found and name not in seen:
+    covered = {id(p) for block in blocks.values() for p in block.layer.parameters.values()}
+    for name, made in modules.items():
+        if covered.issuperset(map(id, _parameters(made))):
+            continue
+        if name not in found and name not in idle and name not in seen:
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
     for name, why in _without_adapter(model, blocks).items():
@@ -103,7 +63,20 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    return Survey(modules, blocks, refused, block_of, axes)
+    made = Survey(modules, blocks, refused, block_of, axes)
+    _refuse_unexplained(made, unexplained(model, made, inputs))
+    return made
+
+
+def _refuse_unexplained(found: Survey, wrong: Mapping[str, float]) -> None:
+    """Blocks of parameters whose gradient is not what their uses say leave the table."""
+    for name in [n for n, b in found.blocks.items() if not wrong.keys().isdisjoint(b.parameters.values())]:
+        parameter = next(p for p in found.blocks[name].parameters.values() if p in wrong)
+        why = f"the uses of {parameter} that were seen differ from its gradient by {wrong[parameter]:.1%} of it"
+        found.refused.setdefault(parameter, why)
+        found.refused.setdefault(name, why)
+        del found.blocks[name]
+    found.block_of = {use: name for use, name in found.block_of.items() if name in found.blocks}
 
 
 def _above(name: str) -> list[str]:
@@ -123,47 +96,68 @@ def adapters(model: nn.Module) -> tuple[dict[str, Layer | Unrolled], dict[str, s
             continue  # what is inside a module follows it at once
         if not adapted(module) or next(module.parameters(), None) is None:
             continue
-        owner = name
+        registered: type[nn.Module] = next(base for base in type(module).__mro__ if base in adapt.registry)
+        if type(module).forward is not registered.forward:
+            continue  # the operations that its own forward calls are watched
         try:
-            modules[name] = _checked(adapt(module), module)
+            made = adapt(module)
         except UnsupportedLayer as reason:
-            refused[name] = str(reason)
+            owner, refused[name] = name, str(reason)
+            continue
+        if {id(p) for p in _parameters(made)} <= {id(p) for p in module.parameters()}:
+            owner, modules[name] = name, made
+        # A weight that is computed from other parameters is followed from there.
     return modules, refused
 
 
-def _checked(made: Layer | Unrolled, module: nn.Module) -> Layer | Unrolled:
-    """The adapter, if it speaks for this module: its forward is that of the registered type, its parameters its own."""
-    registered: type[nn.Module] = next(base for base in type(module).__mro__ if base in adapt.registry)
-    if type(module).forward is not registered.forward:
-        raise UnsupportedLayer(
-            f"{type(module).__name__} has a forward of its own",
-            f"it need not compute what {registered.__name__} does",
-            "register an adapter for it",
-        )
-    own = {id(p) for p in module.parameters()}
-    for layer in [made] if isinstance(made, Layer) else made.layers.values():
-        computed = [role for role, p in layer.parameters.items() if id(p) not in own]
-        if computed:
-            raise UnsupportedLayer(
-                f"the {computed[0]} of {type(module).__name__} is computed from other parameters",
-                "its curvature with respect to them is not that of an affine map",
-            )
-    return made
+def _parameters(made: Layer | Unrolled) -> list[Tensor]:
+    layers = [made] if isinstance(made, Layer) else list(made.layers.values())
+    return [p for layer in layers for p in layer.parameters.values()]
+
+
+def _idle(
+    modules: Mapping[str, Layer | Unrolled], found: Mapping[str, list[Call]], tape: Tape
+) -> dict[str, tuple[Layer, bool]]:
+    """Experts that these examples were not routed to, while others beside them ran: the layer, and whether functions
+    have to be watched to see it."""
+    idle: dict[str, tuple[Layer, bool]] = {}
+    for other in tape.stacks:
+        name, layer = other(0)
+        for place in range(next(iter(layer.parameters.values())).shape[0]):
+            name, layer = other(place)
+            if name not in found:
+                idle[name] = layer, True
+    ran = {pattern for name in found for pattern in _patterns(name)}
+    for name, made in modules.items():
+        if name not in found and isinstance(made, Layer) and not ran.isdisjoint(_patterns(name)):
+            idle[name] = made, False
+    return idle
+
+
+def _patterns(name: str) -> list[str]:
+    """The name with each of its numbers left open."""
+    parts = name.split(".")
+    return [".".join([*parts[:i], "*", *parts[i + 1 :]]) for i, part in enumerate(parts) if part.isdigit()]
 
 
 def _blocks(
-    model: nn.Module, found: Mapping[str, list[Call]], examples: int
+    model: nn.Module, found: Mapping[str, list[Call]], idle: Mapping[str, tuple[Layer, bool]], examples: int
 ) -> tuple[dict[str, LayerBlock], dict[str, str]]:
     names = {id(p): name for name, p in model.named_parameters()}
     order = {name: i for i, name in enumerate(names.values())}
+    owners = _owners(model, found)
     blocks: dict[tuple[object, ...], LayerBlock] = {}
     block_of: dict[str, str] = {}
     taken: set[str] = set()
     for use, calls in found.items():
         for layer in dict.fromkeys(call.layer for call in calls):
-            key = (layer.groups, layer.out_features, layer.in_features, *(id(p) for p in layer.parameters.values()))
+            ids = [id(p) for p in layer.parameters.values()]
+            key = (layer.groups, layer.out_features, layer.in_features, layer.road, *layer.view_key, *ids)
             if key not in blocks:
-                name = use if use not in taken else f"{use}@{layer.kind.lower()}"
+                name = owners.get(frozenset(ids), use) if layer.whole and layer.road is None else use
+                if name in taken:
+                    name = use
+                name = name if name not in taken else f"{use}@{layer.kind.lower()}"
                 taken.add(name)
                 parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
                 blocks[key] = LayerBlock(name, layer, parameters)
@@ -172,14 +166,25 @@ def _blocks(
             block.uses.append(use)
             block.calls += len(own)
             block.positions += sum(call.rows for call in own) // examples
+            block.watched |= any(call.watched for call in own)
             block_of[use_key(use, layer)] = block.name
+    for use, (layer, watched) in idle.items():
+        if use not in taken:
+            parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
+            blocks[(use,)] = LayerBlock(use, layer, parameters, [use], calls=1, watched=watched)
+            block_of[use_key(use, layer)] = use
     ordered = sorted(blocks.values(), key=lambda b: min(order[name] for name in b.parameters.values()))
     return {block.name: block for block in ordered}, block_of
 
 
-def use_key(use: str, layer: Layer) -> str:
-    """The key of a use in `Survey.block_of`: a parameter can be used by hand in two ways, a module in one."""
-    return f"{use}|{layer.kind}"
+def _owners(model: nn.Module, found: Mapping[str, list[Call]]) -> dict[frozenset[int], str]:
+    """The parameters of a module, all of them -> its name, of modules that did not run as a layer."""
+    owners: dict[frozenset[int], str] = {}
+    for name, module in model.named_modules():
+        own = frozenset(id(p) for p in module.parameters(recurse=False))
+        if own and name and name not in found:
+            owners.setdefault(own, name)
+    return owners
 
 
 def _tie(blocks: Mapping[str, LayerBlock]) -> None:
@@ -237,23 +242,3 @@ def first_examples(inputs: Inputs, count: int) -> Inputs:
 
     found: Inputs = cut(inputs)
     return found
-
-
-def components(blocks: Mapping[str, LayerBlock]) -> list[list[str]]:
-    """Names of blocks grouped so that blocks which share a parameter, directly or through others, stand together."""
-    groups: list[list[str]] = []
-    seen: set[str] = set()
-    order = {name: place for place, name in enumerate(blocks)}
-    for name in blocks:
-        if name in seen:
-            continue
-        group, queue = [], [name]
-        while queue:
-            current = queue.pop()
-            if current in seen or current not in blocks:
-                continue
-            seen.add(current)
-            group.append(current)
-            queue.extend(blocks[current].tied)
-        groups.append(sorted(group, key=order.__getitem__))
-    return groups

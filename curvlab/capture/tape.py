@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curvlab.capture.functional import FunctionalUses, Use
+from curvlab.capture.dataflow import Dataflow, tensors_in
+from curvlab.capture.functional import FunctionalUses
+from curvlab.capture.gathered import recorded_call
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, named_inputs, shapes
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
@@ -61,11 +63,9 @@ class Tape:
         self.anchor: Tensor | None = None
         self.output: Any = None
         self.kwargs: Mapping[str, Any] = {}
-        self.functional_layers: dict[Any, Layer] = {}
-        names = {id(p): name for name, p in model.named_parameters()}
         self._watcher: FunctionalUses | None = None
         if functional:
-            self._watcher = FunctionalUses(names, self.functional_layers, self._watch, self._refuse_parameter)
+            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), {}, self)
         self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
@@ -112,6 +112,8 @@ class Tape:
         self.pause()
         self.output = self.anchor = None
         self.kwargs = {}
+        if self._watcher is not None:
+            self._watcher.begin((), 0)
 
     def _hook(self) -> None:
         self.pause()
@@ -133,7 +135,7 @@ class Tape:
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         if self._watcher is not None:
-            self._watcher.inside = 0
+            self._watcher.begin((args, kwargs), self.examples)
             self._watcher.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self, _: nn.Module, __: Any, output: Any) -> None:
@@ -164,8 +166,7 @@ class Tape:
         self.pause()
         self.anchor = self.output = self.on_output_gradient = None
         self.on_call = self.on_refusal = _nothing
-        if self._watcher is not None:
-            self._watcher.watch, self._watcher.refuse = _unwatched, _nothing
+        self._watcher = None
 
     def __enter__(self) -> Tape:
         return self
@@ -181,8 +182,8 @@ class Tape:
             self._handles.append(module.register_forward_pre_hook(watcher.enter))
         if isinstance(adapted, Layer):
 
-            def record(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-                return self._record(name, adapted, args, kwargs, output) if self._running else None
+            def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+                return self._record(name, adapted, args, kwargs, output, module) if self._running else None
 
             self._handles.append(module.register_forward_hook(record, with_kwargs=True))
         else:
@@ -194,14 +195,16 @@ class Tape:
 
                 def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
                     use = f"{name}.{part}" if name else part
-                    recorded: Tensor = self._record(use, adapted.layers[part], (x,), {}, y, examples_first=True)
+                    recorded: Tensor = self._record(use, adapted.layers[part], (x,), {}, y)
                     return recorded
 
                 try:
-                    return adapted.forward(tap, *args, **kwargs)
+                    output = adapted.forward(tap, *args, **kwargs)
                 except UnsupportedLayer as reason:
                     self.on_refusal(name, str(reason))
-                    return own(*args, **kwargs)
+                    output = own(*args, **kwargs)
+                self._carry(output, args, kwargs)
+                return output
 
             vars(module)["forward"] = unrolled
             self._replaced.append((module, before))
@@ -209,23 +212,36 @@ class Tape:
             self._handles.append(module.register_forward_hook(watcher.leave, always_call=True))
 
     def _record(
-        self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool = False
+        self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, module: nn.Module | None = None
     ) -> Any:
         # What recording computes is not the model's doing: the watcher of parameters need not see it.
         with torch._C.DisableTorchFunction():
             try:
-                call = self._call(name, layer, args, kwargs, output, examples_first)
+                if module is not None and self._watcher is not None:
+                    if self._watcher.shared(name, layer, module, args, kwargs, output):
+                        return output
+                call, arranged = self._call(name, layer, args, kwargs, output, module is None)
             except UnsupportedLayer as reason:
                 self.on_refusal(name, str(reason))
+                self._carry(output, args, kwargs)
                 return output
             try:
-                return self._tap(name, call, output)
+                self.show(name, call)
+                tapped = self.tap(output, lambda g: self.send(name, call, arranged(g)))
             except (CurvlabError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 raise RecordingFault(f"{type(error).__name__}: {error}, while recording {name!r}") from error
+            self._carry(tapped, args, kwargs)
+            return tapped
 
-    def _call(self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool) -> Call:
+    def _carry(self, output: Any, args: Any, kwargs: Any) -> None:
+        if self._watcher is not None:
+            self._watcher.flow.carry("module", output, (args, kwargs))
+
+    def _call(
+        self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool
+    ) -> tuple[Call, Callable[[Tensor], Tensor]]:
         if not isinstance(output, Tensor):
             raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
         if layer not in self._sound:
@@ -239,34 +255,61 @@ class Tape:
         except Exception as error:
             why = f"its adapter cannot read what the module was called with: {type(error).__name__}: {error}"
             raise UnsupportedLayer(f"{layer.kind} could not be recorded", why) from error
-        shape, usual = x.shape[:1] if examples_first else x.shape, self.axes.get(name, 0)
-        axis = example_axis(shape, self.examples, layer.kind, usual)
-        return Call(layer, x, axis, output.numel() // (layer.groups * layer.out_features), x._version)
+        if examples_first:
+            example_axis(x.shape[:1], self.examples, layer.kind)
+            return Call(layer, x, 0, output.numel() // (layer.groups * layer.out_features), x._version), _itself
+        rows = None
+        if self._watcher is not None:
+            rows = next((found for one in tensors_in((args, kwargs)) if (found := self._watcher.flow.rows(one))), None)
+        call, arranged = recorded_call(layer, x, output, self.examples, rows, self.axes.get(name, 0))
+        call.watched = rows is not None
+        return call, arranged
 
-    def _tap(self, name: str, call: Call, output: Tensor) -> Tensor:
+    def show(self, name: str, call: Call) -> None:
+        """See `functional.Recorder`."""
         self.on_call(name, call)
+
+    def send(self, name: str, call: Call, gradient: Tensor) -> None:
+        """See `functional.Recorder`."""
+        if self.on_output_gradient is not None:
+            self.on_output_gradient(name, call, gradient)
+
+    def refuse(self, name: str, why: str) -> None:
+        """See `functional.Recorder`."""
+        self.on_refusal(name, why)
+
+    def begin_pass(self) -> None:
+        """A backward pass begins."""
+        if self._watcher is not None:
+            self._watcher.pulled.begin_pass()
+
+    def end_pass(self) -> None:
+        """A backward pass is over: what still waits for more gradients has got them all."""
+        if self._watcher is not None:
+            with torch.no_grad():
+                self._watcher.pulled.flush()
+
+    def tap(self, output: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+        """See `functional.Recorder`."""
         if self.on_output_gradient is None or self.anchor is None:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
             output = output.clone()
-        on_output_gradient = self.on_output_gradient
-        tapped: Tensor = _OutputGradient.apply(output, self.anchor, lambda g: on_output_gradient(name, call, g))  # type: ignore[no-untyped-call]
+        tapped: Tensor = _OutputGradient.apply(output, self.anchor, sink)  # type: ignore[no-untyped-call]
         return tapped
 
-    def _watch(self, use: Use, output: Tensor) -> Any:
-        parameter, layer, x = use
-        return self._record(parameter, layer, (x,), {}, output)
-
-    def _refuse_parameter(self, parameter: str, operation: str) -> None:
-        self.on_refusal(parameter, f"used by the operation {operation!r}, which no adapter knows")
+    @property
+    def stacks(self) -> Iterable[Callable[[int], tuple[str, Layer]]]:
+        """What makes the uses and layers of other entries of stacked weights, such as experts that no row went to."""
+        return () if self._watcher is None else self._watcher.stacks.values()
 
 
 def _nothing(*_: Any) -> None:
     """What a closed tape tells."""
 
 
-def _unwatched(_: Use, output: Tensor) -> Any:
-    return output
+def _itself(t: Tensor) -> Tensor:
+    return t
 
 
 class _OutputGradient(torch.autograd.Function):

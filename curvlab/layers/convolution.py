@@ -17,11 +17,19 @@ from curvlab.shapes import Float
 
 class ConvolutionLayer(Layer):
     """W̄_g = [W_g b_g] of shape (out/g, in/g·K + 1) for each of g groups; K = kernel positions, the fastest-running
-    index."""
+    index.
 
-    def __init__(self, module: nn.modules.conv._ConvNd) -> None:
+    Args:
+        module: of that kernel, stride and padding.
+        weight: the weight and bias, where they are not the module's own.
+    """
+
+    def __init__(
+        self, module: nn.modules.conv._ConvNd, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
         self.kind = type(module).__name__
-        self.parameters = named(weight=module.weight, bias=module.bias)
+        given = weight is not None
+        self.parameters = named(weight=weight if given else module.weight, bias=bias if given else module.bias)
         self.geometry = Geometry.of(module)
         self.groups = module.groups
         self.out_features = module.out_channels // module.groups

@@ -113,8 +113,8 @@ def normalise(module: nn.Module, x: Tensor) -> Tensor:
 class PReLULayer(Elementwise):
     """s = max(x, 0) + γ_c min(x, 0): linear in the slopes γ, with features min(x, 0)."""
 
-    def __init__(self, module: nn.PReLU) -> None:
-        super().__init__("PReLU", module.weight, None, axis=1)
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__("PReLU", weight, None, axis=1)
 
     def prepare(self, *args: Any, **kwargs: Any) -> Tensor:
         """min(x, 0)."""
@@ -155,4 +155,4 @@ def _(module: nn.Module) -> Layer:
 
 @adapt.register
 def _(module: nn.PReLU) -> Layer:
-    return PReLULayer(module)
+    return PReLULayer(module.weight)

@@ -18,6 +18,7 @@ class EmbeddingLayer(Layer):
 
     kind = "Embedding"
     by_rows = False
+    rowwise = True
 
     def __init__(self, weight: Tensor, padding: int | None = None) -> None:
         self.parameters = named(weight=weight)

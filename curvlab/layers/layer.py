@@ -10,7 +10,7 @@ statistics add for free.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -51,6 +51,10 @@ class Layer(ABC):
         by_rows: the weight is stored as W̄'s rows (out, in, ...), so that its modes can be read off W̄ without
             rearranging.
         biased: whether a 1 is appended to the features.
+        rowwise: its features are the last axis of its input, so that rows can be gathered and put in any order.
+        whole: every entry of its parameters is in W̄ once; not so for a part of a fused weight.
+        view_key: what tells its W̄ from others of the same parameters.
+        road: what is known of it that is less than of an affine map, and why; None for an affine map.
     """
 
     kind: str
@@ -59,6 +63,14 @@ class Layer(ABC):
     in_features: int
     out_features: int
     by_rows: bool = True
+    rowwise: bool = False
+    view_key: tuple[Hashable, ...] = ()
+    road: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every entry of the parameters is in W̄ once."""
+        return True
 
     @property
     def biased(self) -> bool:

@@ -13,6 +13,8 @@ from curvlab.shapes import Float
 class LinearLayer(Layer):
     """s = W̄ ā with W̄ = [W b] of shape (out, in + 1)."""
 
+    rowwise = True
+
     def __init__(self, weight: Tensor, bias: Tensor | None, kind: str = "Linear") -> None:
         self.kind = kind
         self.parameters = named(weight=weight, bias=bias)

@@ -1,0 +1,254 @@
+"""Expression: a tensor θ = f(P) that a network computes from its parameters alone, such as `weight.t()` or one part of a
+fused weight.
+
+An operation that uses θ is an affine map of θ. Where f is linear too it is one of P, with f's transpose taking gradients
+of θ to those of P; where f is not (the exponential of a state-space model), only the gradient of every example is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvlab.errors import UnsupportedLayer
+
+
+class Form(IntEnum):
+    """What f is, the simplest first: P itself, its entries in another order, some of them, linear, linear and a
+    constant, or none of these."""
+
+    PARAMETER = 0
+    REARRANGED = 1
+    PART = 2
+    LINEAR = 3
+    AFFINE = 4
+    OTHER = 5
+
+
+CASTS = frozenset({"to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "clone", "cpu", "cuda"})
+"""Operations that give the same numbers, in another type or place."""
+
+FORMS: Mapping[str, Form] = {
+    **dict.fromkeys(("t", "T", "mT", "transpose", "permute", "reshape", "view", "flatten", "unflatten"), Form.REARRANGED),
+    **dict.fromkeys(("squeeze", "unsqueeze", "movedim", "moveaxis", "swapaxes", "swapdims", "flip"), Form.REARRANGED),
+    **dict.fromkeys(("view_as", "reshape_as", "numpy_T", "adjoint"), Form.REARRANGED),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "narrow", "select"), Form.PART),
+    **dict.fromkeys(("__getitem__", "index_select", "unfold", "diagonal"), Form.PART),
+    **dict.fromkeys(("expand", "expand_as", "repeat", "broadcast_to", "repeat_interleave", "tile"), Form.LINEAR),
+    **dict.fromkeys(("sum", "mean", "neg", "__neg__", "cat", "concat", "stack", "pad", "roll", "conj"), Form.LINEAR),
+    **dict.fromkeys(("tril", "triu", "masked_fill", "gather", "take", "linear", "interpolate"), Form.LINEAR),
+}
+"""Name of an operation -> what it is of its one tensor argument."""
+
+ADDITIONS = frozenset({"add", "sub", "__add__", "__radd__", "__sub__", "__rsub__", "subtract", "rsub"})
+PRODUCTS = frozenset({"mul", "div", "__mul__", "__rmul__", "__truediv__", "multiply", "divide", "true_divide"})
+BILINEAR = frozenset({"matmul", "__matmul__", "mm", "bmm", "einsum"})
+
+
+class Expression:
+    """θ = f(P).
+
+    Args:
+        value: θ.
+        function: the operation that computed it; None for a parameter.
+        arguments: of the operation, with expressions in place of tensors that are ones.
+        keywords: likewise.
+        pick: which of the operation's outputs it is, None where there is one.
+        name: the operation's.
+
+    Attributes:
+        parameters: name -> the parameters P, in the order they come in.
+        form: what f is.
+        key: what tells this expression from others of the same parameters; constants in it are told by their shapes.
+        place: the entry of the parameter's first axis that it is, where it is one.
+        fixed: whether `key` says everything, so that f is the same in the next batch.
+    """
+
+    def __init__(
+        self,
+        value: Tensor,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        pick: int | None,
+        name: str,
+    ) -> None:
+        self.value, self.function, self.arguments, self.keywords = value, function, arguments, dict(keywords)
+        self.pick, self.name = pick, name
+        operands = list(inside((arguments, keywords)))
+        self.parameters: dict[str, Tensor] = {}
+        for operand in operands:
+            self.parameters.update(operand.parameters)
+        step = _form(name, arguments, keywords, operands)
+        self.form = Form.OTHER if step is Form.OTHER else max(step, *(one.form for one in operands))
+        if step is Form.LINEAR and any(one.form is Form.AFFINE for one in operands):
+            self.form = Form.AFFINE
+        place = _place(name, arguments, pick)
+        whole = len(operands) == 1 and operands[0].form is Form.PARAMETER
+        self.place: int | None = place if whole else operands[0].place if step is Form.REARRANGED else None
+        known = [_told(a) for a in _leaves((arguments, keywords))]
+        self.key: tuple[Hashable, ...] = (name, pick, *(told for told, _ in known))
+        self.fixed = all(same for _, same in known)
+
+    def linear(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The linear part of f at tensors of the parameters' shapes, by their names."""
+        found = self._at(tensors)
+        if self.form is not Form.AFFINE:
+            return found
+        return found - self._at({name: torch.zeros_like(p) for name, p in tensors.items()})
+
+    def adjoint(self, tensor: Tensor) -> dict[str, Tensor]:
+        """(∂f/∂P)ᵀ g for gradients g `[..., *θ]` with any leading axes, by the parameters' names."""
+        names = list(self.parameters)
+
+        def run(*values: Tensor) -> Tensor:
+            return self._at(dict(zip(names, values, strict=True)))
+
+        points = [self.parameters[name].detach().to(tensor.dtype) for name in names]
+        _, pull = torch.func.vjp(run, *points)
+        flat = tensor.reshape(-1, *self.value.shape)
+        pulled = torch.vmap(pull)(flat)
+        lead = tensor.shape[: tensor.ndim - self.value.ndim]
+        return {
+            name: part.reshape(*lead, *part.shape[1:]) for name, part in zip(names, pulled, strict=True)
+        }
+
+    def _at(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        def place(part: Any) -> Any:
+            return part._at(tensors) if isinstance(part, Expression) else part
+
+        dtype = next(iter(tensors.values())).dtype
+        arguments, keywords = replaced((self.arguments, self.keywords), place)
+        found = self.function(*_of_type(arguments, dtype), **_of_type(keywords, dtype))
+        return found if self.pick is None else found[self.pick]
+
+    @property
+    def why(self) -> str:
+        """Which operation f is not linear for."""
+        below = next((one for one in inside((self.arguments, self.keywords)) if one.form is Form.OTHER), None)
+        return f"the operation '{self.name}' is not linear in it" if below is None else below.why
+
+    @property
+    def taken(self) -> str:
+        """What is taken of the parameter, to be put after its name: "" for all of it."""
+        if self.form in (Form.PARAMETER, Form.REARRANGED):
+            return ""
+        text = ", ".join(str(told) for told in (self.pick, *_plain(self.arguments)) if told is not None)
+        inner = next((one.taken for one in inside(self.arguments)), "")
+        return f"{inner}[{self.name.strip('_')} {text}]" if FORMS.get(self.name) is Form.PART else inner
+
+
+class ParameterExpression(Expression):
+    """P itself."""
+
+    def __init__(self, name: str, parameter: Tensor) -> None:
+        self.value, self.parameters, self.form = parameter, {name: parameter}, Form.PARAMETER
+        self.key, self.place, self.fixed, self.name = (name,), None, True, name
+        self.arguments, self.keywords, self.pick = (), {}, None
+
+    def _at(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors[self.name]
+
+
+def apply(function: Callable[..., Any], name: str, operand: Expression, *arguments: Any) -> Expression:
+    """The expression of one more operation, which has not been run yet: `apply(Tensor.select, "select", w, 0, 3)`."""
+    value = function(operand.value.detach(), *arguments)
+    return Expression(value, function, (operand, *arguments), {}, None, name)
+
+
+def inside(part: Any) -> Iterator[Expression]:
+    """The expressions among arguments; those in lists too."""
+    if isinstance(part, Expression):
+        yield part
+    elif isinstance(part, tuple | list):
+        for one in part:
+            yield from inside(one)
+    elif isinstance(part, Mapping):
+        for one in part.values():
+            yield from inside(one)
+
+
+def replaced(part: Any, by: Callable[[Any], Any]) -> Any:
+    """Arguments with every leaf changed."""
+    if isinstance(part, tuple | list):
+        return type(part)(*(replaced(one, by) for one in part)) if hasattr(part, "_fields") else type(part)(
+            [replaced(one, by) for one in part]
+        )
+    if isinstance(part, Mapping):
+        return {key: replaced(one, by) for key, one in part.items()}
+    return by(part)
+
+
+def _leaves(part: Any) -> Iterator[Any]:
+    if isinstance(part, tuple | list):
+        for one in part:
+            yield from _leaves(one)
+    elif isinstance(part, Mapping):
+        for one in part.values():
+            yield from _leaves(one)
+    else:
+        yield part
+
+
+def _of_type(part: Any, dtype: torch.dtype) -> Any:
+    """Constants in the type that f is evaluated in."""
+    return replaced(
+        part, lambda one: one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one
+    )
+
+
+def _plain(arguments: tuple[Any, ...]) -> list[Any]:
+    return [one for one in _leaves(arguments) if isinstance(one, int | slice | str)]
+
+
+def _told(argument: Any) -> tuple[Hashable, bool]:
+    """What an argument is told by, and whether that is all of it."""
+    if isinstance(argument, Expression):
+        return argument.key, argument.fixed
+    if isinstance(argument, Tensor):
+        if argument.ndim == 0 and not argument.is_floating_point():
+            return int(argument), True
+        return ("tensor", tuple(argument.shape)), False
+    if isinstance(argument, slice):
+        return ("slice", str(argument)), True
+    return (argument, True) if isinstance(argument, Hashable) else (str(argument), True)
+
+
+def _place(name: str, arguments: tuple[Any, ...], pick: int | None) -> int | None:
+    """Which entry of the first axis an operation takes, where it takes one."""
+    found: Any = None
+    if name == "__getitem__":
+        found = arguments[1]
+    elif name == "select" and arguments[1] == 0:
+        found = arguments[2]
+    elif name == "unbind" and (len(arguments) == 1 or arguments[1] == 0):
+        found = pick
+    if isinstance(found, Tensor) and found.ndim == 0 and not found.is_floating_point() and found.dtype != torch.bool:
+        found = int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def _form(name: str, arguments: Any, keywords: Any, operands: list[Expression]) -> Form:
+    if name in FORMS:
+        joins = name in ("cat", "concat", "stack")
+        one = joins or (len(operands) == 1 and arguments[:1] == (operands[0],))
+        return FORMS[name] if one else Form.OTHER
+    constants = [one for one in _leaves((arguments, keywords)) if not isinstance(one, Expression)]
+    if name in ADDITIONS:
+        return Form.AFFINE if constants else Form.LINEAR
+    divides = name in ("div", "__truediv__", "divide", "true_divide")
+    if name in PRODUCTS and len(operands) == 1 and not (divides and arguments[0] is not operands[0]):
+        return Form.LINEAR
+    if name in BILINEAR and len(operands) == 1:
+        return Form.LINEAR
+    return Form.OTHER
+
+
+def refuse_other(expression: Expression) -> None:
+    """Raise where f is not linear."""
+    if expression.form is Form.OTHER:
+        raise UnsupportedLayer(f"{expression.name} is not linear", "its curvature is not that of an affine map")
