@@ -27,11 +27,14 @@ class Halved(nn.Linear):
         return F.linear(x, 0.5 * self.weight, self.bias)
 
 
-def test_a_subclass_with_its_own_forward_is_refused_not_wrong() -> None:
+def test_a_subclass_with_its_own_forward_is_seen_by_what_it_calls() -> None:
     model = nn.Sequential(Halved(4, 3), nn.Linear(3, 2))
     found = survey(model, torch.randn(3, 4))
-    assert list(found.blocks) == ["1"]
-    assert "forward of its own" in found.refused["0"]
+    assert list(found.blocks) == ["0", "1"]
+    weight = torch.randn(3, 4)
+    matrix = found.blocks["0"].layer.matrix({"weight": weight, "bias": torch.zeros(3)})
+    assert torch.equal(matrix[0, :, :4], 0.5 * weight)
+    assert not found.refused
 
 
 @pytest.mark.parametrize(
@@ -39,14 +42,17 @@ def test_a_subclass_with_its_own_forward_is_refused_not_wrong() -> None:
     [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
     ids=["weight", "spectral"],
 )
-def test_computed_weights_are_refused_with_the_reason(computed: object) -> None:
-    model = nn.Sequential(computed(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2))
+def test_computed_weights_have_the_gradients_of_every_example_and_say_so(computed: object) -> None:
+    model = nn.Sequential(computed(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2)).eval()
     found = survey(model, torch.randn(3, 4))
-    assert list(found.blocks) == ["2"]
-    assert "computed from other parameters" in found.refused["0"]
+    assert not found.refused
+    roads = {name: block.layer.road or "" for name, block in found.blocks.items()}
+    assert roads.pop("2") == ""
+    assert all("its per-example gradients alone" in road for road in roads.values())
+    assert {name for name, _ in model[0].named_parameters()} == {name.removeprefix("0.") for name in roads}
 
 
-def test_a_weight_used_behind_the_modules_back_is_refused() -> None:
+def test_a_weight_used_behind_the_modules_back_is_another_use_of_it() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -56,8 +62,7 @@ def test_a_weight_used_behind_the_modules_back_is_refused() -> None:
             return self.b(self.a(x) @ self.a.weight.T)
 
     found = survey(Tied(), torch.randn(3, 4))
-    assert list(found.blocks) == ["b"]
-    assert "also used by the operation 'T'" in found.refused["a"]
+    assert {name: block.tied for name, block in found.blocks.items()} == {"a": ["a.weight"], "a.weight": ["a"], "b": []}
 
 
 def test_an_input_overwritten_after_use_is_an_error_not_a_wrong_number() -> None:
@@ -201,5 +206,5 @@ def test_unknown_modules_name_themselves() -> None:
             return self.form(x, x)
 
     found = survey(nn.Sequential(nn.Linear(5, 4), Square()), torch.randn(3, 5))
-    assert list(found.blocks) == ["0"]
-    assert "no adapter for Bilinear" in found.refused["1.form"]
+    assert list(found.blocks) == ["0", "1.form.weight", "1.form.bias"]
+    assert "no adapter knows the operation 'bilinear'" in (found.blocks["1.form.weight"].layer.road or "")

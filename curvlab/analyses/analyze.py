@@ -140,7 +140,7 @@ def _layer(
     return LayerResult(
         name=row.name,
         kind=row.kind,
-        shape=plan.shapes[row.weight],
+        shape=row.part or plan.shapes[row.weight],
         parameters=_count(row, plan),
         confidence=row.confidence,
         evidence=row.evidence,
@@ -162,7 +162,7 @@ def _why_none(plan: AnalysisPlan, one: LayerAnalysis, data: LayerData) -> str | 
 
 
 def _count(row: LayerRow, plan: AnalysisPlan) -> int:
-    return sum(prod(plan.shapes[name]) for name in row.tensors)
+    return sum(row.size(name, plan.shapes) for name in row.tensors)
 
 
 def _notes(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> list[str]:
@@ -175,7 +175,7 @@ def _notes(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> list[str]:
 
 def _model_facts(plan: AnalysisPlan) -> dict[str, Any]:
     checkpoint, shapes = plan.checkpoint, plan.shapes
-    counted = list(shapes) if checkpoint.module is not None else [name for row in plan.rows for name in row.tensors]
+    counted = dict.fromkeys(shapes if checkpoint.module is not None else (n for row in plan.rows for n in row.tensors))
     return {
         "path": None if checkpoint.path is None else str(checkpoint.path),
         "format": checkpoint.format,

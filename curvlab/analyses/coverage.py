@@ -18,24 +18,28 @@ def coverage_of(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> Coverage:
     The totals count a tensor that several rows share once.
     """
     blocks = [_line(plan, row, layer) for row, layer in zip(plan.rows, layers, strict=True)]
-    everything, reached = set[str](), set[str]()
+    everything, reached = set[str](), dict[str, int]()
     for row, block in zip(plan.rows, blocks, strict=True):
         everything.update(row.tensors)
         if block.status in ("analyzed", "fallback"):
-            reached.update(row.tensors)
+            for name in row.tensors:
+                reached[name] = reached.get(name, 0) + row.size(name, plan.shapes)
     return Coverage(
         parameters=sum(prod(plan.shapes[name]) for name in everything),
-        analyzed=sum(prod(plan.shapes[name]) for name in reached),
+        analyzed=sum(min(seen, prod(plan.shapes[name])) for name, seen in reached.items()),
         blocks=tuple(blocks),
     )
 
 
 def _line(plan: AnalysisPlan, row: LayerRow, layer: LayerResult) -> BlockCoverage:
     reasons = [why for why in (row.reason, plan.left_out.get(row.name)) if why]
-    if row.block is not None and row.block.tied:
+    if row.block is not None and row.block.layer.road is not None:
+        reasons.append(row.block.layer.road)
+    if row.block is not None and row.block.tied and row.part is None:
         reasons.append(f"shares parameters with {', '.join(row.block.tied)}: factors are of this use")
     if _on_data(plan, layer):
-        status = "fallback" if row.name in plan.left_out else "analyzed"
+        less = row.name in plan.left_out or (row.block is not None and row.block.layer.road is not None)
+        status = "fallback" if less else "analyzed"
     else:
         status = "weights-only" if layer.results else "skipped"
         if row.block is not None and not reasons:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor, nn
 
 from curvlab.capture.survey import LayerBlock, Survey, adapters
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.layers.layer import Layer
+from curvlab.layers.viewed import ViewedLayer
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class LayerRow:
         block: the block that was recorded, or None.
         reason: why there is no block, or None.
         layer: the adapter, which knows the order that weights are stored in; None where names and shapes were all.
+        part: shape of the part of the weight that the layer sees, where it is not all of it.
     """
 
     name: str
@@ -42,6 +45,13 @@ class LayerRow:
     block: LayerBlock | None = None
     reason: str | None = None
     layer: Layer | None = None
+    part: tuple[int, ...] | None = None
+
+    def size(self, tensor: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many entries of one of its tensors it has."""
+        if self.block is not None and isinstance(self.block.layer, ViewedLayer) and self.part is not None:
+            return sum(self.block.layer.part_of(role) for role, n in self.block.parameters.items() if n == tensor)
+        return prod(shapes[tensor])
 
 
 def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
@@ -55,8 +65,11 @@ def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
         if found is None and covered.issuperset(parameters):
             continue  # a second use of a tied module
         main = roles.get("weight", parameters[0])
+        known = layer if "weight" in roles else None  # else its weight is put together from several
+        part = _part(layer)
+        transposed = not layer.by_rows and known is not None
         rows.append(
-            LayerRow(name, layer.kind, main, parameters, not layer.by_rows, layer.groups, block=block, layer=layer)
+            LayerRow(name, layer.kind, main, parameters, transposed, layer.groups, block=block, layer=known, part=part)
         )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
@@ -66,6 +79,13 @@ def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
     for owner, parameters_left in by_owner.items():
         rows.extend(_unrecorded(module, owner, parameters_left, found))
     return sorted(rows, key=lambda row: order[row.tensors[0]])
+
+
+def _part(layer: Layer) -> tuple[int, ...] | None:
+    """The shape of what a layer sees of a weight that has more entries."""
+    if isinstance(layer, ViewedLayer) and layer.partial and "weight" in layer.inner.parameters:
+        return tuple(layer.inner.parameters["weight"].shape)
+    return None
 
 
 def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer, Mapping[str, str], LayerBlock | None]]:

@@ -8,7 +8,7 @@ gradient of every example is taken through the operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ from curvlab.capture.sample import Call
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
-from curvlab.layers.expression import CASTS, Expression, Form, inside, replaced
+from curvlab.layers.expression import CASTS, Expression, Form, ParameterExpression, apply, inside, replaced
 from curvlab.layers.layer import Layer
+from curvlab.layers.operations.linear import canonical
 from curvlab.layers.operations.operation import AffineUse, uses_of
 from curvlab.layers.viewed import ViewedLayer
 
@@ -42,10 +43,21 @@ class FunctionalUses(TorchFunctionMode):
         flow: marks of tensors.
         layers: layers found so far, shared between batches so that a use keeps its layer.
         recorder: is shown what is found.
+        repeated: parameters that were repeated for every example in other batches, None before the first.
+
+    Attributes:
+        found_repeated: those that were in this one's.
     """
 
-    def __init__(self, flow: Dataflow, layers: dict[Hashable, Layer], recorder: Recorder) -> None:
+    def __init__(
+        self,
+        flow: Dataflow,
+        layers: dict[Hashable, Layer],
+        recorder: Recorder,
+        repeated: Collection[str] | None = None,
+    ) -> None:
         super().__init__()
+        self.repeated, self.found_repeated = None if repeated is None else set(repeated), set[str]()
         self.flow, self.layers, self.recorder = flow, layers, recorder
         self.pulled = Pulled(recorder)
         self.stacks: dict[tuple[Hashable, ...], Callable[[int], tuple[str, Layer]]] = {}
@@ -113,7 +125,10 @@ class FunctionalUses(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.startswith("__")):
             self._refuse(operands, f"it is overwritten by '{name}'")
             return output
-        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(operands[0].value, output):
+        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(
+            operands[0].value, output, operands[0].parameters
+        ):
+            self.found_repeated.update(operands[0].parameters)
             return self._affine(name, [_added(operands[0], output)], output, given)
         node = self._shared_operation(func, name, given, expressed, output)
         for place, one in enumerate(output if isinstance(output, tuple | list) else (output,)):
@@ -126,10 +141,14 @@ class FunctionalUses(TorchFunctionMode):
             self.flow.put(one, node or Expression(one, func, expressed[0], expressed[1], pick, name))
         return output
 
-    def _over_examples(self, value: Tensor, output: Tensor) -> bool:
+    def _over_examples(self, value: Tensor, output: Tensor, parameters: Iterable[str]) -> bool:
         """Whether a parameter has been repeated for every example."""
         longer = output.ndim > value.ndim or (output.ndim == value.ndim and value.shape[0] == 1)
-        return longer and output.shape[0] == self.flow.examples > 1 and broadcast_over_examples(value, output)
+        if not longer or output.shape[0] != self.flow.examples or not broadcast_over_examples(value, output):
+            return False
+        if self.flow.examples > 1 or self.repeated is None:
+            return True
+        return not self.repeated.isdisjoint(parameters)  # of one example only other batches can tell
 
     def _shared_operation(self, func: Any, name: str, given: Any, expressed: Any, output: Any) -> SharedCall | None:
         """An operation that would be a layer, of an input that does not hold examples: rows for all of them."""
@@ -188,6 +207,7 @@ class FunctionalUses(TorchFunctionMode):
 
     def _sink(self, use: AffineUse, output: Tensor) -> list[Callable[[Tensor], None]]:
         """Show a map; what takes the gradient at its operation's output."""
+        use = canonical(use)
         layer, rows = self._layer(use), self.flow.rows(use.source)
         if rows is not None and use.rows is not None:
             rows = type(rows)(rows.index[use.rows], rows.per)
@@ -234,6 +254,7 @@ class FunctionalUses(TorchFunctionMode):
 
     def _layer(self, use: AffineUse) -> Layer:
         """The layer of a use; the same one in every batch."""
+        use = canonical(use)
         key = (use.make.__qualname__, use.key, *((role, one.key) for role, one in use.weights.items()))
         if any(one.form is Form.OTHER for one in use.weights.values()):
             return use.make(**{role: one.value.detach() for role, one in use.weights.items()})
@@ -261,6 +282,8 @@ def _stack(use: AffineUse) -> Callable[[int], tuple[str, Layer]]:
 
 def _entry(one: Expression, place: int) -> Expression:
     root = next(inside(one.arguments))
+    if not isinstance(root, ParameterExpression):
+        return apply(one.function, one.name, _entry(root, place), *one.arguments[1:])
     value = root.value.detach()[place]
     return Expression(value, Tensor.__getitem__, (root, place), {}, None, "__getitem__")
 

@@ -7,6 +7,7 @@ the gradient at their output is then that of one more row for each of their posi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -231,7 +232,9 @@ def _pullback(
 def _each(pull: Callable[[Tensor], tuple[Tensor, ...]], g: Tensor) -> tuple[Tensor, ...]:
     """The pullback of every g_n."""
     try:
-        found: tuple[Tensor, ...] = torch.vmap(pull)(g)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # it loops, as is done below
+            found: tuple[Tensor, ...] = torch.vmap(pull)(g)
     except RuntimeError:  # an operation that has no batching rule
         found = tuple(torch.stack(parts) for parts in zip(*(pull(one) for one in g), strict=True))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from curvlab.errors import CurvlabError, UnsupportedLayer
 from curvlab.layers.layer import Layer, Moments
+from curvlab.layers.viewed import ViewedLayer
 from curvlab.shapes import Float
 
 
@@ -134,6 +135,11 @@ class Sample:
         calls = [(c.layer, c.g) for c in self.calls if c.g is not None]
         moments = [layer.output_gradient_moment(g, self.dtype) for layer, g in _joined(calls)]
         return moments[0] if len(moments) == 1 else torch.stack(moments).sum(0)
+
+    def of_part(self) -> Sample:
+        """The same calls, of the layer whose weight is the part of a parameter that this one sees."""
+        calls = [replace(c, layer=c.layer.inner) if isinstance(c.layer, ViewedLayer) else c for c in self.calls]
+        return Sample(calls, self.examples, self.dtype)
 
     def copy(self) -> Sample:
         """The same calls, without what has been made from them."""

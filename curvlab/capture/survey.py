@@ -44,8 +44,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         torch.no_grad(),
     ):
         tape.run(inputs)
+        idle, repeated = _idle(modules, found, tape), tape.repeated
     examples = batch_size(inputs)
-    idle = _idle(modules, found, tape)
     blocks, block_of = _blocks(model, found, idle, examples)
     _tie(blocks)
     _refuse_hidden_uses(model, blocks, refusals)
@@ -63,7 +63,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    made = Survey(modules, blocks, refused, block_of, axes)
+    made = Survey(modules, blocks, refused, block_of, axes, repeated)
     _refuse_unexplained(made, unexplained(model, made, inputs))
     return made
 
@@ -154,7 +154,7 @@ def _blocks(
             ids = [id(p) for p in layer.parameters.values()]
             key = (layer.groups, layer.out_features, layer.in_features, layer.road, *layer.view_key, *ids)
             if key not in blocks:
-                name = owners.get(frozenset(ids), use) if layer.whole and layer.road is None else use
+                name = owners.get(frozenset(ids), use) if calls[0].watched and layer.of_all and layer.road is None else use
                 if name in taken:
                     name = use
                 name = name if name not in taken else f"{use}@{layer.kind.lower()}"

@@ -7,7 +7,7 @@ gradient is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -40,6 +40,7 @@ class Tape:
             way.
         axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
         functional: whether parameters used outside the modules are recorded too. Every torch call is looked at then.
+        repeated: parameters that a network repeats for every example, as the survey has seen; None before it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Tape:
         on_refusal: Callable[[str, str], object],
         axes: Mapping[str, int] | None = None,
         functional: bool = True,
+        repeated: Collection[str] | None = None,
     ) -> None:
         self.axes = axes or {}
         self.model, self.on_call, self.on_output_gradient, self.on_refusal = (
@@ -65,7 +67,7 @@ class Tape:
         self.kwargs: Mapping[str, Any] = {}
         self._watcher: FunctionalUses | None = None
         if functional:
-            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), {}, self)
+            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), {}, self, repeated)
         self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
@@ -297,6 +299,11 @@ class Tape:
             output = output.clone()
         tapped: Tensor = _OutputGradient.apply(output, self.anchor, sink)  # type: ignore[no-untyped-call]
         return tapped
+
+    @property
+    def repeated(self) -> set[str]:
+        """Parameters that were repeated for every example."""
+        return set() if self._watcher is None else self._watcher.found_repeated
 
     @property
     def stacks(self) -> Iterable[Callable[[int], tuple[str, Layer]]]:

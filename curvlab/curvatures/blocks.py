@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from curvlab.capture.batch_record import BatchRecord
 from curvlab.capture.survey import LayerBlock, Survey, components
 from curvlab.errors import CurvlabError
+from curvlab.layers.viewed import ViewedLayer
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Use:
         block: the layer there.
         role: the parameter's role in that layer; None where the use is of the whole matrix W̄.
         transposed: whether the layer there multiplies with Wᵀ: an embedding table that is the output layer as well.
+        part: whether only the part of the parameter that the layer sees is looked at.
     """
 
     block: LayerBlock
     role: str | None = None
     transposed: bool = False
+    part: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class PreconditionerBlock:
     def is_matrix(self) -> bool:
         """Whether it is a layer's whole matrix W̄ and not a tensor by itself."""
         return bool(self.uses) and self.uses[0].role is None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a layer's matrix of which the parameters have more entries."""
+        return self.is_matrix and not self.uses[0].block.layer.whole
 
     def assemble(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The block's tensor from tensors by parameter name."""
@@ -97,14 +106,21 @@ def is_dense(one: PreconditionerBlock) -> bool:
 def tied_matrices(found: Survey | None) -> list[PreconditionerBlock]:
     """W̄ of every layer, those that share parameters as one: the largest of them, with the uses by the others.
 
-    A layer that shares its weight in a shape that is neither W nor Wᵀ (a slice) would be counted wrongly: such
-    parameters have no block, and follow the plain gradient.
+    Parts of a parameter (experts, the queries of a fused weight) have a block each, where together they are all of it.
+    A layer that shares its weight in another shape, or in part, would be counted wrongly: such parameters have no
+    block, and follow the plain gradient.
     """
     if found is None:
         return []
     made: list[PreconditionerBlock] = []
     for group in components(found.blocks):
         blocks = sorted((found.blocks[name] for name in group), key=lambda block: -len(block.parameters))
+        if any(block.layer.road for block in blocks):
+            continue  # some use is no affine map, and would be missing
+        if not all(block.layer.whole for block in blocks):
+            if _is_partition(blocks):
+                made += [matrix_block(block) for block in blocks]
+            continue
         taken: set[str] = set()
         for block in blocks:
             if taken.isdisjoint(block.parameters.values()):
@@ -137,6 +153,33 @@ def parameter_tensors(found: Survey | None, parameters: Mapping[str, Tensor]) ->
     return made
 
 
+def shown_tensors(found: Survey, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
+    """As `parameter_tensors`, but with a tensor of its own for every part of a parameter that a layer is of."""
+    parts = [block for block in found.blocks.values() if isinstance(block.layer, ViewedLayer) and block.layer.partial]
+    whole = {name: block for name, block in found.blocks.items() if block not in parts}
+    made = parameter_tensors(Survey(found.modules, whole, found.refused, found.block_of), parameters)
+    for block in parts:
+        layer = block.layer
+        assert isinstance(layer, ViewedLayer)
+        for role, inner in layer.inner.parameters.items():
+            name = f"{block.name} {role}" if role != "weight" else block.name
+            shape = layer.inner.modes(role)
+            made.append(PreconditionerBlock(name, (Use(block, role, part=True),), {role: name}, shape))
+    return made
+
+
+def _is_partition(blocks: Sequence[LayerBlock]) -> bool:
+    """Whether every entry of every parameter is in one of the layers, once."""
+    seen: dict[str, Tensor] = {}
+    for block in blocks:
+        layer = block.layer
+        ones = layer.matrix({role: torch.ones_like(p) for role, p in layer.parameters.items()})
+        for role, part in layer.split(ones).items():
+            name = block.parameters[role]
+            seen[name] = seen[name] + part if name in seen else part
+    return all(bool((count == 1).all()) for count in seen.values())
+
+
 def _share(a: LayerBlock, b: LayerBlock) -> bool:
     return not set(a.parameters.values()).isdisjoint(b.parameters.values())
 
@@ -144,6 +187,8 @@ def _share(a: LayerBlock, b: LayerBlock) -> bool:
 def _use(block: LayerBlock, other: LayerBlock) -> Use | None:
     """How `other` uses W̄ of `block`; None where it cannot be told."""
     mine, theirs = block.layer, other.layer
+    if isinstance(mine, ViewedLayer) or isinstance(theirs, ViewedLayer):
+        return _seen_use(block, other)
     if mine.groups != theirs.groups or block.parameters.get("weight") != other.parameters.get("weight"):
         return None
     shape = (theirs.out_features, theirs.in_features)
@@ -152,6 +197,19 @@ def _use(block: LayerBlock, other: LayerBlock) -> Use | None:
     if shape == (mine.in_features, mine.out_features) and mine.groups == 1 and mine.by_rows != theirs.by_rows:
         return Use(other, transposed=True)
     return None
+
+
+def _seen_use(block: LayerBlock, other: LayerBlock) -> Use | None:
+    """How `other` uses W̄ of `block`, from what both make of a weight with different entries."""
+    name = block.parameters.get("weight")
+    if name is None or other.parameters.get("weight") != name or block.layer.groups != other.layer.groups:
+        return None
+    weight = block.layer.parameters["weight"]
+    marked = torch.arange(weight.numel(), dtype=torch.float64, device=weight.device).reshape(weight.shape)
+    mine, theirs = (one.layer.matrix({"weight": marked}) for one in (block, other))
+    if torch.equal(mine, theirs):
+        return Use(other)
+    return Use(other, transposed=True) if mine.shape[0] == 1 and torch.equal(mine.mT, theirs) else None
 
 
 def refuse_unmeasured(name: str, blocks: Iterable[PreconditionerBlock], record: BatchRecord) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
-from curvlab.curvatures.blocks import PreconditionerBlock, parameter_tensors
+from curvlab.curvatures.blocks import PreconditionerBlock, Use, parameter_tensors, shown_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, key_of, rows_of, rows_or_square
 from curvlab.linalg.gram import finished, gram
@@ -69,9 +69,15 @@ class TensorNormalCurvature(Curvature):
         """One per parameter tensor of a layer; the gradients of its uses add up."""
         return [one for one in parameter_tensors(found, parameters) if max(one.shape) <= self.largest_mode]
 
+    def profiled(self, found: Survey) -> list[PreconditionerBlock]:
+        """One per tensor; experts and parts of a fused weight have their own."""
+        layers = found.blocks.values()
+        parameters = {n: block.layer.parameters[r] for block in layers for r, n in block.parameters.items()}
+        return [one for one in shown_tensors(found, parameters) if max(one.shape) <= self.largest_mode]
+
     def output_gradients(self, block: PreconditionerBlock, samples: Samples, passed: int, averages: State) -> State:
         """Σ of the gradient (batch), or of the contractions (per-example, or a column of an exact expectation)."""
-        parts = [(samples[use.block.name], use.role or "") for use in block.uses if use.block.name in samples]
+        parts = [(_seen_by(use, samples), use.role or "") for use in block.uses if use.block.name in samples]
         if self._of_the_mean:
             # Every pass has its own mean: contractions of a sum over passes would hold cross terms.
             return {f"gradient {passed}": _gradient(parts, block.shape)}
@@ -131,6 +137,12 @@ class TensorNormalCurvature(Curvature):
             plain = Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
             damped.append(per_factor(group["damping"])(plain))
         return powers(damped, [-1.0] * len(damped))
+
+
+def _seen_by(use: Use, samples: Samples) -> Sample:
+    """The sample of a use; of a part of a parameter as that of a layer whose weight is the part."""
+    sample = samples[use.block.name]
+    return sample.of_part() if use.part else sample
 
 
 def _gradient(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> Tensor:

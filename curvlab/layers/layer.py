@@ -77,6 +77,11 @@ class Layer(ABC):
         """Whether W̄ has a bias column."""
         return "bias" in self.parameters
 
+    @property
+    def of_all(self) -> bool:
+        """Whether W̄ depends on every entry of the parameters."""
+        return True
+
     def prepare(self, *args: Any, **kwargs: Any) -> Tensor:
         """The tensor the affine map sees, from the module's arguments (norm layers normalise here, on the whole
         batch)."""

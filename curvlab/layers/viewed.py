@@ -48,6 +48,26 @@ class ViewedLayer(Layer):
         """Whether every entry of the parameters is in W̄ once."""
         return all(view.form <= Form.REARRANGED for view in self.views.values())
 
+    @property
+    def of_all(self) -> bool:
+        """Whether nothing is taken from the parameters in part."""
+        return not any(view.taken or view.place is not None for view in self.views.values())
+
+    @property
+    def partial(self) -> bool:
+        """Whether W̄ is a part of its parameters, entry by entry."""
+        return any(view.form is Form.PART for view in self.views.values()) and all(
+            view.form <= Form.PART for view in self.views.values()
+        )
+
+    def part_of(self, role: str) -> int:
+        """How many entries of a parameter are seen."""
+        for inner, view in self.views.items():
+            if role in (self._roles[inner, name] for name in view.parameters):
+                own = self.parameters[role].numel()
+                return min(own, self.inner.parameters[inner].numel())
+        raise KeyError(role)
+
     def prepare(self, *args: Any, **kwargs: Any) -> Tensor:
         """The input of the operation."""
         return self.inner.prepare(*args, **kwargs)

@@ -63,11 +63,17 @@ class BlockOperators(LastGood[Operator]):
                 self.blocks[one.name] = Kept(renewed, kept.step, kept.failures)
 
     def product(self, block: PreconditionerBlock, gradients: Named) -> Named:
-        """P g by parameter name; nothing where the block has no operator or one of its gradients is missing."""
+        """P g by parameter name; nothing where the block has no operator or one of its gradients is missing.
+
+        For a part of a parameter it is P g − g of the part, and zero elsewhere: what is to be added to the gradient.
+        """
         kept = self.blocks.get(block.name)
         if kept is None or kept.value is None or any(name not in gradients for name in block.parameters.values()):
             return {}
-        preconditioned = product(kept.value, widened(block.assemble(gradients), self.dtype))
+        assembled = widened(block.assemble(gradients), self.dtype)
+        preconditioned = product(kept.value, assembled)
+        if block.is_part:
+            preconditioned = preconditioned - assembled
         parts = block.take_apart(preconditioned, gradients)
         return {name: part.to(gradients[name].dtype) for name, part in parts.items()}
 

@@ -171,7 +171,8 @@ class Preconditioned(Optimizer):
             self.in_use.require_found(self.name)
         directions = dict(gradients)
         for block in self.blocks:
-            directions |= self.operators.product(block, gradients)
+            found = self.operators.product(block, gradients)
+            directions |= {n: directions[n] + d for n, d in found.items()} if block.is_part else found
         return directions
 
     # Beside the steps.

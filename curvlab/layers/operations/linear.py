@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curvlab.layers.expression import Expression
+from curvlab.layers.expression import Expression, Form, inside
 from curvlab.layers.linear import LinearLayer, TransposedLinearLayer
 from curvlab.layers.operations.operation import AffineUse, register, weights
+
+
+_TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute", "swapaxes"})
 
 
 def linear_layer(weight: Tensor, bias: Tensor | None = None) -> LinearLayer:
@@ -21,6 +25,19 @@ def linear_layer(weight: Tensor, bias: Tensor | None = None) -> LinearLayer:
 def transposed_layer(weight: Tensor, bias: Tensor | None = None) -> TransposedLinearLayer:
     """s = x W + b of a weight (in, out)."""
     return TransposedLinearLayer(weight, bias)
+
+
+def canonical(use: AffineUse) -> AffineUse:
+    """x · Wᵀ of a transposed weight as x times the weight itself."""
+    weight = use.weights.get("weight")
+    other = {linear_layer: transposed_layer, transposed_layer: linear_layer}.get(use.make)
+    if other is None or weight is None or weight.name not in _TRANSPOSES or weight.value.ndim != 2:
+        return use
+    (inner,) = inside(weight.arguments)
+    same = inner.value.ndim == 2 and inner.value.T.shape == weight.value.shape
+    if not same or inner.value.T.stride() != weight.value.stride() or inner.form is Form.AFFINE:
+        return use
+    return replace(use, make=other, weights={**use.weights, "weight": inner})
 
 
 @register(F.linear)
