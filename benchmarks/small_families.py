@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VOCABULARY, POSITIONS, EXAMPLES = 64, 6, 4
+VOCABULARY, POSITIONS, EXAMPLES = 64, 16, 4
 LARGEST = 5_000_000
 """Parameters of a network that is small."""
 
@@ -127,6 +127,8 @@ def small_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     image = torch.randn(EXAMPLES, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     spectrum = torch.randn(EXAMPLES, 80, 3000, generator=torch.Generator().manual_seed(3))
     sound = torch.randn(EXAMPLES, 4000, generator=torch.Generator().manual_seed(3))
+    if "input_ids" in taken and "pixel_values" in taken:
+        yield {"input_ids": tokens, "pixel_values": image}
     if "input_ids" in taken:
         yield {"input_ids": tokens}
         if "decoder_input_ids" in taken:

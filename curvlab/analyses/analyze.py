@@ -155,6 +155,8 @@ def _why_none(plan: AnalysisPlan, one: LayerAnalysis, data: LayerData) -> str | 
     for curvature in plan.needs(one).curvatures:
         if curvature.of_inputs or data.whole is None or data.whole.average(curvature.name) is not None:
             continue
+        if data.whole.rows == 0:
+            return "no row of the data was given to it"
         if not plan.data_pass.plan.has_block(curvature.name, data.row.name):
             return f"{one.name} has no block of it"
         return "no gradient reached it: the output does not depend on it, or is detached from it"

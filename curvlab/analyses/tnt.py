@@ -33,8 +33,8 @@ class WeightFactors(TensorNormalCurvature):
     """The factors of every layer's main weight alone: those of biases are not shown."""
 
     def profiled(self, found: Survey) -> list[PreconditionerBlock]:
-        """The first parameter of every layer."""
-        weights = {next(iter(block.parameters.values())) for block in found.blocks.values()}
+        """The first parameter of every layer, or the part of it that the layer sees."""
+        weights = {next(iter(block.parameters.values())) for block in found.blocks.values()} | found.blocks.keys()
         return [one for one in super().profiled(found) if one.name in weights]
 
 
@@ -106,4 +106,5 @@ class TensorNormal(LayerAnalysis):
         """The result for the layer's main weight; None if no gradient reached it."""
         if layer.whole is None:
             return None
-        return tensor_normal_result(layer.row.weight, layer.settings.statistic, layer.whole, layer.halves)
+        tensor = layer.row.weight if layer.row.part is None else layer.row.name
+        return tensor_normal_result(tensor, layer.settings.statistic, layer.whole, layer.halves)

@@ -89,6 +89,10 @@ class Dataflow:
 
     def rows(self, tensor: Tensor) -> Rows | None:
         """Which rows of the batch a tensor has, where they are not all of them in order."""
+        mark = self._held(tensor)
+        return mark if mark is not None and tensor.ndim and tensor.shape[0] == mark.index.numel() else None
+
+    def _held(self, tensor: Tensor) -> Rows | None:
         mark = self.get(tensor)
         return mark if isinstance(mark, Rows) else None
 
@@ -97,9 +101,9 @@ class Dataflow:
         tensors = list(tensors_in(arguments))
         mark: Mark = EXAMPLES if any(self.varies(one) for one in tensors) else CONSTANT
         gathered = self._gathered(name, arguments) if mark is EXAMPLES else None
-        held = gathered or next((rows for one in tensors if (rows := self.rows(one)) is not None), None)
+        held = gathered or next((rows for one in tensors if (rows := self._held(one)) is not None), None)
         for one in tensors_in(output):
-            if held is not None and one.ndim and one.shape[0] == held.index.numel():
+            if held is not None and held.index.numel() in one.shape[: 2 if one.shape[:1] == (1,) else 1]:
                 self.put(one, held)
             else:
                 self.put(one, mark)
@@ -117,8 +121,8 @@ class Dataflow:
         index = None
         if name == "__getitem__":
             index = positional[1]
-            if isinstance(index, tuple) and index:
-                index = index[0]
+            if isinstance(index, tuple):
+                index = next((part for part in index if part is not None), None)
         elif name in ("index_select", "repeat_interleave") and len(positional) > 1:
             index = _index(name, positional, arguments[1], source)
         if not isinstance(index, Tensor) or index.ndim < 1:

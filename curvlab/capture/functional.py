@@ -23,7 +23,7 @@ from curvlab.capture.sample import Call
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
-from curvlab.layers.expression import CASTS, Expression, Form, ParameterExpression, apply, inside, replaced
+from curvlab.layers.expression import CASTS, Expression, Form, apply, inside, replaced
 from curvlab.layers.layer import Layer
 from curvlab.layers.operations.linear import canonical
 from curvlab.layers.operations.operation import AffineUse, uses_of
@@ -282,7 +282,7 @@ def _stack(use: AffineUse) -> Callable[[int], tuple[str, Layer]]:
 
 def _entry(one: Expression, place: int) -> Expression:
     root = next(inside(one.arguments))
-    if not isinstance(root, ParameterExpression):
+    if one.name not in ("__getitem__", "select", "unbind"):
         return apply(one.function, one.name, _entry(root, place), *one.arguments[1:])
     value = root.value.detach()[place]
     return Expression(value, Tensor.__getitem__, (root, place), {}, None, "__getitem__")

@@ -173,7 +173,9 @@ def _blocks(
             parameters = {role: names[id(p)] for role, p in layer.parameters.items()}
             blocks[(use,)] = LayerBlock(use, layer, parameters, [use], calls=1, watched=watched)
             block_of[use_key(use, layer)] = use
-    ordered = sorted(blocks.values(), key=lambda b: min(order[name] for name in b.parameters.values()))
+    ordered = sorted(
+        blocks.values(), key=lambda b: (min(order[name] for name in b.parameters.values()), b.layer.place or 0)
+    )
     return {block.name: block for block in ordered}, block_of
 
 

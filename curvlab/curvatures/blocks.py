@@ -156,7 +156,8 @@ def parameter_tensors(found: Survey | None, parameters: Mapping[str, Tensor]) ->
 def shown_tensors(found: Survey, parameters: Mapping[str, Tensor]) -> list[PreconditionerBlock]:
     """As `parameter_tensors`, but with a tensor of its own for every part of a parameter that a layer is of."""
     parts = [block for block in found.blocks.values() if isinstance(block.layer, ViewedLayer) and block.layer.partial]
-    whole = {name: block for name, block in found.blocks.items() if block not in parts}
+    names = {block.name for block in parts}
+    whole = {name: block for name, block in found.blocks.items() if name not in names}
     made = parameter_tensors(Survey(found.modules, whole, found.refused, found.block_of), parameters)
     for block in parts:
         layer = block.layer

@@ -88,7 +88,7 @@ class Expression:
         if step is Form.LINEAR and any(one.form is Form.AFFINE for one in operands):
             self.form = Form.AFFINE
         place = _place(name, arguments, pick)
-        whole = len(operands) == 1 and operands[0].form is Form.PARAMETER
+        whole = len(operands) == 1 and _keeps_first_axis(operands[0])
         self.place: int | None = place if whole else operands[0].place if step is Form.REARRANGED else None
         known = [_told(a) for a in _leaves((arguments, keywords))]
         self.key: tuple[Hashable, ...] = (name, pick, *(told for told, _ in known))
@@ -230,6 +230,15 @@ def _place(name: str, arguments: tuple[Any, ...], pick: int | None) -> int | Non
     if isinstance(found, Tensor) and found.ndim == 0 and not found.is_floating_point() and found.dtype != torch.bool:
         found = int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def _keeps_first_axis(one: Expression) -> bool:
+    """Whether an expression has the entries of one parameter along its first axis."""
+    if one.form is Form.PARAMETER:
+        return True
+    (first, *others) = one.parameters.values()
+    same = not others and one.form is Form.REARRANGED and one.value.ndim and first.ndim
+    return bool(same) and one.value.shape[0] == first.shape[0] and one.value.stride(0) == first.stride(0)
 
 
 def _form(name: str, arguments: Any, keywords: Any, operands: list[Expression]) -> Form:

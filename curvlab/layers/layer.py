@@ -54,6 +54,7 @@ class Layer(ABC):
         rowwise: its features are the last axis of its input, so that rows can be gathered and put in any order.
         whole: every entry of its parameters is in W̄ once; not so for a part of a fused weight.
         view_key: what tells its W̄ from others of the same parameters.
+        place: the entry of the parameters' first axis that it is of, such as an expert's.
         road: what is known of it that is less than of an affine map, and why; None for an affine map.
     """
 
@@ -65,6 +66,7 @@ class Layer(ABC):
     by_rows: bool = True
     rowwise: bool = False
     view_key: tuple[Hashable, ...] = ()
+    place: int | None = None
     road: str | None = None
 
     @property

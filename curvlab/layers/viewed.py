@@ -29,6 +29,7 @@ class ViewedLayer(Layer):
         self.kind, self.groups = inner.kind, inner.groups
         self.in_features, self.out_features = inner.in_features, inner.out_features
         self.rowwise = inner.rowwise
+        self.place = next((view.place for view in views.values()), None)
         self._roles = {(role, name): _role(role, name, view) for role, view in views.items() for name in view.parameters}
         self.parameters = {
             self._roles[role, name]: p for role, view in views.items() for name, p in view.parameters.items()
