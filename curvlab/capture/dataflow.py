@@ -79,7 +79,7 @@ class Dataflow:
         return mark if isinstance(mark, Expression) else None
 
     def varies(self, tensor: Any) -> bool:
-        """Whether a tensor holds examples; one that comes from elsewhere does if its first axis is as long as theirs."""
+        """Whether a tensor holds examples; one from elsewhere does if its first axis is as long as theirs."""
         if not isinstance(tensor, Tensor):
             return False
         mark = self.get(tensor)

@@ -8,7 +8,8 @@ gradient of every example is taken through the operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,21 +18,34 @@ from torch.overrides import TorchFunctionMode
 
 from curvlab.capture.dataflow import CONSTANT, Dataflow, tensors_in
 from curvlab.capture.gathered import recorded_call
+from curvlab.capture.operation_layers import OperationLayers, name_of
 from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
 from curvlab.capture.recorder import Recorder
-from curvlab.capture.sample import Call
-from curvlab.errors import UnsupportedLayer
+from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
-from curvlab.layers.expression import CASTS, Expression, Form, apply, inside, replaced
+from curvlab.layers.expression import CASTS, Expression, Form, inside, replaced
 from curvlab.layers.layer import Layer
 from curvlab.layers.operations.linear import canonical
 from curvlab.layers.operations.operation import AffineUse, uses_of
-from curvlab.layers.viewed import ViewedLayer
 
-_LOOKS = frozenset({"grad", "requires_grad_", "requires_grad", "shape", "dtype", "device", "size", "dim", "ndim", "numel"})
-_LOOKS |= {"is_floating_point", "is_complex", "data_ptr", "element_size", "stride", "item", "tolist", "layout", "is_leaf"}
-_CONSTANT = frozenset({"detach", "data", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"})
+_LOOKS = frozenset(
+    {"grad", "requires_grad_", "requires_grad", "shape", "dtype", "device", "size", "dim", "ndim", "numel"}
+)
+_LOOKS |= {
+    "is_floating_point",
+    "is_complex",
+    "data_ptr",
+    "element_size",
+    "stride",
+    "item",
+    "tolist",
+    "layout",
+    "is_leaf",
+}
+_CONSTANT = frozenset(
+    {"detach", "data", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+)
 _CONSTANT |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "argmax", "argsort"}
 _EXPANSIONS = frozenset({"expand", "expand_as", "repeat", "broadcast_to", "tile"})
 
@@ -41,7 +55,6 @@ class FunctionalUses(TorchFunctionMode):
 
     Args:
         flow: marks of tensors.
-        layers: layers found so far, shared between batches so that a use keeps its layer.
         recorder: is shown what is found.
         repeated: parameters that were repeated for every example in other batches, None before the first.
 
@@ -52,15 +65,13 @@ class FunctionalUses(TorchFunctionMode):
     def __init__(
         self,
         flow: Dataflow,
-        layers: dict[Hashable, Layer],
         recorder: Recorder,
         repeated: Collection[str] | None = None,
     ) -> None:
         super().__init__()
         self.repeated, self.found_repeated = None if repeated is None else set(repeated), set[str]()
-        self.flow, self.layers, self.recorder = flow, layers, recorder
+        self.flow, self.layers, self.recorder = flow, OperationLayers(), recorder
         self.pulled = Pulled(recorder)
-        self.stacks: dict[tuple[Hashable, ...], Callable[[int], tuple[str, Layer]]] = {}
         self.inside = 0  # depth of adapted modules: what happens in there is theirs
 
     def enter(self, *_: Any) -> None:
@@ -100,9 +111,31 @@ class FunctionalUses(TorchFunctionMode):
                 self.flow.put(one, CONSTANT)
             return output
         expressed = replaced(given, lambda one: self.flow.expression(one) or one)
-        if any(self.flow.varies(one) for one in tensors_in(given)):
-            return self._meet(func, name, given, expressed)
-        return self._derive(func, name, given, expressed)
+        if not any(self.flow.varies(one) for one in tensors_in(given)):
+            output = func(*args, **kwargs)
+            with self._following(name, expressed):
+                output = self._derive(func, name, given, expressed, output)
+            return output  # noqa: RET504 - the block above can end early
+        uses: Sequence[AffineUse] | None = None
+        with self._following(name, expressed):
+            uses = uses_of(func, *expressed)
+        output = func(*args, **kwargs)
+        with self._following(name, expressed):
+            output = self._meet(func, name, given, expressed, uses, output)
+        return output  # noqa: RET504 - the block above can end early
+
+    @contextmanager
+    def _following(self, name: str, expressed: Any) -> Iterator[None]:
+        """What goes wrong inside is told of the parameters where the network is surveyed; afterwards it is a fault."""
+        try:
+            yield
+        except (CurvlabError, RecordingFault, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if self.repeated is not None:
+                raise RecordingFault(f"{said}, while following the operation '{name}'") from error
+            self._refuse(inside(expressed), f"used by the operation '{name}', which could not be followed: {said}")
 
     def shared(self, name: str, layer: Layer, module: Any, args: Any, kwargs: Any, output: Any) -> bool:
         """Whether a module ran without the examples; its output is then an expression of parameters, which is followed
@@ -115,9 +148,8 @@ class FunctionalUses(TorchFunctionMode):
         self.flow.put(output, SharedCall(name, layer, x, output, (module.forward, *expressed), own))
         return True
 
-    def _derive(self, func: Any, name: str, given: Any, expressed: Any) -> Any:
+    def _derive(self, func: Any, name: str, given: Any, expressed: Any, output: Any) -> Any:
         """An operation of parameters alone."""
-        output = func(*given[0], **given[1])
         operands = list(inside(expressed))
         if name in CASTS and isinstance(output, Tensor):
             self.flow.put(output, operands[0])
@@ -125,8 +157,10 @@ class FunctionalUses(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.startswith("__")):
             self._refuse(operands, f"it is overwritten by '{name}'")
             return output
-        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(
-            operands[0].value, output, operands[0].parameters
+        if (
+            name in _EXPANSIONS
+            and isinstance(output, Tensor)
+            and self._over_examples(operands[0].value, output, operands[0].parameters)
         ):
             self.found_repeated.update(operands[0].parameters)
             return self._affine(name, [_added(operands[0], output)], output, given)
@@ -160,21 +194,23 @@ class FunctionalUses(TorchFunctionMode):
             return found if found is not None and found.form <= Form.AFFINE else one
 
         uses = uses_of(func, *replaced(given, weights_only))
-        if uses is None or len(uses) != 1 or isinstance(layer := self._layer(uses[0]), Elementwise):
+        if uses is None or len(uses) != 1 or isinstance(layer := self.layers.of(uses[0]), Elementwise):
             return None
         use = uses[0]
         own = self.flow.named(layer.parameters.values())
-        return SharedCall(_name(use), layer, use.x.detach(), output, (func, *expressed), own, use.output)
+        return SharedCall(name_of(use.weights), layer, use.x.detach(), output, (func, *expressed), own, use.output)
 
-    def _meet(self, func: Any, name: str, given: Any, expressed: Any) -> Any:
+    def _meet(
+        self, func: Any, name: str, given: Any, expressed: Any, uses: Sequence[AffineUse] | None, output: Any
+    ) -> Any:
         """An operation of the examples and of something that comes from parameters alone."""
         operands = list(inside(expressed))
-        uses = uses_of(func, *expressed)
-        output = func(*given[0], **given[1])
         wanted = {parameter for one in operands for parameter in one.parameters}
-        if uses and isinstance(output, Tensor) and wanted == {
-            parameter for use in uses for one in use.weights.values() for parameter in one.parameters
-        }:
+        if (
+            uses
+            and isinstance(output, Tensor)
+            and wanted == {parameter for use in uses for one in use.weights.values() for parameter in one.parameters}
+        ):
             return self._affine(name, uses, output, given)
         if not isinstance(output, Tensor) or not (output.is_floating_point() or output.is_complex()):
             if any(one.is_floating_point() for one in tensors_in(output)) or name == "__setitem__":
@@ -208,7 +244,7 @@ class FunctionalUses(TorchFunctionMode):
     def _sink(self, use: AffineUse, output: Tensor) -> list[Callable[[Tensor], None]]:
         """Show a map; what takes the gradient at its operation's output."""
         use = canonical(use)
-        layer, rows = self._layer(use), self.flow.rows(use.source)
+        layer, rows = self.layers.of(use), self.flow.rows(use.source)
         if rows is not None and use.rows is not None:
             rows = type(rows)(rows.index[use.rows], rows.per)
         if use.x.shape[0] == 0:
@@ -216,7 +252,7 @@ class FunctionalUses(TorchFunctionMode):
         call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows)
         call.watched = True
         if all(one.form <= Form.AFFINE for one in use.weights.values()):
-            use_name = _name(use)
+            use_name = name_of(use.weights)
             self.recorder.show(use_name, call)
             return [lambda g: self.recorder.send(use_name, call, arranged(use.output(g)))]
         why = next(one.why for one in use.weights.values() if one.form is Form.OTHER)
@@ -251,62 +287,6 @@ class FunctionalUses(TorchFunctionMode):
     def _refuse(self, operands: Iterable[Expression], why: str) -> None:
         for parameter in dict.fromkeys(name for one in operands for name in one.parameters):
             self.recorder.refuse(parameter, why)
-
-    def _layer(self, use: AffineUse) -> Layer:
-        """The layer of a use; the same one in every batch."""
-        use = canonical(use)
-        key = (use.make.__qualname__, use.key, *((role, one.key) for role, one in use.weights.items()))
-        if any(one.form is Form.OTHER for one in use.weights.values()):
-            return use.make(**{role: one.value.detach() for role, one in use.weights.items()})
-        fixed = all(one.fixed for one in use.weights.values())
-        layer = self.layers.get(key) if fixed else None
-        if layer is None:
-            layer = _layer_of(use.make, use.weights)
-            if fixed:
-                self.layers[key] = layer
-        for one in use.weights.values():
-            if one.place is not None and one.name in ("__getitem__", "select", "unbind"):
-                self.stacks.setdefault((use.make.__qualname__, *one.parameters), _stack(use))
-        return layer
-
-
-def _stack(use: AffineUse) -> Callable[[int], tuple[str, Layer]]:
-    """place -> the use and layer of another entry of the first axis of the same weights."""
-
-    def other(place: int) -> tuple[str, Layer]:
-        moved = {role: _entry(one, place) for role, one in use.weights.items()}
-        return _name_of(moved), _layer_of(use.make, moved)
-
-    return other
-
-
-def _entry(one: Expression, place: int) -> Expression:
-    root = next(inside(one.arguments))
-    if one.name not in ("__getitem__", "select", "unbind"):
-        return apply(one.function, one.name, _entry(root, place), *one.arguments[1:])
-    value = root.value.detach()[place]
-    return Expression(value, Tensor.__getitem__, (root, place), {}, None, "__getitem__")
-
-
-def _layer_of(make: Callable[..., Layer], weights: Mapping[str, Expression]) -> Layer:
-    found = make(**{role: one.value for role, one in weights.items()})
-    if all(one.form is Form.PARAMETER for one in weights.values()):
-        return make(**{role: next(iter(one.parameters.values())) for role, one in weights.items()})
-    return ViewedLayer(found, weights)
-
-
-def _name(use: AffineUse) -> str:
-    return _name_of(use.weights)
-
-
-def _name_of(weights: Mapping[str, Expression]) -> str:
-    """What a use is called: by its first parameter, and by what is taken of it."""
-    one = next(iter(weights.values()))
-    parameter = next(iter(one.parameters))
-    if one.place is not None:
-        owner, _, own = parameter.rpartition(".")
-        return ".".join(part for part in (owner, str(one.place), own) if part)
-    return parameter + one.taken
 
 
 def _added(operand: Expression, output: Tensor) -> AffineUse:

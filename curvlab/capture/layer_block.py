@@ -1,4 +1,4 @@
-"""LayerBlock and Survey: the affine maps of a model with parameters of their own, and what shares parameters with what."""
+"""LayerBlock and Survey: the affine maps of a model with their parameters, and what shares parameters with what."""
 
 from __future__ import annotations
 

@@ -143,8 +143,10 @@ class Pulled:
             if isinstance(expression, ParameterExpression | SharedCall):
                 leaf = self._leaf(expression, why)
                 found[id(leaf)] = leaf
-            below = expression.inputs if isinstance(expression, SharedCall) else inside(
-                (expression.arguments, expression.keywords)
+            below = (
+                expression.inputs
+                if isinstance(expression, SharedCall)
+                else inside((expression.arguments, expression.keywords))
             )
             reason = why
             if expression.form is Form.OTHER and not isinstance(expression, SharedCall):
@@ -224,8 +226,7 @@ def _pullback(
         )
         return function(*positional, **keywords)
 
-    _, pull = torch.func.vjp(run, *(one.value.detach() for one in operands))
-    found: Callable[[Tensor], tuple[Tensor, ...]] = pull
+    found: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vjp(run, *(one.value.detach() for one in operands))[1]
     return found
 
 

@@ -63,9 +63,9 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    made = Survey(modules, blocks, refused, block_of, axes, repeated)
-    _refuse_unexplained(made, unexplained(model, made, inputs))
-    return made
+    surveyed = Survey(modules, blocks, refused, block_of, axes, repeated)
+    _refuse_unexplained(surveyed, unexplained(model, surveyed, inputs))
+    return surveyed
 
 
 def _refuse_unexplained(found: Survey, wrong: Mapping[str, float]) -> None:
@@ -154,7 +154,9 @@ def _blocks(
             ids = [id(p) for p in layer.parameters.values()]
             key = (layer.groups, layer.out_features, layer.in_features, layer.road, *layer.view_key, *ids)
             if key not in blocks:
-                name = owners.get(frozenset(ids), use) if calls[0].watched and layer.of_all and layer.road is None else use
+                name = (
+                    owners.get(frozenset(ids), use) if calls[0].watched and layer.of_all and layer.road is None else use
+                )
                 if name in taken:
                     name = use
                 name = name if name not in taken else f"{use}@{layer.kind.lower()}"

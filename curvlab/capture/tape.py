@@ -19,6 +19,7 @@ from curvlab.capture.dataflow import Dataflow, tensors_in
 from curvlab.capture.functional import FunctionalUses
 from curvlab.capture.gathered import recorded_call
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, named_inputs, shapes
+from curvlab.capture.output_gradient import OutputGradient
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
@@ -67,7 +68,7 @@ class Tape:
         self.kwargs: Mapping[str, Any] = {}
         self._watcher: FunctionalUses | None = None
         if functional:
-            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), {}, self, repeated)
+            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), self, repeated)
         self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
@@ -219,9 +220,9 @@ class Tape:
         # What recording computes is not the model's doing: the watcher of parameters need not see it.
         with torch._C.DisableTorchFunction():
             try:
-                if module is not None and self._watcher is not None:
-                    if self._watcher.shared(name, layer, module, args, kwargs, output):
-                        return output
+                watcher = self._watcher if module is not None else None
+                if watcher is not None and watcher.shared(name, layer, module, args, kwargs, output):
+                    return output
                 call, arranged = self._call(name, layer, args, kwargs, output, module is None)
             except UnsupportedLayer as reason:
                 self.on_refusal(name, str(reason))
@@ -297,7 +298,7 @@ class Tape:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
             output = output.clone()
-        tapped: Tensor = _OutputGradient.apply(output, self.anchor, sink)  # type: ignore[no-untyped-call]
+        tapped: Tensor = OutputGradient.apply(output, self.anchor, sink)  # type: ignore[no-untyped-call]
         return tapped
 
     @property
@@ -308,7 +309,7 @@ class Tape:
     @property
     def stacks(self) -> Iterable[Callable[[int], tuple[str, Layer]]]:
         """What makes the uses and layers of other entries of stacked weights, such as experts that no row went to."""
-        return () if self._watcher is None else self._watcher.stacks.values()
+        return () if self._watcher is None else self._watcher.layers.stacks.values()
 
 
 def _nothing(*_: Any) -> None:
@@ -317,18 +318,3 @@ def _nothing(*_: Any) -> None:
 
 def _itself(t: Tensor) -> Tensor:
     return t
-
-
-class _OutputGradient(torch.autograd.Function):
-    """y ↦ y in place; on the way back the gradient is shown to `sink` and passed on."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
-        ctx.sink = sink
-        ctx.mark_dirty(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
-        ctx.sink(g)
-        return (g if ctx.needs_input_grad[0] else None), None, None

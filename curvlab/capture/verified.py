@@ -7,7 +7,7 @@ in every statistic. For a random tensor R of the parameter's shape, ⟨Σ_t g ā
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -21,7 +21,6 @@ from curvlab.capture.recording import Recording
 from curvlab.capture.sample import Sample
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.layers.viewed import ViewedLayer
-from curvlab.shapes import Float
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Of a difference, relative to ‖∂ℓ/∂P‖: far above rounding, far below what a use that was overlooked makes."""
@@ -53,7 +52,9 @@ def unexplained(model: nn.Module, found: Survey, inputs: Inputs) -> dict[str, fl
         recording.tape.close()
 
 
-def _compared(recording: Recording, inputs: Inputs, parameters: dict[str, Tensor], *, coupled: bool) -> dict[str, float]:
+def _compared(
+    recording: Recording, inputs: Inputs, parameters: Mapping[str, Tensor], *, coupled: bool
+) -> dict[str, float]:
     recording.begin(None)
     tape = recording.tape
     output = output_tensor(tape.run(inputs))
@@ -67,12 +68,13 @@ def _compared(recording: Recording, inputs: Inputs, parameters: dict[str, Tensor
     whole = tape.pull(output, cotangent, parameters.values(), retain_graph=True)
     samples = recording.close_pass(keep=True)
     seen: dict[str, Tensor] = {}
-    for name, sample in samples.items():
-        roles = recording.found.blocks[name].parameters
-        for parameter in roles.values():
-            if parameter in parameters:
-                value = _projected(sample, {r: directions[n] if n == parameter else torch.zeros_like(p) for (r, n), p in zip(roles.items(), sample.layer.parameters.values(), strict=True)})
-                seen[parameter] = seen.get(parameter, 0) + value
+    for block, sample in samples.items():
+        roles = recording.found.blocks[block].parameters
+        for role, name in roles.items():
+            if name in parameters:
+                zeros = {other: torch.zeros_like(p) for other, p in sample.layer.parameters.items()}
+                value = _projected(sample, zeros | {role: directions[name]})
+                seen[name] = seen[name] + value if name in seen else value
     alone: list[Tensor | None] = [None] * len(parameters)
     if tape.examples > 1 and not coupled and output.shape[0] == tape.examples:
         first = torch.zeros_like(cotangent)
@@ -93,7 +95,7 @@ def _compared(recording: Recording, inputs: Inputs, parameters: dict[str, Tensor
     return wrong
 
 
-def _projected(sample: Sample, direction: dict[str, Tensor]) -> Float[Tensor, "n"]:
+def _projected(sample: Sample, direction: dict[str, Tensor]) -> Tensor:
     """⟨Σ_t g āᵀ, W̄(R)⟩ of every example."""
     layer = sample.layer
     matrix = layer.matrix(direction).to(sample.dtype)

@@ -162,7 +162,7 @@ def shown_tensors(found: Survey, parameters: Mapping[str, Tensor]) -> list[Preco
     for block in parts:
         layer = block.layer
         assert isinstance(layer, ViewedLayer)
-        for role, inner in layer.inner.parameters.items():
+        for role in layer.inner.parameters:
             name = f"{block.name} {role}" if role != "weight" else block.name
             shape = layer.inner.modes(role)
             made.append(PreconditionerBlock(name, (Use(block, role, part=True),), {role: name}, shape))

@@ -1,20 +1,20 @@
-"""Expression: a tensor θ = f(P) that a network computes from its parameters alone, such as `weight.t()` or one part of a
-fused weight.
+"""Expression: a tensor θ = f(P) that a network computes from its parameters alone, such as `weight.t()` or one part of
+a fused weight.
 
-An operation that uses θ is an affine map of θ. Where f is linear too it is one of P, with f's transpose taking gradients
-of θ to those of P; where f is not (the exponential of a state-space model), only the gradient of every example is.
+An operation that uses θ is an affine map of θ. Where f is linear too it is one of P, with f's transpose taking
+gradients of θ to those of P; where f is not (the exponential of a state-space model), there are only the
+gradients of every example.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from curvlab.errors import UnsupportedLayer
 
 
 class Form(IntEnum):
@@ -29,11 +29,15 @@ class Form(IntEnum):
     OTHER = 5
 
 
-CASTS = frozenset({"to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "clone", "cpu", "cuda"})
+CASTS = frozenset(
+    {"to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "clone", "cpu", "cuda"}
+)
 """Operations that give the same numbers, in another type or place."""
 
 FORMS: Mapping[str, Form] = {
-    **dict.fromkeys(("t", "T", "mT", "transpose", "permute", "reshape", "view", "flatten", "unflatten"), Form.REARRANGED),
+    **dict.fromkeys(
+        ("t", "T", "mT", "transpose", "permute", "reshape", "view", "flatten", "unflatten"), Form.REARRANGED
+    ),
     **dict.fromkeys(("squeeze", "unsqueeze", "movedim", "moveaxis", "swapaxes", "swapdims", "flip"), Form.REARRANGED),
     **dict.fromkeys(("view_as", "reshape_as", "numpy_T", "adjoint"), Form.REARRANGED),
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "narrow", "select"), Form.PART),
@@ -68,6 +72,11 @@ class Expression:
         fixed: whether `key` says everything, so that f is the same in the next batch.
     """
 
+    form: Form
+    parameters: dict[str, Tensor]
+    keywords: Mapping[str, Any]
+    place: int | None
+
     def __init__(
         self,
         value: Tensor,
@@ -80,7 +89,7 @@ class Expression:
         self.value, self.function, self.arguments, self.keywords = value, function, arguments, dict(keywords)
         self.pick, self.name = pick, name
         operands = list(inside((arguments, keywords)))
-        self.parameters: dict[str, Tensor] = {}
+        self.parameters = {}
         for operand in operands:
             self.parameters.update(operand.parameters)
         step = _form(name, arguments, keywords, operands)
@@ -89,10 +98,19 @@ class Expression:
             self.form = Form.AFFINE
         place = _place(name, arguments, pick)
         whole = len(operands) == 1 and _keeps_first_axis(operands[0])
-        self.place: int | None = place if whole else operands[0].place if step is Form.REARRANGED else None
+        self.place = place if whole else operands[0].place if step is Form.REARRANGED else None
         known = [_told(a) for a in _leaves((arguments, keywords))]
         self.key: tuple[Hashable, ...] = (name, pick, *(told for told, _ in known))
         self.fixed = all(same for _, same in known)
+
+    def lean(self) -> Expression:
+        """The same f, without the numbers of θ: for a layer that lives longer than a batch."""
+        found = copy.copy(self)
+        found.value = self.value.to("meta")
+        found.arguments, found.keywords = replaced(
+            (self.arguments, self.keywords), lambda one: one.lean() if isinstance(one, Expression) else one
+        )
+        return found
 
     def linear(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The linear part of f at tensors of the parameters' shapes, by their names."""
@@ -109,13 +127,11 @@ class Expression:
             return self._at(dict(zip(names, values, strict=True)))
 
         points = [self.parameters[name].detach().to(tensor.dtype) for name in names]
-        _, pull = torch.func.vjp(run, *points)
+        pull = torch.func.vjp(run, *points)[1]
         flat = tensor.reshape(-1, *self.value.shape)
         pulled = torch.vmap(pull)(flat)
         lead = tensor.shape[: tensor.ndim - self.value.ndim]
-        return {
-            name: part.reshape(*lead, *part.shape[1:]) for name, part in zip(names, pulled, strict=True)
-        }
+        return {name: part.reshape(*lead, *part.shape[1:]) for name, part in zip(names, pulled, strict=True)}
 
     def _at(self, tensors: Mapping[str, Tensor]) -> Tensor:
         def place(part: Any) -> Any:
@@ -124,7 +140,8 @@ class Expression:
         dtype = next(iter(tensors.values())).dtype
         arguments, keywords = replaced((self.arguments, self.keywords), place)
         found = self.function(*_of_type(arguments, dtype), **_of_type(keywords, dtype))
-        return found if self.pick is None else found[self.pick]
+        tensor: Tensor = found if self.pick is None else found[self.pick]
+        return tensor
 
     @property
     def why(self) -> str:
@@ -149,6 +166,10 @@ class ParameterExpression(Expression):
         self.value, self.parameters, self.form = parameter, {name: parameter}, Form.PARAMETER
         self.key, self.place, self.fixed, self.name = (name,), None, True, name
         self.arguments, self.keywords, self.pick = (), {}, None
+
+    def lean(self) -> Expression:
+        """Itself."""
+        return self
 
     def _at(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors[self.name]
@@ -175,8 +196,10 @@ def inside(part: Any) -> Iterator[Expression]:
 def replaced(part: Any, by: Callable[[Any], Any]) -> Any:
     """Arguments with every leaf changed."""
     if isinstance(part, tuple | list):
-        return type(part)(*(replaced(one, by) for one in part)) if hasattr(part, "_fields") else type(part)(
-            [replaced(one, by) for one in part]
+        return (
+            type(part)(*(replaced(one, by) for one in part))
+            if hasattr(part, "_fields")
+            else type(part)([replaced(one, by) for one in part])
         )
     if isinstance(part, Mapping):
         return {key: replaced(one, by) for key, one in part.items()}
@@ -196,9 +219,7 @@ def _leaves(part: Any) -> Iterator[Any]:
 
 def _of_type(part: Any, dtype: torch.dtype) -> Any:
     """Constants in the type that f is evaluated in."""
-    return replaced(
-        part, lambda one: one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one
-    )
+    return replaced(part, lambda one: one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one)
 
 
 def _plain(arguments: tuple[Any, ...]) -> list[Any]:
@@ -255,9 +276,3 @@ def _form(name: str, arguments: Any, keywords: Any, operands: list[Expression]) 
     if name in BILINEAR and len(operands) == 1:
         return Form.LINEAR
     return Form.OTHER
-
-
-def refuse_other(expression: Expression) -> None:
-    """Raise where f is not linear."""
-    if expression.form is Form.OTHER:
-        raise UnsupportedLayer(f"{expression.name} is not linear", "its curvature is not that of an affine map")

@@ -30,7 +30,9 @@ class ViewedLayer(Layer):
         self.in_features, self.out_features = inner.in_features, inner.out_features
         self.rowwise = inner.rowwise
         self.place = next((view.place for view in views.values()), None)
-        self._roles = {(role, name): _role(role, name, view) for role, view in views.items() for name in view.parameters}
+        self._roles = {
+            (role, name): _role(role, name, view) for role, view in views.items() for name in view.parameters
+        }
         self.parameters = {
             self._roles[role, name]: p for role, view in views.items() for name, p in view.parameters.items()
         }
@@ -116,7 +118,7 @@ class ViewedLayer(Layer):
 
 
 def _role(role: str, name: str, view: Expression) -> str:
-    """"weight" for the only parameter of a weight; "bias" stays what it is only where the bias is the parameter."""
+    """ "weight" for the only parameter of a weight; "bias" stays what it is only where the bias is the parameter."""
     if view.form is Form.PARAMETER:
         return role
     if role == "weight" and len(view.parameters) == 1:

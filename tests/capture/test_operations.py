@@ -134,24 +134,18 @@ CASES = {
     "transposed": Case(lambda m, h: h @ m.w.t(), {"w": (D, D)}),
     "permuted": Case(lambda m, h: torch.matmul(h, m.w.permute(1, 0).contiguous().double()), {"w": (D, D)}),
     "from the left": Case(lambda m, h: (m.w @ h.mT).mT, {"w": (D, D)}),
-    "fused": Case(
-        lambda m, h: sum(F.linear(h, w) * (i + 1) for i, w in enumerate(m.w.chunk(3))), {"w": (3 * D, D)}
-    ),
+    "fused": Case(lambda m, h: sum(F.linear(h, w) * (i + 1) for i, w in enumerate(m.w.chunk(3))), {"w": (3 * D, D)}),
     "sliced": Case(lambda m, h: F.linear(h, m.w[D:], m.b[D:]) + F.linear(h, m.w[:D]), {"w": (2 * D, D), "b": (2 * D,)}),
     "einsum": Case(lambda m, h: torch.einsum("btd,dhe->bthe", h, m.w).flatten(2)[..., :D], {"w": (D, 2, D)}),
     "einsum of heads": Case(
         lambda m, h: torch.einsum("bthe,hef->bthf", h[:, :, None].expand(N, T, 2, D), m.w).sum(2), {"w": (2, D, D)}
     ),
-    "two axes": Case(
-        lambda m, h: torch.einsum("bthe,hed->btd", torch.stack([h, h * h], 2), m.w), {"w": (2, D, D)}
-    ),
+    "two axes": Case(lambda m, h: torch.einsum("bthe,hed->btd", torch.stack([h, h * h], 2), m.w), {"w": (2, D, D)}),
     "baddbmm": Case(
         lambda m, h: torch.baddbmm(m.b, h.reshape(1, -1, D).expand(2, -1, -1), m.w).sum(0).reshape(h.shape),
         {"w": (2, D, D), "b": (2, 1, D)},
     ),
-    "conv1d": Case(
-        lambda m, h: F.conv1d(h.mT, m.w, m.b, padding=1).mT, {"w": (D, D, 3), "b": (D,)}, {"w": "Conv1d"}
-    ),
+    "conv1d": Case(lambda m, h: F.conv1d(h.mT, m.w, m.b, padding=1).mT, {"w": (D, D, 3), "b": (D,)}, {"w": "Conv1d"}),
     "depthwise": Case(lambda m, h: F.conv1d(h.mT, m.w, None, padding="same", groups=D).mT, {"w": (D, 1, 3)}),
     "transposed convolution": Case(
         lambda m, h: F.conv_transpose1d(h.mT, m.w, m.b, stride=1, padding=1).mT, {"w": (D, D, 3), "b": (D,)}

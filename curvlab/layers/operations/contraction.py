@@ -109,7 +109,9 @@ def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: flo
         return found
     if tuple(input.value.shape) != (batch2.value.shape[0], 1, batch2.value.shape[2]):
         return None
-    biases = [apply(torch.reshape, "reshape", apply(torch.select, "select", input, 0, e), (-1,)) for e in range(len(found))]
+    biases = [
+        apply(torch.reshape, "reshape", apply(torch.select, "select", input, 0, e), (-1,)) for e in range(len(found))
+    ]
     return [
         AffineUse(one.make, weights(**one.weights, bias=bias), one.x, one.source, None, one.output, one.key)
         for one, bias in zip(found, biases, strict=True)

@@ -14,8 +14,8 @@ from curvlab.layers.operations.operation import AffineUse, register, weights
 from curvlab.layers.transposed_convolution import TransposedConvolutionLayer
 
 Sizes = int | Sequence[int]
-_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_MODULES: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @register(torch.conv1d, torch.conv2d, torch.conv3d)
@@ -32,7 +32,7 @@ def convolution(
     if not isinstance(input, Tensor) or not isinstance(weight, Expression) or input.ndim != weight.value.ndim:
         return None
     shape, axes = weight.value.shape, weight.value.ndim - 2
-    options = {"stride": _each(stride, axes), "dilation": _each(dilation, axes), "groups": groups}
+    options: dict[str, Any] = {"stride": _each(stride, axes), "dilation": _each(dilation, axes), "groups": groups}
     options["padding"] = padding if isinstance(padding, str) else _each(padding, axes)
     with torch.device("meta"):
         made = _MODULES[axes - 1](shape[1] * groups, shape[0], tuple(shape[2:]), bias=False, **options)

@@ -60,7 +60,11 @@ def getitem(table: Any, index: Any) -> list[AffineUse] | None:
     """table[index]."""
     if isinstance(index, tuple) and len(index) == 1:
         index = index[0]
-    if not isinstance(table, Expression) or not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32):
+    if (
+        not isinstance(table, Expression)
+        or not isinstance(index, Tensor)
+        or index.dtype not in (torch.int64, torch.int32)
+    ):
         return None
     return _rows(table, index)
 

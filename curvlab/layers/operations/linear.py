@@ -13,7 +13,6 @@ from curvlab.layers.expression import Expression, Form, inside
 from curvlab.layers.linear import LinearLayer, TransposedLinearLayer
 from curvlab.layers.operations.operation import AffineUse, register, weights
 
-
 _TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute", "swapaxes"})
 
 
@@ -30,7 +29,8 @@ def transposed_layer(weight: Tensor, bias: Tensor | None = None) -> TransposedLi
 def canonical(use: AffineUse) -> AffineUse:
     """x · Wᵀ of a transposed weight as x times the weight itself."""
     weight = use.weights.get("weight")
-    other = {linear_layer: transposed_layer, transposed_layer: linear_layer}.get(use.make)
+    swapped: dict[Any, Any] = {linear_layer: transposed_layer, transposed_layer: linear_layer}
+    other = swapped.get(use.make)
     if other is None or weight is None or weight.name not in _TRANSPOSES or weight.value.ndim != 2:
         return use
     (inner,) = inside(weight.arguments)

@@ -13,7 +13,9 @@ from curvlab.layers.elementwise import Elementwise
 from curvlab.layers.operations.operation import AffineUse, register, weights
 
 
-def _use(kind: str, axis: int, input: Any, normalise: Callable[[Tensor], Tensor], weight: Any, bias: Any) -> list[AffineUse] | None:
+def _use(
+    kind: str, axis: int, input: Any, normalise: Callable[[Tensor], Tensor], weight: Any, bias: Any
+) -> list[AffineUse] | None:
     found = weights(weight=weight, bias=bias)
     if not isinstance(input, Tensor) or not found:
         return None

@@ -15,7 +15,7 @@ from curvlab.layers.operations.operation import AffineUse, register
 
 
 def _bare(kind: str, weight: Expression, factor: Tensor, other: Tensor) -> list[AffineUse] | None:
-    shape = torch.broadcast_shapes(weight.value.shape, other.shape)
+    shape = torch.broadcast_shapes(weight.value.shape, other.shape)  # type: ignore[no-untyped-call]
     x = torch.broadcast_to(factor, shape)
     if not broadcast_over_examples(weight.value, x):
         return None
