@@ -45,8 +45,8 @@ class Averages:
 
     def __init__(self, recipes: Sequence[tuple[Curvature, Sequence[PreconditionerBlock]]], halves: bool) -> None:
         self.examples = self.batches = 0
-        self._whole = [DataAverage(*one) for one in recipes if one[0].of_batches or not halves]
-        split = [one for one in recipes if halves and not one[0].of_batches]
+        split = [one for one in recipes if halves and one[0].halved and not one[0].of_batches]
+        self._whole = [DataAverage(*one) for one in recipes if one not in split]
         self._halves = tuple([DataAverage(*one) for one in split] for _ in range(2 if halves else 0))
         self._sizes = [0] * len(self._halves)
 

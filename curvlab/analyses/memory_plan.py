@@ -35,7 +35,7 @@ class MemoryPlan:
 
     def bytes(self, curvature: Curvature, block: PreconditionerBlock) -> int:
         """What the averages of a block take until the end: in float64, thrice with the halves' and their sum."""
-        copies = 3 if self.halves and not curvature.of_batches else 1
+        copies = 3 if self.halves and curvature.halved and not curvature.of_batches else 1
         return copies * curvature.bytes(block)
 
     def has_block(self, curvature: str, layer: str) -> bool:

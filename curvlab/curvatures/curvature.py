@@ -46,6 +46,7 @@ class Curvature(ABC):
         of_inputs: whether the inputs of layers are all it needs; no backward pass is made for it then.
         of_batches: whether the statistics of a batch are no sums over its examples; a pass over the data then averages
             batch by batch.
+        halved: whether a profile averages over two halves of the data too, for standard errors.
         holds_inputs: whether the sums of a backward pass need the inputs too, which are kept until then.
         contents: what its averages are called where a profile leaves those of a large block out; None for its name.
         largest: bytes of one block's averages, those of halves included, beyond which a profile without a memory limit
@@ -60,6 +61,7 @@ class Curvature(ABC):
     of_gradient: ClassVar[bool] = False
     of_inputs: ClassVar[bool] = False
     of_batches: bool = False
+    halved: ClassVar[bool] = True
     holds_inputs: ClassVar[bool] = True
     contents: ClassVar[str | None] = None
     largest: ClassVar[int | None] = 2 * 2**30

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
-from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
-
-CHUNK = 2**24
-"""Entries of per-example gradients formed at a time."""
+from curvlab.statistics.squared_gradients import squared_products
 
 
 def rotated_squares(
@@ -21,19 +17,9 @@ def rotated_squares(
 ) -> Float[Tensor, "g o j"]:
     """S[g] = Σ_n (Q_Gᵀ DW_n Q_A)², elementwise; j = i + 1 where the layer is biased.
 
-    Features and output gradients are rotated, not gradients. At one position DW_n is a single outer product and S the
-    product ((g Q_G)²)ᵀ ((ā Q_A)²); at several the rotated gradients are formed, some examples at a time.
+    Features and output gradients are rotated, not gradients.
     """
     features = F.pad(sample.features, (0, 1), value=1.0) if sample.layer.biased else sample.features
     a = grouped_product(features.flatten(1, 2), input_basis)
     g = grouped_product(sample.output_gradients.flatten(1, 2), gradient_basis)
-    if sample.positions == 1:
-        small = torch.finfo(a.dtype).tiny ** 0.5
-        return flushed(grouped_product(flushed(g.square(), small).mT, flushed(a.square(), small)))
-    a, g = a.view(features.shape), g.view(sample.output_gradients.shape)
-    total = g.new_zeros(a.shape[0], g.shape[-1], a.shape[-1])
-    step = max(1, CHUNK // total.numel())
-    for start in range(0, a.shape[1], step):
-        rows = slice(start, start + step)
-        total += (g[:, rows].mT @ a[:, rows]).square_().sum(1)
-    return total
+    return squared_products(g.view(sample.output_gradients.shape), a.view(features.shape))

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curvlab.capture.sample import Sample, per_example_gradients
+from curvlab.capture.sample import Sample
 from curvlab.linalg.gram import upper_gram
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
+from curvlab.statistics.parameter_gradients import parameter_gradients
 
 TensorStatistic = Literal["batch", "per-example"]
 _CHUNK = 2**26  # entries of per-example gradients formed at a time
@@ -42,7 +43,7 @@ def contraction_sums(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]
     step = max(1, _CHUNK // max(1, sum(p.numel() for p in sample.layer.parameters.values())))
     sums: list[Tensor] = []
     for start in range(0, sample.examples, step):
-        gradients = _gradients(parts, shape, slice(start, start + step))
+        gradients = parameter_gradients(parts, shape, slice(start, start + step))
         more = [_contracted(gradients, mode) for mode in range(len(shape))]
         sums = [total + one for total, one in zip(sums, more, strict=True)] if sums else more
     return sums
@@ -67,20 +68,6 @@ def contraction_rows(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]
     weighted = (a * g.norm(dim=1, keepdim=True)).reshape(-1, *shape[1:])
     inner = [weighted.movedim(mode + 1, -1).reshape(-1, d) for mode, d in enumerate(shape[1:])]
     return [g * a.norm(dim=1, keepdim=True), *inner]
-
-
-def _gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], examples: slice) -> Float[Tensor, "n ..."]:
-    total: Tensor | None = None
-    for sample, role in parts:
-        if role == "bias":
-            part = sample.output_gradients[:, examples].sum(2).transpose(0, 1)
-        else:
-            d = per_example_gradients(sample.layer, sample.features[:, examples], sample.output_gradients[:, examples])
-            part = sample.layer.split(d)[role]
-        part = part.reshape(part.shape[0], *shape)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
 
 
 def tensor_normal_factors(contractions: Sequence[Float[Tensor, ...]], shape: tuple[int, ...]) -> list[Tensor]:
