@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GATE = 3
 """Exit code when a `--fail-if` holds."""
 INPUT, WORK, LIMITS, OUTPUT = "Model and data", "What is computed", "Limits", "Output"
+FACTORS = "Factor files"
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -43,6 +44,7 @@ A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, num
         INPUT: ("samples", "batch_size"),
         WORK: ("analyses", "layers", "loss", "fisher_type", "mc_samples", "kfac_approx", "statistic", "seed"),
         LIMITS: ("device", "dtype", "max_memory"),
+        FACTORS: ("factors", "eigenbases", "factors_from"),
     },
 )
 @delivers(OUTPUT, plots="Draw what there is to see, as PNG and SVG.")

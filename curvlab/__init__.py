@@ -16,10 +16,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from curvlab import curvature, optim
     from curvlab.analyses.analyze import analyze, estimate
+    from curvlab.analyses.factors import save_factors
     from curvlab.analyses.results import Analysis
     from curvlab.comparison.compare import compare
     from curvlab.comparison.results import Comparison
     from curvlab.errors import CurvlabError
+    from curvlab.factor_files.file import load_factors
     from curvlab.formats.checkpoint import Checkpoint
     from curvlab.formats.curvlab_file.file import save
     from curvlab.formats.load import load
@@ -34,7 +36,9 @@ _HOMES = {
     "compare": "curvlab.comparison.compare",
     "estimate": "curvlab.analyses.analyze",
     "load": "curvlab.formats.load",
+    "load_factors": "curvlab.factor_files.file",
     "save": "curvlab.formats.curvlab_file.file",
+    "save_factors": "curvlab.analyses.factors",
     "train": "curvlab.training.train",
 }
 
@@ -49,8 +53,10 @@ __all__ = [
     "curvature",
     "estimate",
     "load",
+    "load_factors",
     "optim",
     "save",
+    "save_factors",
     "train",
 ]
 

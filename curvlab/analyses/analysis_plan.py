@@ -24,6 +24,7 @@ from curvlab.analyses.registry import definitions
 from curvlab.analyses.settings import Settings, readers_of
 from curvlab.analyses.settings import chosen as not_default
 from curvlab.analyses.source import Source, moved, open_source
+from curvlab.analyses.stored_statistics import StoredStatistics, open_stored
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explained
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import survey
@@ -51,6 +52,7 @@ class AnalysisPlan:
         rows: of the report.
         notes: sentences for the user.
         data_pass: None where there is no network or no data, or nothing asks for any.
+        stored: statistics from a file in place of a pass; None where there is no such file.
         left_out: layer -> why some statistic of it is missing.
     """
 
@@ -61,6 +63,7 @@ class AnalysisPlan:
     rows: list[LayerRow]
     notes: list[str]
     data_pass: DataPass | None = None
+    stored: StoredStatistics | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -84,6 +87,8 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
     """
     settings = replace(settings or Settings(), **options)
     checkpoint = as_checkpoint(given)
+    if settings.factors_from is not None:
+        return _continued(checkpoint, data, settings, settings.factors_from)
     notes, module = list(checkpoint.notes), checkpoint.module
     if module is None and data is not None:
         notes.append("the data was not used: there is no network to run it through")
@@ -102,6 +107,22 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
         plan.notes = _with_advice(notes, ("--data",), NO_DATA) if data is None and looks_at_data else notes
     else:
         _with_data(plan, module, data)
+    return plan
+
+
+def _continued(checkpoint: Checkpoint, data: Any, settings: Settings, path: str) -> AnalysisPlan:
+    """A plan whose statistics come from a factor file."""
+    if data is not None:
+        raise CommandError("factors_from is given", "its statistics take the place of data", "leave one of them out")
+    _refuse_idle(settings, (), data=False, given=False)
+    plan = AnalysisPlan(checkpoint, settings, pick_device(settings.device), (), [], list(checkpoint.notes))
+    stored = plan.stored = open_stored(path, checkpoint, plan.shapes)
+    plan.chosen = stored.chosen(settings, checkpoint)
+    plan.settings = stored.settings(settings, plan.chosen)
+    module, origin = checkpoint.module, stored.factors.origin
+    rows = rows_of_file(checkpoint) if module is None else rows_of_module(module, None)
+    plan.rows = _named(stored.rows(rows, plan.shapes), settings)
+    plan.notes.append(f"statistics of {origin.examples:,} examples from the factor file; it has no standard errors")
     return plan
 
 
@@ -148,7 +169,12 @@ def _likelihood(plan: AnalysisPlan, z: Tensor, targets: Tensor | None, first: In
 def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[AnalysisDefinition, ...]:
     """The analyses that are asked for, or by default all that the inputs allow."""
     if settings.analyses is None:
-        return tuple(one for one in definitions() if one.by_default and one.missing(checkpoint) is None)
+        wanted = (one for one in definitions() if one.by_default or _asked(one, settings))
+        found = tuple(one for one in wanted if one.missing(checkpoint) is None)
+        for one in found:
+            if one.data == "needed" and _asked(one, settings):
+                _refuse_without_data(one.name, checkpoint, data=data)
+        return found
     asked = tuple(one for one in definitions() if one.name in settings.analyses)
     for one in asked:
         if one.data == "needed":
@@ -157,6 +183,11 @@ def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[
         if reason is not None:
             raise reason
     return asked
+
+
+def _asked(one: AnalysisDefinition, settings: Settings) -> bool:
+    """Whether a setting asks for the analysis."""
+    return one.asked_by is not None and getattr(settings, one.asked_by) is not None
 
 
 def _refuse_idle(settings: Settings, chosen: tuple[AnalysisDefinition, ...], *, data: bool, given: bool) -> None:

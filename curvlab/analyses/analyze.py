@@ -56,18 +56,21 @@ def analyze(
     layers = _layers(plan, _collect(plan, progress), progress)
     gradient = plan.data_pass.gradient if plan.data_pass else None
     model = ModelData(plan.checkpoint, plan.rows, plan.shapes, plan.settings, gradient)
-    return Analysis(
+    analysis = Analysis(
         command=tuple(command),
         seed=plan.settings.seed,
         environment=environment(plan.device),
         model=_model_facts(plan),
-        data=plan.data_pass.source.info if plan.data_pass else None,
+        data=_data_facts(plan),
         settings=_settings_facts(plan),
         coverage=coverage_of(plan, layers),
         layers=tuple(layers),
         notes=(*plan.notes, *_notes(plan, layers)),
         results={one.name: one.run(model) for one in plan.chosen if isinstance(one, ModelAnalysis)},
     )
+    for one in plan.chosen:
+        one.finish(analysis, plan.settings)
+    return analysis
 
 
 def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None = None, **options: Any) -> Estimate:
@@ -86,6 +89,8 @@ def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None =
 
 def _collect(plan: AnalysisPlan, progress: Progress) -> tuple[Part, ...]:
     """The averages over all examples and over the halves; none without a pass over data."""
+    if plan.stored is not None:
+        return (plan.stored.part(),)
     if plan.data_pass is None:
         return ()
     total = plan.data_pass.source.samples
@@ -188,12 +193,20 @@ def _model_facts(plan: AnalysisPlan) -> dict[str, Any]:
     }
 
 
+def _data_facts(plan: AnalysisPlan) -> Mapping[str, Any] | None:
+    if plan.stored is not None:
+        return plan.stored.factors.origin.data
+    return plan.data_pass.source.info if plan.data_pass else None
+
+
 def _settings_facts(plan: AnalysisPlan) -> dict[str, Any]:
     facts = plan.settings.to_dict()
     if plan.data_pass is not None:
         facts["likelihood"] = plan.data_pass.likelihood.name
         facts["batch_size"] = plan.data_pass.batch_size
         facts["products"] = "float64"
+    if plan.stored is not None:
+        facts["likelihood"] = plan.stored.factors.origin.likelihood
     if plan.settings.max_memory is not None:
         facts["max_memory"] = size(plan.settings.max_memory)
     facts["quantile_levels"] = list(QUANTILE_LEVELS)

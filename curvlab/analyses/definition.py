@@ -40,6 +40,7 @@ class AnalysisDefinition(ABC):
         result: the frozen dataclass of its results; its fields are the keys of the JSON and the paths of gates.
         data: what it asks of the data.
         by_default: whether it is done when no analyses are named; without that it is done only when asked for.
+        asked_by: a field of `Settings` that asks for it too where it is not None.
         title: above its columns.
         quantities: its columns, each a function of one result.
         settings_shown: label -> field of `Settings` that a reader must know to read the results.
@@ -52,6 +53,7 @@ class AnalysisDefinition(ABC):
     result: ClassVar[type]
     data: ClassVar[DataUse] = "needed"
     by_default: ClassVar[bool] = False
+    asked_by: ClassVar[str | None] = None
     title: ClassVar[str]
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     settings_shown: ClassVar[Mapping[str, str]] = {}
@@ -77,6 +79,9 @@ class AnalysisDefinition(ABC):
     def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterable[Figure]:
         """Pictures of its results; one with the name of another analysis's replaces that."""
         return ()
+
+    def finish(self, analysis: Analysis, settings: Settings) -> None:  # noqa: B027 - most have nothing to do here
+        """Called when all results are there: for files of its own that the settings ask for."""
 
 
 class LayerAnalysis(AnalysisDefinition):

@@ -60,9 +60,11 @@ class LayerData:
 
     @property
     def layer(self) -> Layer:
-        """The adapter of a layer that ran."""
-        assert self.row.layer is not None
-        return self.row.layer
+        """The adapter of a layer that ran, or what a factor file says of it."""
+        if self.row.layer is not None:
+            return self.row.layer
+        assert self.row.block is not None
+        return self.row.block.layer
 
     def weight(self) -> tuple[Tensor, bool]:
         """The weight as a matrix of blocks along its first axis, and whether it is stored (in, out, …)."""

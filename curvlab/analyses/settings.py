@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from curvlab.conditions import Device, DtypeName, Globs, LossName, MaxMemory, Seed
@@ -13,6 +14,12 @@ from curvlab.fields import Declared, Setting, fields_of
 FisherType = Literal["type-2", "mc", "empirical", "forward-only"]
 KfacApprox = Literal["expand", "reduce"]
 Statistic = Literal["per-example", "batch"]
+
+
+def _unwritable(path: str) -> str | None:
+    """What is wrong with a file's name: told before the work, and not after it."""
+    file = Path(path)
+    return None if file.name and file.parent.is_dir() and not file.is_dir() else "a file in a folder that exists"
 
 
 def _unknown(analyses: tuple[str, ...]) -> str | None:
@@ -61,6 +68,18 @@ class Settings(Declared):
             written="NAMES",
         ),
     ] = None
+    factors: Annotated[
+        str | None,
+        Setting(
+            "Write moments, K-FAC factors and the Fisher's diagonal of every layer to a file.",
+            check=_unwritable,
+            written="FILE",
+        ),
+    ] = None
+    eigenbases: Annotated[bool, Setting("With `--factors`: the eigenvectors of both K-FAC factors too.")] = False
+    factors_from: Annotated[
+        str | None, Setting("Continue from a file that `--factors` has written, without data.", written="FILE")
+    ] = None
     samples: Annotated[int | None, Setting("Draw this many examples; all without.", FROM_ONE)] = None
     batch_size: Annotated[
         int | None, Setting("Examples per forward pass; chosen from the memory budget without.", FROM_ONE)
@@ -76,21 +95,33 @@ class Settings(Declared):
         if self.analyses is not None:
             from curvlab.analyses.registry import names
 
-            ordered = tuple(name for name in names() if name in self.analyses)
+            asked = {*self.analyses, *_asked(vars(self))}
+            ordered = tuple(name for name in names() if name in asked)
             object.__setattr__(self, "analyses", ordered)
 
     @classmethod
     def wrong_together(cls, sound: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
         """See `Declared`."""
+        if sound.get("factors") is not None and sound.get("factors_from") is not None:
+            yield "factors_from has no data, and factors are made of data: leave out one of them"
         analyses = sound.get("analyses")
+        if sound.get("eigenbases") and sound.get("factors") is None and "factors" not in (analyses or ()):
+            yield "eigenbases has an effect on factors only, and none are asked for"
         if analyses is None:
             return
         if not analyses:
             yield "analyses is empty, name at least one of 'curvlab list analyses'"
             return
         for name, readers in readers_of(chosen(sound)).items():
-            if not set(readers) & set(analyses):
+            if not set(readers) & {*analyses, *_asked(sound)}:
                 yield f"{name} has an effect on {', '.join(readers)} only, and analyses has none of them"
+
+
+def _asked(values: Mapping[str, Any]) -> list[str]:
+    """The analyses that other settings ask for."""
+    from curvlab.analyses.registry import definitions
+
+    return [one.name for one in definitions() if one.asked_by and values.get(one.asked_by) is not None]
 
 
 def readers_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -58,4 +58,4 @@ def zero_factor(layer: Layer) -> Operator:
 
 def _numbers(layer: Layer) -> torch.Tensor:
     """No numbers, in float64, where the layer's parameters are."""
-    return double(next(iter(layer.parameters.values())).detach().flatten()[:0])
+    return double(next(iter(layer.parameters.values())).detach().new_zeros(0))
