@@ -10,9 +10,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SETTINGS: dict[str, list[str]] = {
+    "ewc.py": [],
+    "fisher_merge.py": ["--seeds", "1"],
     "fop_booth_himmelblau.py": [],
     "fop_ranks.py": ["--epochs", "1", "--seeds", "1", "--lr", "0.01"],
     "fop_robustness.py": ["--epochs", "1", "--seeds", "1"],
+    "gptq_step.py": [],
+    "laplace.py": [],
     "lnb_curves.py": ["--quick"],
     "lnb_factorisation.py": ["--quick"],
     "lnb_inverted_digits.py": ["--quick"],
@@ -20,8 +24,12 @@ SETTINGS: dict[str, list[str]] = {
 }
 SAYS = {
     "compare_directions.py": "K-FAC",
+    "ewc.py": "B after A, EWC",
+    "fisher_merge.py": "the better one 1 times of 1",
     "fop_booth_himmelblau.py": "Himmelblau",
     "fop_ranks.py": "fop, k = 16",
+    "gptq_step.py": "by GPTQ",
+    "laplace.py": "noise",
     "lnb_curves.py": "U-Net on shapes",
     "lnb_factorisation.py": "below Adam's best",
     "lnb_inverted_digits.py": "best of adam",
