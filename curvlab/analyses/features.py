@@ -11,6 +11,7 @@ from torch import Tensor
 from curvlab.linalg.float64 import CHUNK, double, pieces
 from curvlab.operators.diagonal import diagonal
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.sketch import Sketch
 from curvlab.operators.trace import trace
 from curvlab.shapes import Bool, Float
 
@@ -86,6 +87,8 @@ def _(second: Grouped, mean: Float[Tensor, "*g d"], resolution: float = 0.0) -> 
 
 @duplicated_features.register
 def _(second: LowRank, mean: Float[Tensor, "*g d"], resolution: float = 0.0) -> int:
+    if isinstance(second, Sketch):  # directions, not features that were seen: single columns cannot be compared
+        return 0
     # All correlations from all rows can cost far more than the spectrum. 64 random combinations of the rows keep an
     # exact copy exact, and 1 − |ρ| within about a factor of two (Johnson & Lindenstrauss).
     count, size = second.rows.shape

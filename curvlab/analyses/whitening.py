@@ -20,6 +20,7 @@ from curvlab.analyses.normalised import (
 from curvlab.curvatures.metric import are_features, metric, stack
 from curvlab.linalg.float64 import double
 from curvlab.operators.operator import Diagonal, Grouped, LowRank, Operator
+from curvlab.operators.sketch import Sketch
 from curvlab.operators.spectrum import rounding, spectrum
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.shapes import Float
@@ -93,6 +94,8 @@ def whitening(
     limits = Rounding(rounding(summary.size, count, resolution), summary.max, constant_share(resolution))
     if isinstance(second, Diagonal) and not biased:
         found = normalised_diagonal(double(second.values), double(mean).flatten(), limits)
+    elif isinstance(second, Sketch):  # of the matrix as it is: what a scaling would make of it is not known
+        found = Normalised(*(Condition(None, None),) * 3)
     elif isinstance(second, LowRank) and len(second.rows) < summary.size and are_features(second):
         found = normalised_rows(second.rows, biased, limits)
     else:

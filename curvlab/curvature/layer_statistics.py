@@ -15,6 +15,7 @@ from curvlab.curvatures.tensor_normal import TensorNormalCurvature
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Likelihood
 from curvlab.likelihoods import likelihood as likelihood_named
+from curvlab.operators.operator import Kronecker
 from curvlab.shapes import Float
 from curvlab.statistics.tensor_normal import TensorStatistic
 
@@ -92,16 +93,18 @@ def tensor_normal_factors(
     D is the batch-mean pseudo-gradient ("batch") or each example's own ("per-example").
 
     Returns:
-        {parameter name: `.factors` (Ũ_1, …, Ũ_k)}, float64, in the order of the model's parameters.
+        {parameter name: `.factors` (Ũ_1, …, Ũ_k), float64, `.operators` in the form they are kept in}, in the order of
+        the model's parameters.
     """
     _choice("statistic", statistic, ("batch", "per-example"))
     if fisher_type == "forward-only":
         raise CurvlabError("fisher_type='forward-only' has no gradients", "tensor-normal factors are made of gradients")
-    recipe = TensorNormalCurvature(statistic, fisher_type, mc_samples, largest_mode=sys.maxsize)
+    recipe = TensorNormalCurvature(statistic, fisher_type, mc_samples, largest_mode=sys.maxsize, keep_rows=True)
     _, (average,) = averages_of(model, x, y, likelihood_named(likelihood), [recipe], seed)
     averages = average.averages()
     found = [averages[name] for name, _ in model.named_parameters() if name in averages]
-    return {one.block.name: TensorFactors(tuple(recipe.factors(one.block, one.state))) for one in found}
+    operators = {one.block.name: one.operator for one in found}
+    return {name: TensorFactors(found.factors) for name, found in operators.items() if isinstance(found, Kronecker)}
 
 
 def block_fisher(

@@ -63,9 +63,24 @@ class KroneckerFactors:
 
 @dataclass(frozen=True)
 class TensorFactors:
-    """Ũ_1, …, Ũ_k of Ren 2022, eq. 4.10, one per mode of the parameter."""
+    """Ũ_1, …, Ũ_k of Ren 2022, eq. 4.10, one per mode of the parameter.
 
-    factors: tuple[Tensor, ...]
+    Attributes:
+        operators: each in the form it was averaged in: of fewer rows than columns the rows, of a table of embeddings on
+            the rows of the tokens that were seen.
+    """
+
+    operators: tuple[Operator, ...]
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, ...]:
+        """Ũ_1, …, Ũ_k, float64, written out when they are first asked for."""
+        return tuple(single(stack(one)) for one in self.operators)
+
+    @property
+    def operator(self) -> Operator:
+        """Ũ_1 ⊗ … ⊗ Ũ_k, as `curvlab.operators` takes it."""
+        return Kronecker(self.operators)
 
 
 def single(x: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Count, Curvature, State
+from curvlab.curvatures.kept_rows import AS_THEY_ARE
 
 
 class BatchSums:
@@ -76,7 +78,7 @@ class BatchSums:
         }
         self.sums, self.rows, self._owned = {}, {}, {}
         return {
-            name: {key: value.to(self.dtype or value.dtype) for key, value in state.items()}
+            name: {key: self._converted(key, value) for key, value in state.items()}
             for name, state in found.items()
             if state
         }
@@ -88,8 +90,12 @@ class BatchSums:
         own = self._owned.setdefault(name, set())
         shared = [key for key in sums if key in held]
         for key in shared:
-            if self.dtype is not None and held[key].dtype != self.dtype:
-                held[key] = held[key].to(self.dtype)
+            converted = self._converted(key, held[key])
+            if converted is not held[key]:
+                held[key] = converted
                 own.add(key)
         self.curvature.add(held, sums, own)
         own.update(shared)
+
+    def _converted(self, key: str, value: Tensor) -> Tensor:
+        return value if key.endswith(AS_THEY_ARE) else value.to(self.dtype or value.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.room import Room
 from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.operator import Operator
 
@@ -53,6 +54,7 @@ class Curvature(ABC):
             leaves it out; None for any size.
         fisher_type: targets of the output gradients: "mc", "type-2" or "empirical".
         mc_samples: sampled targets per example for "mc".
+        room: memory for one matrix of averages, where rows stand for it.
     """
 
     name: ClassVar[str] = ""
@@ -67,6 +69,7 @@ class Curvature(ABC):
     largest: ClassVar[int | None] = 2 * 2**30
     fisher_type: str = "mc"
     mc_samples: int = 1
+    room: Room = Room()
 
     def recipe(self) -> dict[str, str | float]:
         """The settings that averages depend on: averages of another recipe cannot be continued."""

@@ -12,6 +12,7 @@ from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.batch_sums import BatchSums
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Curvature, State
+from curvlab.curvatures.kept_rows import divided, unscaled
 from curvlab.operators.operator import Operator
 
 
@@ -68,9 +69,8 @@ class DataAverage:
         self.batches += 1
         if self.curvature.of_batches:
             for name, fresh in self._sums.averaged(examples).items():
-                mean = self._means.setdefault(name, {key: torch.zeros_like(value) for key, value in fresh.items()})
-                for key, value in fresh.items():
-                    mean[key] += value
+                held = self._means.setdefault(name, {})
+                self.curvature.add(held, unscaled(fresh), ())
 
     def merged(self, other: DataAverage) -> DataAverage:
         """Over the examples of both; not for statistics of batches."""
@@ -89,7 +89,7 @@ class DataAverage:
         The sums are gone afterwards: nothing can be added or merged any more.
         """
         if self.curvature.of_batches:
-            states = {name: {key: x / self.batches for key, x in state.items()} for name, state in self._means.items()}
+            states = {name: divided(state, self.batches) for name, state in self._means.items()}
         else:
             states = self._sums.averaged(self.examples)
         return {

@@ -12,8 +12,9 @@ from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
+from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_or_square
 from curvlab.operators.operator import Operator
+from curvlab.statistics.sample_rows import gradient_rows
 
 
 class GradientMoments(Curvature):
@@ -42,13 +43,15 @@ class GradientMoments(Curvature):
         sample = samples.get(block.name)
         if sample is None:
             return {}
-        if self.keep_rows and sample.rows < sample.layer.out_features:
-            return {rows_of("gradient"): sample.counted(sample.output_gradients)}
+        layer = sample.layer
+        few = self.keep_rows and sample.rows < layer.out_features
+        if few or (layer.groups == 1 and not self.room.square(layer.out_features)):
+            return rows_or_square("gradient", gradient_rows(sample), self.room)
         return {"gradient": sample.output_gradient_moment}
 
     def add(self, held: State, fresh: State, own: Container[str]) -> None:
         """See `Curvature.add`."""
-        add_rows_or_square(held, fresh, "gradient", own)
+        add_rows_or_square(held, fresh, "gradient", own, self.room)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G over rows, however many passes were made over them."""

@@ -6,17 +6,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
-from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_of
-from curvlab.operators.operator import Operator
-
-ROWS = rows_of("second")
+from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_or_square
+from curvlab.layers.embedding import EmbeddingLayer
+from curvlab.operators.operator import LowRank, Operator
+from curvlab.operators.sketch import Sketch
+from curvlab.statistics.sample_rows import feature_rows, one_hot
 
 
 class InputMoments(Curvature):
@@ -43,16 +44,22 @@ class InputMoments(Curvature):
     def inputs(self, block: PreconditionerBlock, samples: Samples) -> State:
         """Σ a, and Σ aaᵀ (upper triangle), its diagonal where the rest is zero, or the rows a."""
         sample = samples[block.name]
-        if self.keep_rows and not one_hot(sample) and sample.rows < sample.layer.in_features:
-            rows = sample.counted(sample.features)
-            return {"mean": rows.sum(1), ROWS: rows}
+        layer = sample.layer
+        wide = layer.groups == 1 and not self.room.square(layer.in_features)
+        few = self.keep_rows and sample.rows < layer.in_features
+        if not one_hot(sample) and (few or wide):
+            rows = feature_rows(sample)
+            mean = rows.sum(1, dtype=sample.dtype)
+            # A sketch of the features says nothing of their mean: the bias's 1 is sketched with them.
+            rows = F.pad(rows, (0, 1), value=1.0) if wide and layer.biased else rows
+            return {"mean": mean, **rows_or_square("second", rows, self.room)}
         moments = sample.feature_moments()
         total = moments.total.clone() if moments.diagonal else moments.total  # of one-hot inputs both are one tensor
         return {"mean": total, "second": moments.second}
 
     def add(self, held: State, fresh: State, own: Container[str]) -> None:
         """See `Curvature.add`."""
-        add_rows_or_square(held, fresh, "second", own)
+        add_rows_or_square(held, fresh, "second", own, self.room)
         super().add(held, {"mean": fresh["mean"]}, own)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
@@ -61,20 +68,19 @@ class InputMoments(Curvature):
         if rows == 0:  # all of them are padding
             return {}
         mean = sums["mean"].to(count.dtype or sums["mean"].dtype) / rows
-        if ROWS in sums:  # as they are: whoever looks at single features wants the inputs themselves
-            return {"mean": mean, ROWS: sums[ROWS]}
         return {"mean": mean, **averaged(sums, "second", rows, count.dtype)}
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """M in the form it is kept in; the rows of a LowRank are the inputs themselves."""
-        return operator_of(state, "second", 1 / state[ROWS].shape[1] if ROWS in state else 1.0)
+        found, width = operator_of(state, "second"), block.uses[0].block.layer.in_features
+        if not isinstance(found, LowRank) or found.size == width:
+            return found
+        rows = found.rows[:, :width]
+        if isinstance(found, Sketch):
+            return Sketch(rows, found.scale, found.lost, found.energy[:width], found.rows[:, width])
+        return LowRank(rows, found.scale)
 
     def bytes(self, block: PreconditionerBlock) -> int:
         """M with the bias's row and column, or its diagonal."""
         groups, _, width = block.shape
-        return 8 * groups * (width if block.uses[0].block.layer.kind == "Embedding" else width**2)
-
-
-def one_hot(sample: Sample) -> bool:
-    """Whether inputs are one-hot: their second moment is a diagonal, smaller than any of the rows."""
-    return sample.layer.kind == "Embedding"
+        return 8 * groups * (width if isinstance(block.uses[0].block.layer, EmbeddingLayer) else width**2)

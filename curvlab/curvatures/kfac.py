@@ -133,20 +133,6 @@ class KfacCurvature(Curvature):
         return sample.output_gradient_moment
 
 
-class KfacFactors(KfacCurvature):
-    """K-FAC's factors for display; layers that no gradient reaches have A alone."""
-
-    name = "kfac-factors"
-    contents: ClassVar[str | None] = "K-FAC's factors"
-    largest: ClassVar[int | None] = None
-
-    def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
-        """As `KfacCurvature.average`."""
-        if "gradient" in sums:
-            return super().average(block, sums, count)
-        return {"input": self.input_factor(block.uses[0], sums, "", count)}
-
-
 def _seen(block: PreconditionerBlock, samples: Samples) -> Iterator[tuple[int | str, Use]]:
     """The uses that samples are of, each with what its sums are called by; the first's have no number."""
     for number, use in enumerate(block.uses):

@@ -11,9 +11,9 @@ from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.data_average import BlockAverage
 from curvlab.curvatures.gradient_moments import GradientMoments
 from curvlab.curvatures.input_moments import InputMoments
-from curvlab.curvatures.kept_rows import of_groups
-from curvlab.curvatures.kfac import KfacFactors
+from curvlab.curvatures.kept_rows import holds, of_groups, operator_of
 from curvlab.curvatures.metric import metric
+from curvlab.curvatures.reduced_factors import ReducedFactors
 from curvlab.layers.layer import Layer
 from curvlab.linalg.float64 import double
 from curvlab.operators.operator import Diagonal, Grouped, Operator
@@ -23,7 +23,7 @@ from curvlab.operators.scaled import scaled
 def recipes(kfac_approx: str, fisher_type: str = "mc", mc_samples: int = 1) -> Sequence[Curvature]:
     """What must be averaged: for "expand" moments of inputs, which other analyses read too, and of gradients."""
     if kfac_approx == "reduce":
-        return (KfacFactors("factored", "reduce", fisher_type, mc_samples),)
+        return (ReducedFactors(fisher_type, mc_samples),)
     return InputMoments(keep_rows=True), GradientMoments(fisher_type, mc_samples, keep_rows=True)
 
 
@@ -36,9 +36,9 @@ def kronecker_factors(averages: Sequence[BlockAverage | None], positions: float)
     """
     inputs, gradients = averages[0], averages[-1]
     assert inputs is not None
-    if isinstance(inputs.curvature, KfacFactors):
-        g = inputs.state.get("gradient")
-        return of_groups(inputs.state["input"]), None if g is None else of_groups(g)
+    if isinstance(inputs.curvature, ReducedFactors):
+        g = operator_of(inputs.state, "gradient") if holds(inputs.state, "gradient") else None
+        return operator_of(inputs.state, "input"), g
     layer = inputs.block.uses[0].block.layer
     assert inputs.operator is not None
     a = scaled(metric(inputs.operator, inputs.state["mean"], layer.biased), positions)
@@ -53,6 +53,8 @@ def identity_factor(layer: Layer) -> Operator:
 
 def zero_factor(layer: Layer) -> Operator:
     """G of a layer that no gradient reaches."""
+    if layer.groups == 1:
+        return Diagonal(_numbers(layer).new_zeros(layer.out_features))
     return of_groups(_numbers(layer).new_zeros(layer.groups, layer.out_features, layer.out_features))
 
 

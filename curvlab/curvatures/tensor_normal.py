@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from functools import reduce
+from math import prod
 from operator import or_
 from typing import Any, ClassVar
 
@@ -16,13 +17,15 @@ from curvlab.capture.sample import Sample
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, Use, parameter_tensors, shown_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
-from curvlab.curvatures.kept_rows import add_rows_or_square, key_of, rows_of, rows_or_square
+from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, keys_of, operator_of, rows_or_square
+from curvlab.curvatures.room import Room
 from curvlab.linalg.gram import finished, gram
 from curvlab.operators.damp import per_factor
-from curvlab.operators.operator import Dense, Kronecker, LowRank, Operator
+from curvlab.operators.operator import Dense, Kronecker, Operator
 from curvlab.operators.power import powers
 from curvlab.operators.scaled import scaled
 from curvlab.operators.trace import trace
+from curvlab.statistics.position_factors import Side, is_dense, positions, rows_of_mode, sides, square_of_mode
 from curvlab.statistics.tensor_normal import (
     TensorStatistic,
     contraction_rows,
@@ -42,7 +45,8 @@ class TensorNormalCurvature(Curvature):
         fisher_type: targets of the output gradients; "empirical" is TNT-EF.
         mc_samples: sampled targets per example.
         largest_mode: a tensor with a longer mode has no block: its factor would be that square.
-        keep_rows: keep the rows of a contraction while they are fewer than its columns, where they are known.
+        keep_rows: keep a contraction as rows while they are fewer than its columns, and as a sketch where the matrix
+            does not fit its room either. Contractions then have an axis of one group first.
     """
 
     name = "tensor-normal"
@@ -57,8 +61,7 @@ class TensorNormalCurvature(Curvature):
         keep_rows: bool = False,
     ) -> None:
         self.statistic, self.largest_mode = statistic, largest_mode
-        self.of_batches = statistic == "batch"
-        self.keep_rows = keep_rows and not self.of_batches  # rows of several batches have no mean
+        self.of_batches, self.keep_rows = statistic == "batch", keep_rows
         self.fisher_type, self.mc_samples = fisher_type, mc_samples
 
     def recipe(self) -> dict[str, str | float]:
@@ -81,30 +84,40 @@ class TensorNormalCurvature(Curvature):
         if self._of_the_mean:
             # Every pass has its own mean: contractions of a sum over passes would hold cross terms.
             return {f"gradient {passed}": _gradient(parts, block.shape)}
-        rows = contraction_rows(parts, block.shape) if self.keep_rows else None
-        if rows is None:
+        if not self.keep_rows:
             return {str(mode): total for mode, total in enumerate(contraction_sums(parts, block.shape))}
-        return reduce(or_, (rows_or_square(str(mode), one) for mode, one in enumerate(rows)))
+        return kept_contractions(parts, block.shape, self.room)
 
     def add(self, held: State, fresh: State, own: Container[str]) -> None:
         """See `Curvature.add`."""
-        if self._of_the_mean:
+        if not self.keep_rows or any(key.startswith("gradient") for key in fresh):
             super().add(held, fresh, own)
             return
-        for key in dict.fromkeys(map(key_of, fresh)):
-            add_rows_or_square(held, fresh, key, own)
+        for key in keys_of(fresh):
+            add_rows_or_square(held, fresh, key, own, self.room)
 
     def average(self, block: PreconditionerBlock, sums: State, count: Count) -> State:
         """G⁽ⁱ⁾ of the batch."""
         if self._of_the_mean:
-            passes = [contractions(g.to(count.dtype or g.dtype) / count.examples) for g in sums.values()]
+            means = [g.to(count.dtype or g.dtype) / count.examples for g in sums.values()]
+            if self.keep_rows:
+                return self._kept_of_means(block, means)
+            passes = [contractions(g) for g in means]
             return {mode: torch.stack([one[mode] for one in passes]).sum(0) for mode in passes[0]} if passes else {}
         # E[D̄ D̄ᵀ] over independent targets is 1/N² Σ_n E[D_n D_nᵀ].
         size = count.examples**2 if self.statistic == "batch" else count.examples
-        return {
-            key: finished(total, size, count.dtype) if key == key_of(key) else total / size**0.5
-            for key, total in sums.items()
-        }
+        if not self.keep_rows:
+            return {key: finished(total, size, count.dtype) for key, total in sums.items()}
+        return reduce(or_, (averaged(sums, key, size, count.dtype) for key in keys_of(sums)), State())
+
+    def _kept_of_means(self, block: PreconditionerBlock, means: Sequence[Tensor]) -> State:
+        """Contractions of the passes' mean gradients, summed, with rows where they are few."""
+        state: State = {}
+        for gradient in means:
+            for mode, rows in enumerate(mode_rows(gradient.reshape(block.shape))):
+                fresh = rows_or_square(str(mode), rows[None], self.room)
+                add_rows_or_square(state, fresh, str(mode), (), self.room)
+        return reduce(or_, (averaged(state, key, 1, None) for key in keys_of(state)), State())
 
     @property
     def _of_the_mean(self) -> bool:
@@ -116,17 +129,18 @@ class TensorNormalCurvature(Curvature):
 
     def operator(self, block: PreconditionerBlock, state: State) -> Operator | None:
         """Ũ_1 ⊗ … ⊗ Ũ_k, each in the form it is kept in."""
-        kept = [rows_of(str(mode)) for mode in range(len(block.shape))]
-        if not any(key in state for key in kept):
+        if not self.keep_rows:
             return Kronecker(tuple(Dense(u) for u in self.factors(block, state)))
-        found = [LowRank(state[k], 1.0) if k in state else Dense(state[str(i)]) for i, k in enumerate(kept)]
+        found = [operator_of(state, str(mode)) for mode in range(len(block.shape))]
         divisors = factor_divisors(torch.tensor(trace(found[0]), dtype=torch.float64), block.shape)
         scales = [1 / divisor if (divisor := one.item()) > 0 else 0.0 for one in divisors]
         return Kronecker(tuple(scaled(one, scale) for one, scale in zip(found, scales, strict=True)))
 
     def bytes(self, block: PreconditionerBlock) -> int:
-        """One matrix per mode."""
-        return 8 * sum(d * d for d in block.shape)
+        """One matrix per mode, or the most that stands for it."""
+        if not self.keep_rows:
+            return 8 * sum(d * d for d in block.shape)
+        return 8 * sum(prod(self.room.form(d, None)) for d in block.shape)
 
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]
@@ -153,5 +167,38 @@ def _gradient(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...]) -> Te
 
 def contractions(gradient: Tensor) -> State:
     """mat_i(D) mat_i(D)ᴴ for every mode i."""
-    rows = [gradient.movedim(mode, -1).reshape(-1, d) for mode, d in enumerate(gradient.shape)]
-    return {str(mode): x.mT @ x.conj() if x.is_complex() else gram(x) for mode, x in enumerate(rows)}
+    return {str(mode): x.mT @ x.conj() if x.is_complex() else gram(x) for mode, x in enumerate(mode_rows(gradient))}
+
+
+def mode_rows(gradient: Tensor) -> list[Tensor]:
+    """mat_i(D)ᵀ for every mode i."""
+    return [gradient.movedim(mode, -1).reshape(-1, d) for mode, d in enumerate(gradient.shape)]
+
+
+def kept_contractions(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...], room: Room) -> State:
+    """Σ_n mat_i(D_n) mat_i(D_n)ᵀ of every mode i, as rows where they are fewer than its columns."""
+    rows = contraction_rows(parts, shape)
+    if rows is not None:
+        return reduce(or_, (rows_or_square(str(mode), one[None], room) for mode, one in enumerate(rows)))
+    sample = parts[0][0]
+    pair = sides(parts, shape)
+    if pair is not None:
+        counts = [sample.examples * min(positions(pair[0]), d) for d in reversed(shape)]
+        few = [count < d or not room.square(d) for count, d in zip(counts, shape, strict=True)]
+        if any(few) or not all(map(is_dense, pair)):
+            modes = zip(pair, reversed(pair), few, strict=True)
+            return reduce(
+                or_,
+                (
+                    _kept_mode(str(mode), own, other, sample.dtype, room, shape[mode], by_rows)
+                    for mode, (own, other, by_rows) in enumerate(modes)
+                ),
+            )
+    return {str(mode): total[None] for mode, total in enumerate(contraction_sums(parts, shape))}
+
+
+def _kept_mode(key: str, own: Side, other: Side, dtype: torch.dtype, room: Room, width: int, by_rows: bool) -> State:
+    if not by_rows and is_dense(own):
+        return {key: square_of_mode(own, other, dtype)[None]}
+    rows, columns = rows_of_mode(own, other, dtype)
+    return rows_or_square(key, rows[None], room, columns, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 
 import torch
@@ -13,6 +14,7 @@ from curvlab.errors import NumericalError
 from curvlab.operators.eigenvalues import Factored, factored_eigenvalues, kronecker_lists
 from curvlab.operators.operator import Grouped, GroupedKronecker, Kronecker, Operator
 from curvlab.operators.quantiles import quantiles
+from curvlab.operators.sketch import error, error_of_product, is_exact
 from curvlab.operators.summary import QUANTILE_LEVELS, Spectrum
 from curvlab.operators.trace import trace
 from curvlab.shapes import Float
@@ -52,7 +54,8 @@ def spectrum(
         NumericalError: non-finite numbers, or a clearly negative eigenvalue.
     """
     lists = factored_eigenvalues(operator)
-    return _summary(lists, trace(operator), [count] * len(lists), levels, resolution)
+    found = _summary(lists, trace(operator), [count] * len(lists), levels, resolution)
+    return found if is_exact(operator) else replace(found, sketch_error=error(operator))
 
 
 def kronecker_spectra(
@@ -78,11 +81,20 @@ def kronecker_spectra(
         lists = [kronecker_lists([one]) for one in lists]
     rows = [count] * len(factors) if isinstance(count, int) else count
     counts = [(number,) * len(one) for number, one in zip(rows, lists, strict=True)]
-    each = (
+    each = [
         _summary(one, trace(factor), numbers, levels, resolution)
         for one, factor, numbers in zip(lists, factors, counts, strict=True)
+    ]
+    both = _summary(sum(lists, ()), trace(product), sum(counts, ()), levels, resolution)
+    if is_exact(product):
+        return (*each, both)
+    errors = [error(factor) for factor in factors]
+    both = replace(both, sketch_error=error_of_product([one.max or 0.0 for one in each], errors))
+    own = (
+        one if is_exact(factor) else replace(one, sketch_error=bound)
+        for one, factor, bound in zip(each, factors, errors, strict=True)
     )
-    return (*each, _summary(sum(lists, ()), trace(product), sum(counts, ()), levels, resolution))
+    return (*own, both)
 
 
 def _summary(

@@ -16,6 +16,10 @@ class Spectrum:
     `rank` counts eigenvalues above max(d, count)·eps·λ_max; a singular matrix has `condition_number` None and
     `condition_number_nonzero` over its range. `effective_rank` = exp(entropy of λ/Σλ). `stderr` maps the names of the
     numbers to split-half standard errors.
+
+    `sketch_error` is None where the eigenvalues are those of the matrix itself. Else they are of a sketch of it: each
+    of the matrix's is between that of the sketch and this much more. `rank` then counts the directions that the sketch
+    holds, and `trace` is exact all the same.
     """
 
     size: int
@@ -28,3 +32,4 @@ class Spectrum:
     condition_number_nonzero: float | None
     quantiles: tuple[float, ...] | None
     stderr: Mapping[str, float | None] = field(default_factory=dict)
+    sketch_error: float | None = None

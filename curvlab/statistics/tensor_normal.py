@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from curvlab.capture.sample import Sample
+from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.linalg.gram import upper_gram
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
 from curvlab.statistics.parameter_gradients import parameter_gradients
+from curvlab.statistics.sample_rows import indices
 
 TensorStatistic = Literal["batch", "per-example"]
 _CHUNK = 2**26  # entries of per-example gradients formed at a time
@@ -90,10 +91,26 @@ def gradient_sum(sample: Sample, role: str) -> Tensor:
     """Σ_n D_n, its entries in the order of the parameter's modes."""
     if role == "bias":
         return sample.output_gradients.sum((1, 2))
+    if isinstance(sample.layer, EmbeddingLayer):
+        return _table_sum(sample, sample.layer)
     total = grouped_product(sample.output_gradients.flatten(1, 2).mT, sample.features.flatten(1, 2))
     if sample.layer.by_rows:
         return total
-    return sample.layer.split(F.pad(total, (0, 1)) if sample.layer.biased else total)[role]
+    if sample.layer.biased:
+        total = torch.cat([total, sample.output_gradients.sum((1, 2))[..., None]], dim=-1)
+    return sample.layer.split(total)[role]
+
+
+def _table_sum(sample: Sample, layer: EmbeddingLayer) -> Float[Tensor, "v d"]:
+    """Σ g over the positions of each token, without one-hot rows."""
+    g = sample.output_gradients[0]
+    total, start = g.new_zeros(layer.in_features, layer.out_features), 0
+    for call in sample.calls:
+        places, counted = indices(call, sample.examples)
+        part, start = g[:, start : start + places.shape[1]], start + places.shape[1]
+        rows = part if counted is None else part * counted[..., None].to(g.dtype)
+        total.index_add_(0, places.flatten(), rows.flatten(0, 1))
+    return total
 
 
 def _by_positions(sample: Sample, shape: tuple[int, ...]) -> bool:
