@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 STDOUT = "-"
-WIDEST, NARROWEST = 100, 60
-"""Columns of a report: the terminal's within these limits, the widest where there is no terminal."""
+WIDEST, NARROWEST = 400, 40
+"""Columns of a report: the terminal's, or what COLUMNS says, within these limits."""
+UNKNOWN = 100
+"""Columns where there is no terminal and COLUMNS says nothing."""
 
 
 def check_target(path: str | None, option: str) -> None:
@@ -65,7 +67,8 @@ def show(render: Callable[[Console], None]) -> None:
     text = io.StringIO()  # rich ends the process when a pipe breaks, so it never gets to write to one
     terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(file=text, force_terminal=terminal, highlight=False, markup=False, emoji=False)
-    console.width = max(NARROWEST, min(WIDEST, console.width)) if terminal else WIDEST
+    told = terminal or os.environ.get("COLUMNS", "").isdecimal()  # which rich reads itself
+    console.width = max(NARROWEST, min(WIDEST, console.width)) if told else UNKNOWN
     render(console)
     deliver(text.getvalue())
 

@@ -22,12 +22,14 @@ class Column:
         cells: one text per row; `ABSENT` where there is nothing.
         legend: what the title means, to be read directly after it (": largest singular value").
         align: "right" for numbers, "left" for words.
+        names: whether the cells are names, which a writer shortens as it does those of rows.
     """
 
     title: str
     cells: tuple[str, ...]
     legend: str = ""
     align: Align = "right"
+    names: bool = False
 
 
 @dataclass(frozen=True)

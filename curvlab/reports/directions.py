@@ -12,7 +12,7 @@ from curvlab.document.table import Column, Group, Table, plain_table
 from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
 from curvlab.reports.sparkline import sparkline
-from curvlab.reports.tables import shortened
+from curvlab.reports.shown_names import shown_names
 
 if TYPE_CHECKING:
     from curvlab.comparison.results import Comparison, Directions
@@ -28,7 +28,8 @@ def direction_sections(comparison: Comparison) -> Iterator[Section]:
     found = comparison.optimizers
     rows = list(found.values())
     yield Section((Table(tuple(found), (Group("", _overall(comparison, rows)),), "optimizer"),), _heading(comparison))
-    yield Section((plain_table(list(found), _layers(rows), "optimizer"),))
+    columns, left_out = _layers(rows)
+    yield Section((plain_table(list(found), columns, "optimizer"),), f"layers: {left_out}" if left_out else "")
     swept = {label: one for label, one in found.items() if one.damping}
     if swept:
         reference = comparison.reference
@@ -79,9 +80,12 @@ def _overall(comparison: Comparison, rows: Sequence[Directions]) -> tuple[Column
     return tuple(columns)
 
 
-def _layers(rows: Sequence[Directions]) -> list[tuple[str, list[str]]]:
+def _layers(rows: Sequence[Directions]) -> tuple[list[tuple[str, list[str]]], str]:
+    """A column per layer, and what its headings leave out of the names."""
     names = rows[0].layers if rows else ()
-    return [(shortened(name, HEADING), [_cosine(one.mean_cosine[name]) for one in rows]) for name in names]
+    shown = shown_names(names, HEADING)
+    cells = [(shown.texts[name], [_cosine(one.mean_cosine[name]) for one in rows]) for name in names]
+    return cells, shown.note()
 
 
 def _sweep(rows: Sequence[Directions]) -> list[tuple[str, list[str]]]:

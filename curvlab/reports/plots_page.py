@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from curvlab.errors import CurvlabError
 from curvlab.formats.whole_file import whole_file
 from curvlab.quoting import printable
-from curvlab.reports.tables import shortened
+from curvlab.reports.shown_names import shortened, shown_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,12 +64,28 @@ def depth_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
 
     colours = LinearSegmentedColormap.from_list("depth", by_depth(64))
     bar = figure.colorbar(ScalarMappable(Normalize(0, len(names) - 1), colours), ax=axes, ticks=[0, len(names) - 1])
-    bar.ax.set_yticklabels([safe(names[0], 20), safe(names[-1], 20)])
+    ends = safe_names([names[0], names[-1]], 20)
+    bar.ax.set_yticklabels([ends[names[0]], ends[names[-1]]])
 
 
 def safe(text: str, width: int = 32) -> str:
     """A name from a file as matplotlib may draw it: no control character, no formula, not too long."""
-    return shortened(printable(text), width).replace("$", r"\$")
+    return _no_formula(shortened(printable(text), width))
+
+
+def safe_names(names: Sequence[str], width: int = 32) -> dict[str, str]:
+    """Each name as `safe` makes it, no two of them alike."""
+    return {name: _no_formula(text) for name, text in shown_names(names, width, share=False).texts.items()}
+
+
+def safe_ticks(names: Sequence[str], width: int) -> tuple[list[str], str]:
+    """Names along an axis, no two of different ones alike, and what its label must say of them."""
+    shown = shown_names(names, width)
+    return [_no_formula(shown.texts[name]) for name in names], _no_formula(shown.note())
+
+
+def _no_formula(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, ...]:

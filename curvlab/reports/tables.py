@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -12,6 +12,7 @@ from rich.text import Text
 from curvlab.document.numbers import ABSENT
 from curvlab.document.table import Column, Table
 from curvlab.quoting import printable
+from curvlab.reports.shown_names import ShownNames, shown_names
 
 NAME = (14, 30)
 """Cells of the column of names: at least, and at most before a group moves to the next table for lack of room."""
@@ -26,6 +27,7 @@ class Filled:
     heading: str
     cells: tuple[str, ...]
     width: int
+    names: bool = False
 
 
 Part = tuple[str, RichTable]
@@ -33,33 +35,48 @@ Part = tuple[str, RichTable]
 
 
 def laid_out(table: Table, width: int) -> Iterator[Part]:
-    """The table in as few parts as a page of `width` cells allows; none where it may not be cut and does not fit."""
+    """The table in as few parts as a page of `width` cells allows; none where it may not be cut and does not fit.
+
+    Names are made short by what all of them share, which the title then tells, and stay different from each other.
+    """
     if table.cut == "text":
         yield "", _folded(table)
         return
-    names = [printable(name) for name in table.names]
-    longest = max(map(cell_len, names), default=0)
-    parts = list(_packed(table, min(longest, NAME[1]), width))
-    if table.cut == "never" and (len(parts) > 1 or _too_wide(longest, parts, width)):
+    inside = shown_names(_names_inside(table), NAME[1])
+    columns = {id(column): _filled(column, inside) for group in table.groups for column in group.columns}
+    parts = list(_packed(table, columns, _longest(shown_names(table.names, NAME[1]).texts), width))
+    whole = _longest({name: printable(name) for name in table.names})
+    if table.cut == "never" and (len(parts) > 1 or _too_wide(whole, parts, width)):
         return
-    for title, columns in parts:
-        room = max(NAME[0], width - sum(filled.width for filled in columns))
+    for title, filled in parts:
+        room = max(NAME[0], width - sum(one.width for one in filled))
+        names = shown_names(table.names, room)
         drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
         drawn.add_column(printable(table.heading), no_wrap=True, max_width=room)
-        for filled in columns:
-            drawn.add_column(filled.heading, no_wrap=True)
-        for name, *cells in zip(names, *(filled.cells for filled in columns), strict=True):
+        for one in filled:
+            drawn.add_column(one.heading, no_wrap=True)
+        for name, *cells in zip(table.names, *(one.cells for one in filled), strict=True):
             if not table.sparse or any(cell.strip() != ABSENT for cell in cells):
-                drawn.add_row(Text(shortened(name, room)), *map(Text, cells))
-        yield title, drawn
+                drawn.add_row(Text(names.texts[name]), *map(Text, cells))
+        notes = [names.note(), *(inside.note() for one in filled[:1] if any(one.names for one in filled))]
+        yield _title(title, [note for note in dict.fromkeys(notes) if note]), drawn
 
 
-def shortened(name: str, width: int) -> str:
-    """`name` in at most `width` characters, its middle replaced by an ellipsis: both ends tell layers apart."""
-    if len(name) <= width:
-        return name
-    head = (width - 1) // 2
-    return f"{name[:head]}…{name[head + 1 - width :]}"
+def _names_inside(table: Table) -> Iterator[str]:
+    """The names that are cells."""
+    named = (column for group in table.groups for column in group.columns if column.names)
+    yield from (cell for column in named for cell in column.cells if cell != ABSENT)
+
+
+def _longest(texts: Mapping[str, str]) -> int:
+    return max(map(cell_len, texts.values()), default=0)
+
+
+def _title(title: str, notes: Sequence[str]) -> str:
+    """The title with what must be known to read the names below it."""
+    if not notes:
+        return title
+    return f"{title} ({'; '.join(notes)})" if title else f"names {'; '.join(notes)}"
 
 
 def _folded(table: Table) -> RichTable:
@@ -78,13 +95,13 @@ def _too_wide(longest: int, parts: Sequence[tuple[str, list[Filled]]], width: in
     return any(longest + sum(filled.width for filled in columns) > width for _, columns in parts)
 
 
-def _packed(table: Table, name: int, width: int) -> Iterator[tuple[str, list[Filled]]]:
+def _packed(table: Table, drawn: Mapping[int, Filled], name: int, width: int) -> Iterator[tuple[str, list[Filled]]]:
     """Groups joined while they fit beside a name; a group that is too wide alone is cut between columns."""
     titles: list[str] = []
     columns: list[Filled] = []
     used = name
     for group in table.groups:
-        filled = [_filled(column) for column in group.columns]
+        filled = [drawn[id(column)] for column in group.columns]
         if columns and used + sum(one.width for one in filled) > width:
             yield " · ".join(titles), columns
             titles, columns, used = [], [], name
@@ -100,13 +117,14 @@ def _packed(table: Table, name: int, width: int) -> Iterator[tuple[str, list[Fil
         yield " · ".join(titles), columns
 
 
-def _filled(column: Column) -> Filled:
-    texts = [printable(column.title), *_aligned([printable(cell) for cell in column.cells])]
+def _filled(column: Column, inside: ShownNames) -> Filled:
+    shown = [inside.texts.get(cell, cell) if column.names else printable(cell) for cell in column.cells]
+    texts = [printable(column.title), *_aligned(shown)]
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]
     right = column.align == "right"
     heading, *cells = (b + text if right else text + b for text, b in zip(texts, blanks, strict=True))
-    return Filled(heading, tuple(cells), GAP + width)
+    return Filled(heading, tuple(cells), GAP + width, column.names)
 
 
 def _aligned(cells: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ from curvlab.reports.tables import laid_out
 
 INDENT = 2
 """Cells by which what continues a line is further in."""
+WIDEST = 120
+"""Cells of a line of prose, however wide the page is."""
 STYLES = {"plain": "", "heading": "bold", "aside": "dim"}
 ALERT = "bold yellow"
 
@@ -56,6 +58,6 @@ def _print_note(console: Console, note: Note) -> None:
     if STYLES[note.tone]:
         text.stylize(STYLES[note.tone])
     inner = len(margin) + INDENT
-    for place, line in enumerate(text.wrap(console, console.width - inner)):
+    for place, line in enumerate(text.wrap(console, min(console.width, WIDEST) - inner)):
         line.rstrip()
         console.print(Text(" " * inner).append_text(line) if place else line)

@@ -44,7 +44,7 @@ def process(folder):
     """`process("analyze", ...)` in that directory, in a process of its own, finished."""
 
     def start(*arguments, env=None, **options):
-        environment = {key: value for key, value in os.environ.items() if key != "CURVLAB_DEBUG"}
+        environment = {key: value for key, value in os.environ.items() if key not in ("CURVLAB_DEBUG", "COLUMNS")}
         environment |= {"OMP_NUM_THREADS": "1", **(env or {})}
         done = copies.run("-m", "curvlab_cli", *map(str, arguments), cwd=folder, env=environment, **options)
         return Run(done.returncode, done.stdout, done.stderr)

@@ -176,6 +176,18 @@ def test_a_terminal_gets_bars_and_a_table_of_its_width(folder):
     assert max(len(line.rstrip("\r")) for line in table.split("\n")) <= 90
 
 
+def test_a_pipe_is_as_wide_as_columns_says(process):
+    def widest(columns):
+        environment = {"COLUMNS": columns} if columns else {}
+        run = process(*FULL, env=environment)
+        return max(map(len, run.stdout.splitlines()))
+
+    assert widest("50") <= 50
+    assert 70 < widest(None) <= 100
+    assert 100 < widest("180") <= 180
+    assert widest("no number") == widest(None)
+
+
 def test_no_color_is_honoured_on_a_terminal(folder):
     text, code = on_a_terminal(FULL, folder, {"NO_COLOR": "1"})
     assert code == 0

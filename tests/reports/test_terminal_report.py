@@ -28,7 +28,7 @@ LONG = layer("encoder.layers.11.self_attention.output.dense.0123456789", "ConvTr
 WIDE = layer("模型.层.注意力", "Linear", (20, 64), 2.0)
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 @pytest.mark.parametrize("extra", [(), (LONG,), (WIDE,), (LONG, WIDE)])
 def test_no_line_is_wider_than_asked_for(width, extra):
     assert max(cell_len(line) for line in shown(analysis(extra=extra), width).splitlines()) <= width

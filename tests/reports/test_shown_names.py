@@ -1,0 +1,101 @@
+"""Names in little room: no two rows look alike, what all share is said once, and a name can be read back."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from curvlab.document.section import Document, Section
+from curvlab.document.table import Column, Group, Table
+from curvlab.reports.shown_names import LEAST, shown_names
+from curvlab.reports.terminal import print_document
+
+LLAMA = [
+    "model.embed_tokens",
+    *(
+        f"model.layers.{layer}.{part}"
+        for layer in range(32)
+        for part in (
+            *(f"self_attn.{which}_proj" for which in "qkvo"),
+            *(f"mlp.{which}_proj" for which in ("gate", "up", "down")),
+            "input_layernorm",
+            "post_attention_layernorm",
+        )
+    ),
+    "model.norm",
+    "lm_head",
+]
+LORA = [
+    f"base_model.model.model.layers.{layer}.self_attn.{which}_proj.lora_update.default"
+    for layer in range(12)
+    for which in "qkvo"
+]
+EXPERTS = [
+    f"model.layers.{layer}.mlp.experts.{expert}.{which}_proj"
+    for layer in range(4)
+    for expert in range(30)
+    for which in ("gate", "up", "down")
+]
+WORDS = st.sampled_from(
+    ["layers", "0", "1", "11", "q_proj", "attention", "weight", "a", "…", "#1", "模型", "é", "\x1b"]
+)
+NAMES = st.lists(st.lists(WORDS, min_size=1, max_size=9).map(".".join) | st.text(max_size=30), unique=True, max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(NAMES, st.integers(1, 40))
+@example(["\x1b", "\\x1b"], 30)
+@example(["a.b", "a.c", "…b"], LEAST)
+@example([f"{'x' * 40}{k}{'y' * 40}" for k in range(30)], 20)
+def test_no_two_names_look_alike_and_all_fit(names: list[str], room: int) -> None:
+    shown = shown_names(names, room)
+    assert list(shown.texts) == names
+    assert len(set(shown.texts.values())) == len(names)
+    assert all(text.isprintable() for text in shown.texts.values())
+    if any(cell_len(text) > room for text in names):
+        assert all(cell_len(text) <= max(room, LEAST) or text in names for text in shown.texts.values())
+
+
+@pytest.mark.parametrize("names", [LLAMA, LORA, EXPERTS], ids=["llama", "lora", "experts"])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_rows_of_a_table_are_told_apart_at_every_width(names: list[str], width: int) -> None:
+    values = tuple(str(1000 + place) for place in range(len(names)))
+    table = Table(tuple(names), (Group("Weights", (Column("number", values), Column("other", values))),))
+    out = io.StringIO()
+    document = Document("", (Section((table,)),), dict)
+    print_document(Console(file=out, width=width), document)
+    lines = out.getvalue().splitlines()
+    rows = [line.split()[0] for line in lines if line.strip().endswith(values)]
+    assert len(rows) == len(names)
+    assert len(set(rows)) == len(names)
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_what_names_share_is_said_once() -> None:
+    shown = shown_names(LLAMA, 30)
+    assert shown.note() == "… is model.layers."
+    assert shown.texts["model.layers.10.self_attn.q_proj"] == "…10.self_attn.q_proj"
+    assert shown.texts["lm_head"] == "lm_head"
+    inner = shown_names([name for name in LLAMA if "self_attn" in name], 30)
+    assert inner.note() == "in model.layers."
+    assert inner.texts["model.layers.3.self_attn.k_proj"] == "3.self_attn.k_proj"
+    lora = shown_names(LORA, 24)
+    assert lora.note() == "in base_model.model.model.layers.….lora_update.default"
+    assert lora.texts[LORA[0]] == "0.self_attn.q_proj"
+
+
+def test_short_names_stay_whole() -> None:
+    assert shown_names(["net.0", "net.2"], 14).texts == {"net.0": "net.0", "net.2": "net.2"}
+    assert shown_names(["net.0", "net.2"], 14).note() == ""
+
+
+def test_the_part_that_differs_is_what_stays() -> None:
+    texts = shown_names([f"encoder.{part}.projection.weight_matrix" for part in ("queries", "keys")], 16).texts
+    assert list(texts.values()) == ["queries", "keys"]
+    deep = shown_names([f"{'x' * 30}.{k}.{'y' * 30}.z{k % 2}" for k in range(8)], 20).texts.values()
+    assert len(set(deep)) == 8
