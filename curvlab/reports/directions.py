@@ -11,8 +11,8 @@ from curvlab.document.section import Note, Section
 from curvlab.document.table import Column, Group, Table, plain_table
 from curvlab.optim.declared import settings_of
 from curvlab.optim.registry import OPTIMIZERS
-from curvlab.reports.sparkline import sparkline
 from curvlab.reports.shown_names import shown_names
+from curvlab.reports.sparkline import sparkline
 
 if TYPE_CHECKING:
     from curvlab.comparison.results import Comparison, Directions

@@ -28,7 +28,7 @@ def draw_panel(panel: Panel, picture: Picture, area: Axes, figure: Figure) -> No
     """Everything of `panel` in `area`, in the style that `figure` asks for."""
     count = 1 + max((curve.style for one in figure.panels for curve in one.curves), default=0)
     colours = by_depth(count) if figure.order == "depth" else []
-    labels = safe_names([one.label for one in (*panel.curves, *panel.bars)])
+    labels = safe_names([*(one.label for one in panel.curves), *(one.label for one in panel.bars)])
     for curve in panel.curves:
         _curve(area, curve, colours, labels[curve.label])
     for place, bars in enumerate(panel.bars):
