@@ -91,6 +91,10 @@ def analyze(
             "[bold]curvlab list analyses[/bold], largest first.",
         ),
     ] = "model",
+    every: Annotated[
+        bool,
+        typer.Option("--all", rich_help_panel=OUTPUT, help="Print the row of every layer, also of more than 40."),
+    ] = False,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(metavar="EXPR", rich_help_panel=OUTPUT, help="Exit with 3 when this holds; may be repeated."),
@@ -119,6 +123,8 @@ def analyze(
         check_sort(sort)
         if dry_run or not targets.shown:
             raise CommandError("--sort orders the table", "none is printed here", "leave it out")
+    if every and (dry_run or not targets.shown):
+        raise CommandError("--all prints the whole table", "none is printed here", "leave it out")
     settings = Settings(**options)
     if threads is not None:
         import torch
@@ -129,7 +135,7 @@ def analyze(
         _estimate(checkpoint, data, settings, targets)
         return
     analysis = _analysis(checkpoint, data, settings)
-    _report(analysis, checkpoint, targets, sort)
+    _report(analysis, checkpoint, targets, sort, every)
     found = analysis.to_dict() if gates else {}
     verdicts = [(gate, gate.check(found)) for gate in gates]
     failed = [(gate, verdict) for gate, verdict in verdicts if verdict.holds]
@@ -161,9 +167,9 @@ def _estimate(checkpoint: Checkpoint, data: str | None, settings: Settings, targ
     publish(estimate_document(estimate(checkpoint, data, settings=settings)), targets)
 
 
-def _report(analysis: Analysis, checkpoint: Checkpoint, targets: Targets, sort: str) -> None:
+def _report(analysis: Analysis, checkpoint: Checkpoint, targets: Targets, sort: str, every: bool) -> None:
     from curvlab.reports.analysis import analysis_document
     from curvlab.reports.analysis_figures import analysis_figures
 
     figures = () if targets.plots is None else analysis_figures(analysis, checkpoint)
-    publish(analysis_document(analysis, sort, figures), targets)
+    publish(analysis_document(analysis, sort, figures, every), targets)

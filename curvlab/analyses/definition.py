@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from curvlab.analyses.needs import Needs
+from curvlab.analyses.question import Question
 from curvlab.analyses.ranking import Rankings
 from curvlab.document.table import Quantity
 
@@ -90,9 +91,11 @@ class LayerAnalysis(AnalysisDefinition):
     Attributes:
         rankings: key of `--sort` -> rank of a result. Where several analyses have a key, the last that has a rank for a
             layer decides: it is the more specific one.
+        questions: the numbers that the summary of a model of many layers is about.
     """
 
     rankings: ClassVar[Rankings] = {}
+    questions: ClassVar[tuple[Question, ...]] = ()
 
     def begin(self, layers: Sequence[LayerData]) -> Callable[[LayerData], Any]:
         """`run`, or what does the same for the layers in this order, where several are cheaper together."""

@@ -13,7 +13,7 @@ from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition
 from curvlab.analyses.registry import register
-from curvlab.analyses.spectrum_text import spectrum_text
+from curvlab.analyses.spectrum_text import spectrum_question, spectrum_text
 from curvlab.analyses.split_half import with_split_half
 from curvlab.curvatures.kronecker_factors import identity_factor, kronecker_factors, recipes
 from curvlab.document.figure import Axis, Curve, Figure, Panel
@@ -110,6 +110,7 @@ class Kfac(LayerAnalysis):
         Quantity("κ(G⊗A)", _shown("kronecker"), " of its block"),
         Quantity("π", lambda k: short(k.pi), " = √((tr A/dA)/(tr G/dG))"),
     )
+    questions = (spectrum_question("κ(G⊗A)", "kronecker", " of K-FAC's block"),)
     rankings: ClassVar[Rankings] = {
         "condition": _rank("kronecker"),
         "input-factor": _rank("input_factor"),

@@ -13,7 +13,9 @@ from curvlab.analyses.condition_figure import bar, condition_figure
 from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.features import constant_features, duplicated_features, mean_energy
 from curvlab.analyses.layer_data import LayerData, LayerStatistics
+from curvlab.analyses.name_patterns import named
 from curvlab.analyses.needs import Needs
+from curvlab.analyses.question import Question, infinite
 from curvlab.analyses.ranking import Rank, Ranking, Rankings, by_condition, by_number
 from curvlab.analyses.registry import register
 from curvlab.analyses.split_half import standard_error
@@ -164,6 +166,24 @@ class Moments(LayerAnalysis):
         Quantity("diagonal", _shown("diagonal"), ": κ with every feature scaled to 1"),
         Quantity("lnb", _shown("lnb"), ": κ after LNB's normalisation"),
     )
+    questions = (
+        Question(
+            "κ(M)",
+            "condition_number.identity",
+            lambda m: infinite(m.condition_number.identity),
+            lambda m: condition(m.condition_number.identity, m.condition_number_nonzero.identity),
+            " of the input features",
+            ranked=_rank("identity"),
+        ),
+        Question(
+            "rank(M)",
+            "rank_share",
+            lambda m: m.rank / m.size if m.size else None,
+            lambda m: f"{m.rank}/{m.size}",
+            ", as a share of the size",
+            lowest=True,
+        ),
+    )
     rankings: ClassVar[Rankings] = {
         "condition": _rank("identity"),
         "effective-rank": by_number("effective_rank"),
@@ -184,9 +204,8 @@ class Moments(LayerAnalysis):
         """A sentence on the layers whose features outnumber the rows that were seen, if there are any."""
         few = [name for name, moments in results.items() if moments.note]
         if few:
-            named = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
             says = "rank, dead and singular factors there say as much of the data's size"
-            yield f"fewer rows than features in {named}: {says}"
+            yield f"fewer rows than features in {named(few)}: {says}"
 
     def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[Figure]:
         """Four bars per layer: before and after each normalisation."""

@@ -11,7 +11,7 @@ from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.ranking import Rank, Rankings, by_condition
 from curvlab.analyses.registry import ANALYSES, register
-from curvlab.analyses.spectrum_text import spectrum_text
+from curvlab.analyses.spectrum_text import spectrum_question, spectrum_text
 from curvlab.analyses.split_half import with_split_half
 from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.registry import CURVATURES
@@ -78,6 +78,7 @@ def analysis_of(kind: type[Curvature]) -> type[CurvatureAnalysis]:
             "name": kind.name,
             "help": kind.help or f"spectra of the curvature {kind.name}, layer by layer",
             "title": f"Curvature: {kind.name}",
+            "questions": (spectrum_question(f"κ({symbol})", "block", " of the layer's block"),),
             "quantities": (
                 Quantity(f"κ({symbol})", _shown, " of the layer's block"),
                 Quantity(f"tr({symbol})", lambda r: short(r.block.trace), ": its trace"),

@@ -17,7 +17,9 @@ from curvlab.analyses.estimate import BlockEstimate
 from curvlab.analyses.features import constant_features, duplicated_features
 from curvlab.analyses.gptq_damping import damping
 from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.name_patterns import named
 from curvlab.analyses.needs import Needs
+from curvlab.analyses.question import Question
 from curvlab.analyses.ranking import Rank, Ranking, Rankings
 from curvlab.analyses.registry import register
 from curvlab.analyses.weight_outliers import WeightRange, outliers, unreadable, weight_range
@@ -123,6 +125,11 @@ def _by_inputs(field: str) -> Ranking:
     return rank
 
 
+def _outlier_ratio(result: QuantisationResult) -> float | None:
+    rank = _by_outliers(result)
+    return None if rank is None else rank[0]
+
+
 def _by_outliers(result: QuantisationResult) -> Rank | None:
     """The larger of the ratios of rows and of columns."""
     found = () if result.weight is None else (result.weight.row_ratio, result.weight.column_ratio)
@@ -150,6 +157,29 @@ class Quantisation(LayerAnalysis):
         Quantity("channels", _inputs(lambda i: short(i.channel_ratio)), ": largest E[a²] of an input, over the median"),
         Quantity("percdamp", _inputs(lambda i: short(i.damping)), ": least damping for a float32 Cholesky of M"),
         Quantity("1% costs", _inputs(lambda i: _percent(i.stock_bias)), " so much of the layer's output"),
+    )
+    questions = (
+        Question(
+            "outliers",
+            "weight.outlier_ratio",
+            _outlier_ratio,
+            lambda result: short(_outlier_ratio(result)),
+            ": the larger ratio of the weight's rows or columns",
+        ),
+        Question(
+            "channels",
+            "inputs.channel_ratio",
+            lambda result: result.inputs and result.inputs.channel_ratio,
+            _inputs(lambda i: short(i.channel_ratio)),
+            ": largest E[a²] of an input, over the median",
+        ),
+        Question(
+            "percdamp",
+            "inputs.damping",
+            lambda result: result.inputs and result.inputs.damping,
+            _inputs(lambda i: short(i.damping)),
+            ": least damping for a float32 Cholesky of M",
+        ),
     )
     rankings: ClassVar[Rankings] = {
         "outliers": _by_outliers,
@@ -180,7 +210,7 @@ class Quantisation(LayerAnalysis):
     def notes(self, results: Mapping[str, QuantisationResult]) -> Iterator[str]:
         """What is missing, and of which layers."""
         for reason in dict.fromkeys(result.note for result in results.values() if result.note):
-            yield f"quantisation of {', '.join(n for n, result in results.items() if result.note == reason)}: {reason}"
+            yield f"quantisation of {named([n for n, one in results.items() if one.note == reason])}: {reason}"
 
     def estimate(self, plan: AnalysisPlan) -> Iterator[BlockEstimate]:
         """M of every layer with the copies of it that are factorised, one layer after another."""

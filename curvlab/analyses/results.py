@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from curvlab.analyses.layer_summary import summary_entries
 from curvlab.analyses.registry import layer_analyses, model_analyses
 from curvlab.document.json import plain
 
@@ -131,6 +132,7 @@ class Analysis:
                 {**layer.facts(), **{name: plain(layer.results.get(name)) for name in sections}}
                 for layer in self.layers
             ],
+            "summary": plain(list(summary_entries(self.layers))),
             **{name: plain(self.results.get(name, ())) for name in rows},
             **dict.fromkeys(PROMISED),
             "notes": plain(self.notes),

@@ -35,7 +35,8 @@ def singular_values(tall: Num[Tensor, "b g n m"], scale: Float[Tensor, " b"]) ->
     """σ = √λ(WᵀW) of each W = blockdiag(W_1, …, W_g); W or its transpose, so that n ≥ m.
 
     Where some σ is under `RESOLVED` of the largest and the matrix is small, a float64 SVD takes over, if it converges.
-    A σ of the SVD, or a λ of the Gram matrix, counts as zero under max(rows, columns)·eps of the largest.
+    A σ of the SVD, or a λ of the Gram matrix, counts as zero under max(rows, columns)·eps of the largest; so does a σ
+    under `rounding` of the largest of its block, which the rounding of the stored numbers alone would make.
 
     Args:
         tall: finite numbers, in no W all zero, of any real dtype.
@@ -61,7 +62,24 @@ def singular_values(tall: Num[Tensor, "b g n m"], scale: Float[Tensor, " b"]) ->
         for index, found in zip(again.tolist(), exact, strict=True):
             if found is not None:
                 values[index], notes[index] = found.where(found >= smallest * found.max(), 0.0), None
+    by_block = values.view(count, groups, columns)
+    values = by_block.where(by_block >= rounding(tall) * by_block.amax(2, keepdim=True), 0.0).flatten(1)
     return SingularValues(values.sort(1).values * scale[:, None], tuple(notes))
+
+
+def rounding(tall: Num[Tensor, "*b n m"]) -> float:
+    """½√(n + m + 1)·eps: the expected σ_1 of rounding a matrix with σ_1 = 1 to the type it is stored in.
+
+    Source: Press et al. 2007, Numerical Recipes, section 2.6.2, as numpy's `matrix_rank` quotes it. Its default,
+    max(n, m)·eps, is above the least σ of most square random matrices in float32 beyond 1,500 rows. Types of 16 and 8
+    bits count as float32, which their numbers are exact in: rounded to them, a matrix of low rank has full rank.
+    0 for 1 × 1 blocks, whose rounding is relative to their own number.
+    """
+    rows, columns = tall.shape[-2:]
+    if rows == 1 or not tall.dtype.is_floating_point:
+        return 0.0
+    eps = _EPS if tall.dtype == torch.float64 else torch.finfo(torch.float32).eps
+    return 0.5 * math.sqrt(rows + columns + 1) * eps
 
 
 def _lost_note(number: int, smallest: float) -> str | None:

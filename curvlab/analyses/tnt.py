@@ -13,7 +13,7 @@ from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.layer_data import LayerData, LayerStatistics
 from curvlab.analyses.needs import Needs
 from curvlab.analyses.registry import register
-from curvlab.analyses.spectrum_text import spectrum_text
+from curvlab.analyses.spectrum_text import spectrum_question, spectrum_text
 from curvlab.analyses.split_half import with_split_half
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
@@ -93,6 +93,7 @@ class TensorNormal(LayerAnalysis):
         Quantity("κ(Ũ)", _modes, " of each tensor-normal factor of the weight"),
         Quantity("κ(TN)", lambda t: spectrum_text(t.kronecker), " of their Kronecker product"),
     )
+    questions = (spectrum_question("κ(TN)", "kronecker", " of the tensor-normal factors' product"),)
     reads = ("loss", "fisher_type", "mc_samples", "statistic")
     settings_shown: ClassVar[Mapping[str, str]] = {"fisher type": "fisher_type", "tensor-normal": "statistic"}
 

@@ -18,7 +18,11 @@ from curvlab.shapes import Num
 @dataclass(frozen=True)
 class WeightsResult:
     """Singular-value summary of a weight as a matrix (out, everything else); the tail is a power law of the
-    eigenvalues σ²."""
+    eigenvalues σ².
+
+    `rank` counts the σ that are more than the rounding of the stored numbers, out of `size`. `condition_number` is
+    σ_1/σ_min, None below full rank; `condition_number_nonzero` is σ_1 over the least σ that counts.
+    """
 
     spectral_norm: float | None
     frobenius_norm: float | None
@@ -33,6 +37,8 @@ class WeightsResult:
     tail_start: float | None
     tail_count: int | None
     note: str | None = None
+    size: int | None = None
+    condition_number_nonzero: float | None = None
 
 
 _ROOM = 224 * 2**20  # so that the whole process stays under four times a large weight and 500 MB
@@ -114,7 +120,9 @@ def _spectra(tall: Num[Tensor, "b g n m"], scanned: Sequence[_Entries], memory: 
     tops = found.values[:, -1:]
     shares = (found.values / tops).square()  # of the largest λ
     entropy = torch.special.entr(shares / shares.sum(1, keepdim=True)).sum(1)
-    columns = (tops[:, 0], found.values[:, 0], shares.sum(1), entropy.exp(), (found.values > 0).sum(1))
+    counts = found.values > 0
+    least = found.values.where(counts, math.inf).amin(1)
+    columns = (tops[:, 0], least, shares.sum(1), entropy.exp(), counts.sum(1))
     numbers = zip(*(column.tolist() for column in columns), strict=True)
     return [
         WeightsResult(
@@ -122,7 +130,7 @@ def _spectra(tall: Num[Tensor, "b g n m"], scanned: Sequence[_Entries], memory: 
             frobenius_norm=_finite(entries.norm),
             stable_rank=stable,
             effective_rank=effective,
-            condition_number=top / least if least > 0 else None,
+            condition_number=top / least if rank == counts.shape[1] else None,
             rank=rank,
             nonfinite=0,
             zeros=entries.zeros,
@@ -131,6 +139,8 @@ def _spectra(tall: Num[Tensor, "b g n m"], scanned: Sequence[_Entries], memory: 
             tail_start=_finite(tail.start * top * top) if tail else None,
             tail_count=tail.count if tail else None,
             note=note,
+            size=counts.shape[1],
+            condition_number_nonzero=top / least,
         )
         for (top, least, stable, effective, rank), tail, note, entries in zip(
             numbers, power_laws(shares), found.notes, scanned, strict=True

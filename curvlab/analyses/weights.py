@@ -11,6 +11,7 @@ from curvlab.analyses.condition_figure import condition_figure
 from curvlab.analyses.definition import LayerAnalysis
 from curvlab.analyses.estimate import BlockEstimate
 from curvlab.analyses.layer_data import LayerData
+from curvlab.analyses.question import Question, infinite
 from curvlab.analyses.ranking import Rank, Rankings, by_condition, by_number
 from curvlab.analyses.registry import register
 from curvlab.analyses.weight_profiles import weight_profiles
@@ -27,14 +28,27 @@ if TYPE_CHECKING:
 
 def _shown(weights: WeightsResult) -> str:
     """κ(W); a weight that was too large, or is not finite, has no rank, and a κ that is unknown and not infinite."""
-    return ABSENT if weights.rank is None else condition(weights.condition_number)
+    return ABSENT if weights.rank is None else condition(weights.condition_number, weights.condition_number_nonzero)
+
+
+def _condition(weights: WeightsResult) -> float | None:
+    return None if weights.rank is None else infinite(weights.condition_number)
+
+
+def _worst(weights: WeightsResult) -> str:
+    """κ(W), or that there are entries without a value."""
+    return f"{count(weights.nonfinite)} nonfinite" if weights.nonfinite else _shown(weights)
+
+
+def _share(weights: WeightsResult) -> float | None:
+    return weights.effective_rank / weights.size if weights.effective_rank and weights.size else None
 
 
 def _rank(weights: WeightsResult) -> Rank | None:
     """A weight with entries that are not finite is worse than any; None where the condition number was not computed."""
     if weights.nonfinite:
         return math.inf, math.inf
-    return None if weights.rank is None else by_condition(weights.condition_number)
+    return None if weights.rank is None else by_condition(weights.condition_number, weights.condition_number_nonzero)
 
 
 @register
@@ -57,6 +71,17 @@ class Weights(LayerAnalysis):
             "nonfinite",
             lambda w: count(w.nonfinite) if w.nonfinite else ABSENT,
             ": entries that are NaN or infinite",
+        ),
+    )
+    questions = (
+        Question("κ(W)", "condition_number", _condition, _worst, " = σmax/σmin", ranked=_rank),
+        Question(
+            "eff. rank",
+            "effective_rank_share",
+            _share,
+            lambda w: f"{short(w.effective_rank)}/{w.size}",
+            " = exp(entropy of σ²/Σσ²), as a share of the size",
+            lowest=True,
         ),
     )
     rankings: ClassVar[Rankings] = {

@@ -47,10 +47,13 @@ class Section:
     Attributes:
         blocks: in reading order.
         title: a heading; empty where the blocks need none.
+        elsewhere: what a page that is read from top to bottom says in place of the blocks, which would fill it; empty
+            where it shows them. Files hold them all.
     """
 
     blocks: tuple[Block, ...]
     title: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)

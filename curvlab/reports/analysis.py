@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from curvlab.analyses.name_patterns import MOST_NAMES, named
 from curvlab.analyses.registry import layer_analyses, model_analyses
 from curvlab.analyses.results import Analysis, BlockCoverage, LayerResult
 from curvlab.document.figure import Figure
@@ -13,10 +14,13 @@ from curvlab.document.numbers import count, shape, share
 from curvlab.document.section import Document, Note, Section
 from curvlab.document.table import Group, Quantity, Table, group, legends
 from curvlab.reports.analysis_records import analysis_records
+from curvlab.reports.layer_summary import summary_sections
 from curvlab.reports.sorting import ordered
 
-MOST_NAMES = 6
-"""Names of blocks that are spelled out before the rest is only counted."""
+MOST_ROWS = 40
+"""Layers beyond which a terminal shows a summary in place of the table."""
+FIRST = 20
+"""Rows of a table that was sorted, and is too long."""
 
 NOTATION = (
     "condition number λmax/λmin; ∞ (x): the matrix is singular, x is λmax over its smallest nonzero eigenvalue; "
@@ -31,21 +35,29 @@ FACTS = (
 """Columns of what a layer is."""
 
 
-def analysis_document(analysis: Analysis, sort: str = "model", figures: Sequence[Figure] = ()) -> Document:
+def analysis_document(
+    analysis: Analysis, sort: str = "model", figures: Sequence[Figure] = (), every: bool = False
+) -> Document:
     """The whole report.
 
     Args:
         analysis: the result.
         sort: the order of the layers in the table, of `curvlab.analyses.registry.sort_keys`.
         figures: what `analysis_figures` makes of it, where pictures are wanted.
+        every: whether a terminal shows every row, also of more than `MOST_ROWS` layers.
     """
-    tables = (_layer_table(analysis, sort), *_model_tables(analysis))
-    explained = (*legends(tables).items(), ("κ", NOTATION))
+    layers = ordered(analysis.layers, sort)
+    many = len(layers) > MOST_ROWS
+    whole = _layer_table(layers)
+    shown = [whole] if not many or every else [_layer_table(layers[:FIRST])] if sort != "model" else []
+    shown = [table for table in (*shown, *_model_tables(analysis)) if table.groups]
     remarks = (remark for one in model_analyses() for remark in one.remarks(analysis.results.get(one.name, ())))
     sections = (
         Section((_model(analysis), *_data(analysis), *_coverage(analysis), *_inferred(analysis))),
-        *(Section((table,)) for table in tables if table.groups),
-        Section(tuple(Note(text, label, tone="aside") for label, text in explained)),
+        *(summary_sections(analysis.layers) if many else ()),
+        *(Section((table,)) for table in shown),
+        Section((*_explained(shown), *((Note(NOTATION, "κ", tone="aside"),) if shown else ()))),
+        *((Section((whole, *_explained([whole])), elsewhere=_where(analysis, sort)),) if many and not every else ()),
         Section(tuple(Note(note, "note") for note in (*analysis.notes, *remarks))),
         Section(tuple(figures)),
     )
@@ -53,9 +65,19 @@ def analysis_document(analysis: Analysis, sort: str = "model", figures: Sequence
     return Document(title, sections, analysis.to_dict, partial(analysis_records, analysis))
 
 
-def _layer_table(analysis: Analysis, sort: str) -> Table:
+def _explained(tables: Sequence[Table]) -> tuple[Note, ...]:
+    return tuple(Note(text, label, tone="aside") for label, text in legends(tables).items())
+
+
+def _where(analysis: Analysis, sort: str) -> str:
+    """Where the table is that a terminal leaves out."""
+    first = "" if sort == "model" else f"the first {FIRST} by {sort}; "
+    total = count(len(analysis.layers))
+    return f"{first}--all prints the rows of all {total} layers, --csv, --json and --markdown write them"
+
+
+def _layer_table(layers: Sequence[LayerResult]) -> Table:
     """Every analysis that some layer has results of; the first group also says what each layer is."""
-    layers = ordered(analysis.layers, sort)
     found = [one for one in layer_analyses() if any(one.name in layer.results for layer in layers)]
     groups = [group(one.title, one.quantities, [layer.results.get(one.name) for layer in layers]) for one in found]
     facts = group("Layers", FACTS, layers)
@@ -119,12 +141,13 @@ def _why_nothing_ran(analysis: Analysis) -> str:
 
 
 def _inferred(analysis: Analysis) -> Iterator[Note]:
-    """What kinds were inferred rather than known, gathered where the same was seen with other numbers."""
+    """What kinds were inferred rather than known, gathered where the same was seen with other numbers; of many layers
+    all of one kind together."""
     gathered: dict[tuple[str, float, str], list[LayerResult]] = {}
     for layer in analysis.layers:
         if layer.confidence < 1:
-            key = (layer.kind, layer.confidence, re.sub(r"\d+", "0", layer.evidence or ""))
-            gathered.setdefault(key, []).append(layer)
+            evidence = "" if len(analysis.layers) > MOST_ROWS else re.sub(r"\d+", "0", layer.evidence or "")
+            gathered.setdefault((layer.kind, layer.confidence, evidence), []).append(layer)
     if gathered:
         yield Note("inferred from names and shapes; how surely, and by what", "kinds")
     for (kind, confidence, _), alike in gathered.items():
@@ -134,5 +157,4 @@ def _inferred(analysis: Analysis) -> Iterator[Note]:
 
 
 def _names(alike: Sequence[BlockCoverage] | Sequence[LayerResult]) -> str:
-    names = ", ".join(one.name for one in alike[:MOST_NAMES])
-    return f"{names} and {len(alike) - MOST_NAMES} more" if len(alike) > MOST_NAMES else names
+    return named([one.name for one in alike])

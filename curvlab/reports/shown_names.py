@@ -13,7 +13,7 @@ from curvlab.quoting import printable
 
 LEAST = 10
 """Cells that every name is given: enough for a number behind a beginning."""
-MOST_ROWS = 0.8
+MOST_ROWS = 0.6
 """Share of the names that a beginning needs to be left out of them."""
 ELLIPSIS = "…"
 WINDOWS = 60

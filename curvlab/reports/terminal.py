@@ -27,6 +27,8 @@ def print_document(console: Console, document: Document) -> None:
 
 def _print_section(console: Console, section: Section, begun: bool) -> bool:
     """Prints the section, after a blank line where one has `begun`; whether there was anything to print."""
+    if section.elsewhere:
+        section = Section((Note(section.elsewhere, tone="aside"),))
     heading = (Note(section.title, tone="heading"),) if section.title else ()
     before: type[Block] | None = None
     for block in (*heading, *section.blocks):

@@ -125,7 +125,7 @@ def test_a_transposed_convolution_is_read_in_the_layers_order() -> None:
 
 
 def test_where_one_svd_of_a_stack_fails_the_others_have_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    svdvals, bad = torch.linalg.svdvals, torch.diag(torch.tensor([1.0, 1e-9, 0.5]))
+    svdvals, bad = torch.linalg.svdvals, torch.diag(torch.tensor([1.0, 1e-9, 0.5])).double()
 
     def failing(x: Tensor) -> Tensor:
         if bool((x[..., 2, 2] == 0.5).any()):
@@ -133,7 +133,7 @@ def test_where_one_svd_of_a_stack_fails_the_others_have_theirs(monkeypatch: pyte
         return svdvals(x)
 
     monkeypatch.setattr(torch.linalg, "svdvals", failing)
-    good = torch.diag(torch.tensor([1.0, 1e-7, 0.25]))
+    good = torch.diag(torch.tensor([1.0, 1e-7, 0.25])).double()
     found = stacked_statistics([good, bad, good])
     assert [result.condition_number for result in found] == [
         pytest.approx(1e7, rel=1e-6),

@@ -260,3 +260,44 @@ def test_memory_is_bounded_by_pieces(shape: tuple[int, int], dtype: str) -> None
     script = MEASURE.format(shape=shape, dtype=dtype)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 140
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_product_of_low_rank_is_singular_and_has_a_condition_over_its_range(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(128, 8, dtype=dtype, generator=generator) for _ in range(2))
+    w = left @ right.T
+    found = weight_statistics(w)
+    s = np.linalg.svd(w.double().numpy(), compute_uv=False)
+    assert (found.rank, found.size, found.condition_number) == (8, 128, None)
+    assert found.rank == np.linalg.matrix_rank(w.numpy())
+    assert found.condition_number_nonzero == pytest.approx(s[0] / s[7], rel=1e-6)
+
+
+def test_full_rank_has_one_condition_number() -> None:
+    found = weight_statistics(torch.randn(30, 20, generator=torch.Generator().manual_seed(1)))
+    assert found.condition_number == found.condition_number_nonzero
+    assert (found.rank, found.size) == (20, 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_square_random_matrices_are_not_called_singular(dtype: torch.dtype) -> None:
+    """Their least σ is about 1/(4n) of the largest, far above what rounding to float32 makes."""
+    w = torch.randn(1800, 1800, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert weight_statistics(w).rank == 1800
+
+
+def test_small_entries_of_a_diagonal_are_no_rounding() -> None:
+    scale = torch.tensor([1.0, 1e-9, 0.5])
+    found = weight_statistics(scale, groups=3)
+    assert found.rank == 3
+    assert found.condition_number == pytest.approx(1e9, rel=1e-6)
+
+
+def test_the_rounding_of_each_group_is_its_own() -> None:
+    w = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    w[:3] *= 1e-12
+    found = weight_statistics(w, groups=2)
+    s = np.concatenate([np.linalg.svd(part.double().numpy(), compute_uv=False) for part in w.chunk(2)])
+    assert found.rank == 6
+    assert found.condition_number == pytest.approx(s.max() / s.min(), rel=1e-6)

@@ -141,6 +141,8 @@ def test_work_that_fails_is_one_sentence_and_code_1(inside, arguments, sentence)
         ("--data", "gaussian", "--fisher-type", "empirical", "--mc-samples", "2"),
         ("--data", "gaussian", "--fisher-type", "forward-only", "--statistic", "batch"),
         ("--sort", "name", "--json", "-"),
+        ("--all", "--json", "-"),
+        ("--all", "--dry-run"),
         ("--sort", "name", "--dry-run"),
     ],
     ids=" ".join,

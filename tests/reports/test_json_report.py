@@ -30,7 +30,7 @@ def test_the_document_is_the_contract():
     document = analysis().to_dict()
     assert list(document) == [
         *("schema", "curvlab", "command", "seed", "environment", "model", "data", "settings"),
-        *("coverage", "layers", "fop", "hessian", "notes"),
+        *("coverage", "layers", "summary", "fop", "hessian", "notes"),
     ]
     assert document["schema"] == "curvlab.analysis/1"
     assert document["command"] == ["curvlab", "analyze", "model.safetensors"]
