@@ -6,7 +6,7 @@ GPTQ and its relatives factorise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,7 +22,8 @@ from curvlab.analyses.needs import Needs
 from curvlab.analyses.question import Question
 from curvlab.analyses.ranking import Rank, Ranking, Rankings
 from curvlab.analyses.registry import register
-from curvlab.analyses.weight_outliers import WeightRange, outliers, unreadable, weight_range
+from curvlab.analyses.weight_batches import in_batches
+from curvlab.analyses.weight_outliers import WeightRange, outliers, stacked_ranges
 from curvlab.analyses.weight_statistics import weight_blocks
 from curvlab.curvatures.input_moments import InputMoments as InputMomentsRecipe
 from curvlab.document.figure import Axis, Bars, Figure, Panel, first_of
@@ -192,16 +193,29 @@ class Quantisation(LayerAnalysis):
         """μ and M."""
         return Needs((InputMomentsRecipe(keep_rows=True),))
 
+    def begin(self, layers: Sequence[LayerData]) -> Callable[[LayerData], QuantisationResult]:
+        """Small weights of one shape together."""
+        if not layers:
+            return self.run
+        ranges = in_batches([layer.row for layer in layers], layers[0].tensors, layers[0].shapes, stacked_ranges)
+        return lambda layer: self._with_inputs(layer, *next(ranges))
+
     def run(self, layer: LayerData) -> QuantisationResult:
         """The result for the main weight and the layer's input features."""
         stored, transposed = layer.weight()
-        note = unreadable(stored)
-        blocks = None if note else weight_blocks(stored.detach(), layer.row.groups, transposed)
+        return self._with_inputs(layer, *stacked_ranges([stored], layer.row.groups, transposed)[0])
+
+    def _with_inputs(self, layer: LayerData, found: WeightRange | None, note: str | None) -> QuantisationResult:
+        if layer.whole is None:
+            return QuantisationResult(found, None, note)
+        blocks = None
+        if found is not None:
+            stored, transposed = layer.weight()
+            blocks = weight_blocks(stored.detach(), layer.row.groups, transposed)
         try:
-            inputs = input_moments(layer, blocks)
+            return QuantisationResult(found, input_moments(layer, blocks), note)
         except NumericalError as reason:  # what is known of the weight stays
-            inputs, note = None, str(reason)
-        return QuantisationResult(None if blocks is None else weight_range(blocks), inputs, note)
+            return QuantisationResult(found, None, str(reason))
 
     def on_data(self, result: QuantisationResult) -> bool:
         """Whether the inputs are known."""

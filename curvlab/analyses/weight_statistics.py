@@ -85,7 +85,7 @@ def stacked_statistics(
     if first.numel() == 0:
         return [replace(_NOTHING, rank=0, note="the weight has no entries")] * len(weights)
     stack = first.detach()[None] if len(weights) == 1 else torch.stack([weight.detach() for weight in weights])
-    blocks = _blocks(stack, groups, transposed)
+    blocks = stacked_blocks(stack, groups, transposed)
     tall = blocks if blocks.shape[2] >= blocks.shape[3] else blocks.mT
     scanned = _scan(tall)
     results = [_without_values(entries, first.numel()) for entries in scanned]
@@ -165,10 +165,11 @@ def weight_blocks(weight: Num[Tensor, "*shape"], groups: int, transposed: bool) 
 
     Arguments and errors as in `weight_statistics`.
     """
-    return _blocks(weight[None], groups, transposed)[0]
+    return stacked_blocks(weight[None], groups, transposed)[0]
 
 
-def _blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[Tensor, "b g o i"]:
+def stacked_blocks(stack: Num[Tensor, "b ..."], groups: int, transposed: bool) -> Num[Tensor, "b g o i"]:
+    """`weight_blocks` of several weights of one shape."""
     count, shape = stack.shape[0], stack.shape[1:]
     if groups == shape.numel():  # a diagonal, whatever its shape: (1, T, C) of a scale by hand, (H, W) of a LayerNorm
         return stack.reshape(count, groups, 1, 1)

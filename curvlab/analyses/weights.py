@@ -14,8 +14,8 @@ from curvlab.analyses.layer_data import LayerData
 from curvlab.analyses.question import Question, infinite
 from curvlab.analyses.ranking import Rank, Rankings, by_condition, by_number
 from curvlab.analyses.registry import register
-from curvlab.analyses.weight_profiles import weight_profiles
-from curvlab.analyses.weight_statistics import WeightsResult, weight_statistics
+from curvlab.analyses.weight_batches import in_batches
+from curvlab.analyses.weight_statistics import WeightsResult, stacked_statistics, weight_statistics
 from curvlab.document.figure import Figure
 from curvlab.document.numbers import ABSENT, condition, count, short
 from curvlab.document.table import Quantity
@@ -95,7 +95,7 @@ class Weights(LayerAnalysis):
         """Small weights of one shape together."""
         if not layers:
             return self.run
-        profiles = weight_profiles([layer.row for layer in layers], layers[0].tensors, layers[0].shapes)
+        profiles = in_batches([layer.row for layer in layers], layers[0].tensors, layers[0].shapes, stacked_statistics)
 
         def following(layer: LayerData) -> WeightsResult:
             result = next(profiles, None)  # ends with the first weight that fails

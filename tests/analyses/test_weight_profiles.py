@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import curvlab
 from curvlab.analyses.layer_rows import LayerRow, rows_of_module
 from curvlab.analyses.power_law import power_law, power_laws
-from curvlab.analyses.weight_profiles import MOST_ENTRIES, weight_profiles
-from curvlab.analyses.weight_statistics import stacked_statistics, weight_statistics
+from curvlab.analyses.weight_batches import MOST_ENTRIES, in_batches
+from curvlab.analyses.weight_outliers import stacked_ranges, unreadable, weight_range
+from curvlab.analyses.weight_statistics import stacked_statistics, weight_blocks, weight_statistics
 
 
 def odd_weights() -> dict[str, Tensor]:
@@ -43,10 +44,31 @@ def as_entries(weights: Mapping[str, Tensor]) -> list[LayerRow]:
     return [LayerRow(name, "Linear", name, (name,), groups=grouped.get(name, 1)) for name in weights]
 
 
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+def test_ranges_are_those_of_one_weight_after_the_other() -> None:
+    weights = odd_weights()
+    entries = as_entries(weights)
+    found = list(in_batches(entries, weights, shapes_of(weights), stacked_ranges))
+    for entry, (together, note) in zip(entries, found, strict=True):
+        weight = weights[entry.weight]
+        assert note == unreadable(weight), entry.name
+        if note:
+            assert together is None
+            continue
+        alone = weight_range(weight_blocks(weight, entry.groups, False))
+        for name, expected in asdict(alone).items():
+            # Sums of other orders: n·eps of the sum of squares, and of the fourth powers.
+            close = pytest.approx(expected, rel=1e-12) if isinstance(expected, (float, tuple)) else expected
+            assert getattr(together, name) == close, (entry.name, name)
+
+
 def test_they_are_those_of_one_weight_after_the_other() -> None:
     weights = odd_weights()
     entries = as_entries(weights)
-    found = list(weight_profiles(entries, weights, {name: tuple(w.shape) for name, w in weights.items()}))
+    found = list(in_batches(entries, weights, shapes_of(weights), stacked_statistics))
     assert len(found) == len(entries)
     for entry, together in zip(entries, found, strict=True):
         alone = weight_statistics(weights[entry.weight], groups=entry.groups)
@@ -80,7 +102,7 @@ def test_large_weights_are_not_read_ahead() -> None:
         f"huge{i}": torch.ones(2 * side, side) for i in range(2)
     }
     tensors = Counting(weights)
-    profiles = weight_profiles(as_entries(weights), tensors, {name: tuple(w.shape) for name, w in weights.items()})
+    profiles = in_batches(as_entries(weights), tensors, shapes_of(weights), stacked_statistics)
     seen = []
     for _ in weights:
         assert next(profiles).rank == 1
@@ -115,7 +137,7 @@ def test_thousands_of_weights_take_a_few_calls_and_a_few_looks_at_the_model(monk
 def test_a_transposed_convolution_is_read_in_the_layers_order() -> None:
     model = nn.Sequential(*(nn.ConvTranspose2d(4, 6, 3, groups=2) for _ in range(3)))
     tensors = {name: p.detach() for name, p in model.named_parameters()}
-    found = list(weight_profiles(rows_of_module(model, None), tensors, {n: tuple(t.shape) for n, t in tensors.items()}))
+    found = list(in_batches(rows_of_module(model, None), tensors, shapes_of(tensors), stacked_statistics))
     for layer, result in zip(model, found, strict=True):
         w = layer.weight.detach().double()
         blocks = [w[i : i + 2].transpose(0, 1).reshape(3, -1) for i in (0, 2)]

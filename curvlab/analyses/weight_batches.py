@@ -1,29 +1,36 @@
-"""Weight profiles of many layers: small weights of one shape are read ahead and computed together."""
+"""What is computed of many weights: small weights of one shape are read ahead and computed together."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from curvlab.analyses.layer_rows import LayerRow
-from curvlab.analyses.weight_statistics import WeightsResult, stacked_statistics
 
 MOST_ENTRIES = 2**18
 """Numbers that are stacked: 2 MiB of float64. Beyond that, a call of torch costs nothing beside its work."""
 MOST_WEIGHTS = 4096
 
+Result = TypeVar("Result")
+Compute = Callable[[Sequence[Tensor], int, bool], Sequence[Result]]
+"""(weights of one shape, dtype and device; groups; transposed) -> a result for each."""
+
 _Kind = tuple[tuple[int, ...], int, bool, bool]
 _Alike = tuple[torch.Size, torch.dtype, torch.device, int, bool]
 
 
-def weight_profiles(
-    rows: Sequence[LayerRow], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[WeightsResult]:
-    """`weight_statistics` of every row's main weight, in the order of the rows.
+def in_batches(
+    rows: Sequence[LayerRow],
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    compute: Compute[Result],
+) -> Iterator[Result]:
+    """The result of `compute` for every row's main weight, in the order of the rows.
 
     A weight is read when it is its row's turn, or earlier together with the first of its kind; no weight is kept.
 
@@ -31,24 +38,27 @@ def weight_profiles(
         rows: of the report.
         tensors: name -> tensor, read once for each row.
         shapes: name -> shape, known without reading.
+        compute: `stacked_statistics`, or what has its arguments.
 
     Raises:
-        NumericalError: LAPACK did not converge.
+        Whatever `compute` raises.
     """
     kinds = [(shapes[row.weight], row.groups, row.transposed, row.layer is None) for row in rows]
     waiting: dict[_Kind, deque[int]] = defaultdict(deque)
     for index, kind in enumerate(kinds):
         waiting[kind].append(index)
-    known: dict[int, WeightsResult] = {}
+    known: dict[int, Result] = {}
     for index, kind in enumerate(kinds):
         if index not in known:
             alike, room = waiting[kind], MOST_ENTRIES // max(1, prod(kind[0]))
             batch = [alike.popleft() for _ in range(max(1, min(len(alike), room, MOST_WEIGHTS)))]
-            known.update(_together({i: rows[i] for i in batch}, tensors))
+            known.update(_together({i: rows[i] for i in batch}, tensors, compute))
         yield known.pop(index)
 
 
-def _together(batch: Mapping[int, LayerRow], tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, WeightsResult]]:
+def _together(
+    batch: Mapping[int, LayerRow], tensors: Mapping[str, Tensor], compute: Compute[Result]
+) -> Iterator[tuple[int, Result]]:
     alike: dict[_Alike, list[tuple[int, Tensor]]] = defaultdict(list)
     for index, row in batch.items():
         weight, transposed = tensors[row.weight], row.transposed
@@ -56,5 +66,5 @@ def _together(batch: Mapping[int, LayerRow], tensors: Mapping[str, Tensor]) -> I
             weight, transposed = row.layer.matrix({"weight": weight}).flatten(0, 1), False
         alike[weight.shape, weight.dtype, weight.device, row.groups, transposed].append((index, weight))
     for (*_, groups, transposed), members in alike.items():
-        found = stacked_statistics([weight for _, weight in members], groups, transposed)
+        found = compute([weight for _, weight in members], groups, transposed)
         yield from zip((index for index, _ in members), found, strict=True)
