@@ -11,6 +11,7 @@ from curvlab.analyses.analysis_plan import AnalysisPlan, prepare
 from curvlab.analyses.averages import Part
 from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.data_pass import collected
+from curvlab.analyses.data_score import chance_notes
 from curvlab.analyses.definition import LayerAnalysis, ModelAnalysis
 from curvlab.analyses.environment import environment
 from curvlab.analyses.estimate import Estimate, estimate_blocks
@@ -65,7 +66,7 @@ def analyze(
         settings=_settings_facts(plan),
         coverage=coverage_of(plan, layers),
         layers=tuple(layers),
-        notes=(*plan.notes, *_notes(plan, layers)),
+        notes=(*chance_notes(plan.data_pass.source.info if plan.data_pass else {}), *plan.notes, *_notes(plan, layers)),
         results={one.name: one.run(model) for one in plan.chosen if isinstance(one, ModelAnalysis)},
     )
     for one in plan.chosen:

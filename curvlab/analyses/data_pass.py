@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from curvlab.analyses.averages import Averages, Part
+from curvlab.analyses.data_score import DataScore
 from curvlab.analyses.mean_gradient import Batch, MeanGradient
 from curvlab.analyses.memory_plan import MemoryPlan
 from curvlab.analyses.settings import Settings
@@ -79,13 +80,16 @@ def collected(
         hold_inputs=any(one.holds_inputs for one in run.plan.curvatures),
         dtype=torch.float64,  # ranks, and condition numbers beyond 1e7, are not in a float32 product
     )
+    score = DataScore(run.likelihood)
+    listening = run.module.register_forward_hook(score.seen)
     try:
-        for inputs, targets in batches:
+        for inputs, targets in score.watching(batches):
             recorder.batch(inputs, targets, fisher, averages)
             averages.end(batch_size(inputs))
             tell(averages.examples)
     finally:
         recorder.close()
-    run.source.info["samples"] = averages.examples
+        listening.remove()
+    run.source.info.update(samples=averages.examples, **score.facts())
     refused = {name: why for name, why in recorder.refused.items() if name not in run.found.refused}
     return averages.parts(), refused

@@ -3,8 +3,9 @@ features (LNB, sections 3.3–3.5)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from curvlab.analyses.split_half import standard_error
 from curvlab.analyses.whitening import Tables, Whitening, whitening
 from curvlab.curvatures.input_moments import InputMoments
 from curvlab.document.figure import Figure
-from curvlab.document.numbers import ABSENT, condition, short, with_error
+from curvlab.document.numbers import ABSENT, condition, count, short, with_error
 from curvlab.document.table import Quantity
 from curvlab.layers.layer import Layer
 from curvlab.operators.operator import Operator
@@ -33,13 +34,18 @@ if TYPE_CHECKING:
     from curvlab.formats.checkpoint import Checkpoint
 
 
+EXPERT = re.compile(r"(?:^|[._])experts?(?:[._]|$)")
+"""What the name of an expert has in it: which rows it is given is a router's choice."""
+
+
 @dataclass(frozen=True)
 class MomentsResult:
     """Distribution of a layer's input features: M = E[āāᵀ] before and after whitening.
 
     `condition_number_nonzero` is over the range of each matrix: λ_max over the least eigenvalue that is not zero by
     the rule of `Spectrum`, features without energy (for `centered` and `lnb`: without variance) dropped. Where
-    `condition_number` exists the two are equal.
+    `condition_number` exists the two are equal. `tokens` are the rows that an expert was given by its router; None for
+    other layers.
     """
 
     count: int
@@ -54,6 +60,7 @@ class MomentsResult:
     eigenvalues: Mapping[str, Any]
     stderr: Mapping[str, Any] = field(default_factory=dict)
     note: str | None = None
+    tokens: int | None = None
 
 
 def moments_result(
@@ -152,6 +159,11 @@ class Moments(LayerAnalysis):
     by_default = True
     title = "Input features, M = E[āāᵀ]"
     quantities = (
+        Quantity(
+            "tokens",
+            lambda m: ABSENT if m.tokens is None else count(m.tokens),
+            ": rows that the router gave the expert",
+        ),
         Quantity("rank", lambda m: f"{m.rank}/{m.size}", ": of M, out of its size"),
         Quantity("eff. rank", lambda m: short(m.effective_rank), " = exp(entropy of λ/Σλ)"),
         Quantity(
@@ -183,6 +195,7 @@ class Moments(LayerAnalysis):
             ", as a share of the size",
             lowest=True,
         ),
+        Question("tokens", "tokens", lambda m: m.tokens, lambda m: count(m.tokens), " of experts", lowest=True),
     )
     rankings: ClassVar[Rankings] = {
         "condition": _rank("identity"),
@@ -198,7 +211,10 @@ class Moments(LayerAnalysis):
 
     def run(self, layer: LayerData) -> MomentsResult | None:
         """The moments of the layer's input features."""
-        return None if layer.whole is None else moments_result(layer.layer, layer.whole, layer.halves)
+        if layer.whole is None:
+            return None
+        found = moments_result(layer.layer, layer.whole, layer.halves)
+        return replace(found, tokens=found.count) if found and EXPERT.search(layer.row.name) else found
 
     def notes(self, results: Mapping[str, Any]) -> Iterator[str]:
         """A sentence on the layers whose features outnumber the rows that were seen, if there are any."""

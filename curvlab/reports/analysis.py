@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from curvlab.analyses.data_score import chance_notes, score_text
 from curvlab.analyses.name_patterns import MOST_NAMES, named
 from curvlab.analyses.registry import layer_analyses, model_analyses
 from curvlab.analyses.results import Analysis, BlockCoverage, LayerResult
@@ -110,6 +111,8 @@ def _data(analysis: Analysis) -> Iterator[Note]:
     size = shape(tuple(data.get("input_shape") or ()))
     text = f"{data['source']}, {count(data['samples'])} examples of shape {size}"
     yield Note(text, "data", alert="SYNTHETIC, not measurements" if data.get("synthetic") else "")
+    if score := score_text(data):
+        yield Note(score, "score", alert="NO BETTER THAN CHANCE" if any(chance_notes(data)) else "")
     chosen = {"likelihood": settings.get("likelihood") or settings.get("loss")}
     for one in layer_analyses():
         if any(layer.results.get(one.name) for layer in analysis.layers):

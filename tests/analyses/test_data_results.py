@@ -11,6 +11,8 @@ from torch import nn
 
 import curvlab
 from curvlab.analyses.results import Analysis, LayerResult
+from curvlab.reports.analysis import analysis_document
+from curvlab.reports.writers.markdown import to_markdown
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,27 @@ def test_a_table_without_halves_has_no_errors(network: nn.Module, data: tuple[to
     assert alone.stderr == {}
     # One row: M has one eigenvalue that is not zero, Σ has none, and the bias is left.
     assert list(asdict(alone.condition_number_nonzero).values()) == pytest.approx([1.0] * 5)
+
+
+class TwoExperts(nn.Module):
+    """The first expert is given three positions of every example, the second two; the head all five."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+        self.head = nn.Linear(30, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [expert(part) for expert, part in zip(self.experts, x.split([3, 2], 1), strict=True)]
+        return self.head(torch.cat(parts, 1).flatten(1))
+
+
+def test_experts_say_how_many_tokens_they_were_given() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 5, 6, generator=generator), torch.randint(4, (50,), generator=generator)
+    found = curvlab.analyze(TwoExperts(), (x, y), analyses=("moments",))
+    assert [layer.moments.tokens for layer in found.layers] == [150, 100, None]
+    table = to_markdown(analysis_document(found)).split("Input features")[1].splitlines()
+    column = table[2].split(" | ").index("tokens")
+    cells = [line.split(" | ")[column] for line in table[4:7]]
+    assert cells == ["150", "100", "–"]
