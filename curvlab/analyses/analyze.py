@@ -15,8 +15,9 @@ from curvlab.analyses.data_score import chance_notes
 from curvlab.analyses.definition import LayerAnalysis, ModelAnalysis
 from curvlab.analyses.environment import environment
 from curvlab.analyses.estimate import Estimate, estimate_blocks
+from curvlab.analyses.last_read import LastRead
 from curvlab.analyses.layer_data import LayerData, LayerStatistics, ModelData
-from curvlab.analyses.layer_rows import LayerRow, tensors_of
+from curvlab.analyses.layer_rows import tensors_of
 from curvlab.analyses.loaded import Model
 from curvlab.analyses.results import Analysis, LayerResult
 from curvlab.analyses.settings import Settings
@@ -107,6 +108,9 @@ def _collect(plan: AnalysisPlan, progress: Progress) -> tuple[Part, ...]:
 
 def _layers(plan: AnalysisPlan, parts: Sequence[Part], progress: Progress) -> list[LayerResult]:
     tensors = tensors_of(plan.checkpoint, plan.checkpoint.module)
+    stacked = {row.weight for row in plan.rows if row.part is not None}
+    if stacked:
+        tensors = LastRead(tensors, stacked)
     stage, count = ("spectra" if parts else "weights"), len(plan.rows)
     given = [_given(LayerData(row, tensors, plan.shapes, plan.settings), parts) for row in plan.rows]
     chosen = {one: one.begin(given) for one in plan.chosen if isinstance(one, LayerAnalysis)}
@@ -146,8 +150,8 @@ def _layer(
     return LayerResult(
         name=row.name,
         kind=row.kind,
-        shape=row.part or plan.shapes[row.weight],
-        parameters=_count(row, plan),
+        shape=row.shape(plan.shapes),
+        parameters=row.count(plan.shapes),
         confidence=row.confidence,
         evidence=row.evidence,
         results={name: result for name, result in results.items() if result is not None},
@@ -169,10 +173,6 @@ def _why_none(plan: AnalysisPlan, one: LayerAnalysis, data: LayerData) -> str | 
     return None
 
 
-def _count(row: LayerRow, plan: AnalysisPlan) -> int:
-    return sum(row.size(name, plan.shapes) for name in row.tensors)
-
-
 def _notes(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> list[str]:
     notes: list[str] = []
     for one in plan.chosen:
@@ -183,12 +183,14 @@ def _notes(plan: AnalysisPlan, layers: Sequence[LayerResult]) -> list[str]:
 
 def _model_facts(plan: AnalysisPlan) -> dict[str, Any]:
     checkpoint, shapes = plan.checkpoint, plan.shapes
-    counted = dict.fromkeys(shapes if checkpoint.module is not None else (n for row in plan.rows for n in row.tensors))
+    counted = sum(map(prod, shapes.values()))
+    if checkpoint.module is None:
+        counted = sum(row.count(shapes) for row in plan.rows)
     return {
         "path": None if checkpoint.path is None else str(checkpoint.path),
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
-        "parameters": sum(prod(shapes[name]) for name in counted),
+        "parameters": counted,
         "runnable": checkpoint.module is not None,
         "architecture": checkpoint.architecture,
     }

@@ -35,7 +35,7 @@ def _line(plan: AnalysisPlan, row: LayerRow, layer: LayerResult) -> BlockCoverag
     reasons = [why for why in (row.reason, plan.left_out.get(row.name)) if why]
     if row.block is not None and row.block.layer.road is not None:
         reasons.append(row.block.layer.road)
-    if row.block is not None and row.block.tied and row.part is None:
+    if row.block is not None and row.block.tied and row.seen is None:
         reasons.append(f"shares parameters with {', '.join(row.block.tied)}: factors are of this use")
     if _on_data(plan, layer):
         less = row.name in plan.left_out or (row.block is not None and row.block.layer.road is not None)

@@ -68,7 +68,7 @@ class LayerData:
 
     def weight(self) -> tuple[Tensor, bool]:
         """The weight as a matrix of blocks along its first axis, and whether it is stored (in, out, …)."""
-        stored, transposed = self.tensors[self.row.weight], self.row.transposed
+        stored, transposed = self.row.stored(self.tensors), self.row.transposed
         if self.row.layer is None or not transposed:
             return stored, transposed
         # Stored in an order that only the layer knows.

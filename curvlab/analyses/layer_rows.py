@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.survey import LayerBlock, Survey, adapters
 from curvlab.formats.checkpoint import Checkpoint
+from curvlab.formats.inference.stacked_experts import KIND, Stack, find_stacks
 from curvlab.layers.layer import Layer
 from curvlab.layers.viewed import ViewedLayer
 
@@ -31,7 +32,9 @@ class LayerRow:
         block: the block that was recorded, or None.
         reason: why there is no block, or None.
         layer: the adapter, which knows the order that weights are stored in; None where names and shapes were all.
-        part: shape of the part of the weight that the layer sees, where it is not all of it.
+        part: place along the first axis of the tensors where that is all the row has of them (one expert of many);
+            None for whole tensors.
+        seen: shape of the part of the weight that a layer sees in a run, where it is not all of it.
     """
 
     name: str
@@ -45,13 +48,27 @@ class LayerRow:
     block: LayerBlock | None = None
     reason: str | None = None
     layer: Layer | None = None
-    part: tuple[int, ...] | None = None
+    part: int | None = None
+    seen: tuple[int, ...] | None = None
+
+    def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Shape of the main weight."""
+        return self.seen or (shapes[self.weight] if self.part is None else shapes[self.weight][1:])
 
     def size(self, tensor: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """How many entries of one of its tensors it has."""
-        if self.block is not None and isinstance(self.block.layer, ViewedLayer) and self.part is not None:
+        if self.block is not None and isinstance(self.block.layer, ViewedLayer) and self.seen is not None:
             return sum(self.block.layer.part_of(role) for role, n in self.block.parameters.items() if n == tensor)
-        return prod(shapes[tensor])
+        return prod(shapes[tensor]) // (1 if self.part is None else shapes[self.weight][0])
+
+    def count(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Number of parameters."""
+        return sum(self.size(name, shapes) for name in self.tensors)
+
+    def stored(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The main weight as it is stored."""
+        weight = tensors[self.weight]
+        return weight if self.part is None else weight[self.part]
 
 
 def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
@@ -66,22 +83,29 @@ def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
             continue  # a second use of a tied module
         main = roles.get("weight", parameters[0])
         known = layer if "weight" in roles else None  # else its weight is put together from several
-        part = _part(layer)
+        seen = _seen(layer)
         transposed = not layer.by_rows and known is not None
         rows.append(
-            LayerRow(name, layer.kind, main, parameters, transposed, layer.groups, block=block, layer=known, part=part)
+            LayerRow(name, layer.kind, main, parameters, transposed, layer.groups, block=block, layer=known, seen=seen)
         )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}
     for name in names:
         if name not in covered:
             by_owner.setdefault(name.rpartition(".")[0], []).append(name)
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    stacks = {n: s for n, s in find_stacks(shapes).items() if covered.isdisjoint(s.tensors)} if by_owner else {}
     for owner, parameters_left in by_owner.items():
-        rows.extend(_unrecorded(module, owner, parameters_left, found))
+        own = [stacks[name] for name in parameters_left if name in stacks]
+        for stack in own:
+            reason = None if found is None else _reason(owner, list(stack.tensors), found)
+            rows.extend(rows_of_stack(stack, reason=reason))
+        stacked = {name for stack in own for name in stack.tensors}
+        rows.extend(_unrecorded(module, owner, [name for name in parameters_left if name not in stacked], found))
     return sorted(rows, key=lambda row: order[row.tensors[0]])
 
 
-def _part(layer: Layer) -> tuple[int, ...] | None:
+def _seen(layer: Layer) -> tuple[int, ...] | None:
     """The shape of what a layer sees of a weight that has more entries."""
     if isinstance(layer, ViewedLayer) and layer.partial and "weight" in layer.inner.parameters:
         return tuple(layer.inner.parameters["weight"].shape)
@@ -101,7 +125,27 @@ def _maps(module: nn.Module, found: Survey | None) -> Iterator[tuple[str, Layer,
             yield ".".join(filter(None, (name, part))), layer, roles, None
 
 
+def rows_of_stack(stack: Stack, reason: str | None = None) -> list[LayerRow]:
+    """A row for every expert; `reason` says why nothing of it was recorded."""
+    return [
+        LayerRow(
+            stack.expert(number),
+            "Linear",
+            stack.weight,
+            stack.tensors,
+            stack.transposed,
+            confidence=stack.confidence,
+            evidence=stack.evidence,
+            reason=reason,
+            part=number,
+        )
+        for number in range(stack.shape[0])
+    ]
+
+
 def _unrecorded(module: nn.Module, owner: str, parameters: list[str], found: Survey | None) -> list[LayerRow]:
+    if not parameters:
+        return []
     sub = module.get_submodule(owner)
     reason = None if found is None else _reason(owner, parameters, found)
     weight = f"{owner}.weight" if owner else "weight"
@@ -137,13 +181,18 @@ def rows_of_file(checkpoint: Checkpoint) -> list[LayerRow]:
         tensors = {role: name for role, name in layer.tensors.items() if role not in _STATISTICS}
         if layer.kind == "buffer" or not tensors:
             continue
+        if layer.kind == KIND:
+            weight, bias = tensors["weight"], tensors.get("bias")
+            stack = Stack(weight, bias, layer.shape, layer.transposed, layer.confidence, layer.evidence)
+            rows.extend(rows_of_stack(stack))
+            continue
         reason = layer.evidence if layer.kind == "packed" else None
         matrices = {role: name for role, name in tensors.items() if len(checkpoint.shapes[name]) > 1}
         parts = {name: (role, name) for role, name in matrices.items()} if len(matrices) > 1 else {}
         for main, (role, _) in parts.items() or [(next(iter(tensors.values())), ("", ""))]:
             name = ".".join(part for part in (layer.name, role) if part)
             own = tuple(t for r, t in tensors.items() if not role or r in (role, role.replace("weight", "bias")))
-            groups = _count(checkpoint, main) if layer.kind in _DIAGONAL else 1
+            groups = prod(checkpoint.shapes[main]) if layer.kind in _DIAGONAL else 1
             rows.append(
                 LayerRow(
                     name,
@@ -158,14 +207,6 @@ def rows_of_file(checkpoint: Checkpoint) -> list[LayerRow]:
                 )
             )
     return rows
-
-
-def _count(checkpoint: Checkpoint, name: str) -> int:
-    """Number of entries of a stored tensor."""
-    count = 1
-    for side in checkpoint.shapes[name]:
-        count *= side
-    return count
 
 
 def tensors_of(checkpoint: Checkpoint, module: nn.Module | None) -> Mapping[str, Tensor]:

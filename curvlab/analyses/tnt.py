@@ -107,5 +107,5 @@ class TensorNormal(LayerAnalysis):
         """The result for the layer's main weight; None if no gradient reached it."""
         if layer.whole is None:
             return None
-        tensor = layer.row.weight if layer.row.part is None else layer.row.name
+        tensor = layer.row.weight if layer.row.seen is None else layer.row.name
         return tensor_normal_result(tensor, layer.settings.statistic, layer.whole, layer.halves)

@@ -43,7 +43,7 @@ def in_batches(
     Raises:
         Whatever `compute` raises.
     """
-    kinds = [(shapes[row.weight], row.groups, row.transposed, row.layer is None) for row in rows]
+    kinds = [(row.shape(shapes), row.groups, row.transposed, row.layer is None) for row in rows]
     waiting: dict[_Kind, deque[int]] = defaultdict(deque)
     for index, kind in enumerate(kinds):
         waiting[kind].append(index)
@@ -61,7 +61,7 @@ def _together(
 ) -> Iterator[tuple[int, Result]]:
     alike: dict[_Alike, list[tuple[int, Tensor]]] = defaultdict(list)
     for index, row in batch.items():
-        weight, transposed = tensors[row.weight], row.transposed
+        weight, transposed = row.stored(tensors), row.transposed
         if row.layer is not None and transposed:  # stored in an order that only the layer knows
             weight, transposed = row.layer.matrix({"weight": weight}).flatten(0, 1), False
         alike[weight.shape, weight.dtype, weight.device, row.groups, transposed].append((index, weight))

@@ -112,7 +112,8 @@ class Weights(LayerAnalysis):
         """The Gram matrix of the smaller side of every weight (docs/curvature.md); left out beside statistics of the
         data, which are far larger."""
         for row in plan.rows if plan.data_pass is None else ():
-            shape, size = plan.shapes[row.weight], prod(plan.shapes[row.weight])
+            shape = row.shape(plan.shapes)
+            size = prod(shape)
             height = size if row.groups == size else shape[0] if shape else 1
             width = size // height if height else 0
             small, large = sorted((height // row.groups, width))

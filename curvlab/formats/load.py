@@ -154,7 +154,7 @@ def _ordered(raw: RawCheckpoint, module: nn.Module | None) -> RawCheckpoint:
 def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
     from curvlab.formats.inference.infer import infer_layers
 
-    found = infer_layers(raw.specs, raw.tensors, raw.tables)
+    found = infer_layers(raw.specs, raw.tensors, raw.tables, raw.experts)
     if all(layer.kind == "buffer" for layer in found.layers):
         names = listed(raw.specs)
         raise CheckpointError(f"{quoted(path)} holds no weights", f"its tensors are {names}, none of which is trained")

@@ -33,6 +33,7 @@ class RawCheckpoint:
         likelihood: "categorical", "bernoulli" or "gaussian", likewise.
         fop: the matrices that FOP learned, likewise.
         tables: names of the tensors that the file says are embedding tables.
+        experts: how many experts a layer has, as far as a configuration says so.
     """
 
     format: str
@@ -47,6 +48,7 @@ class RawCheckpoint:
     likelihood: str | None = None
     fop: FopMatrices | None = None
     tables: frozenset[str] = frozenset()
+    experts: frozenset[int] = frozenset()
 
 
 def check_budget(path: Path, raw: RawCheckpoint, max_memory: int | None) -> None:

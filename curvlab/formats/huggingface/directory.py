@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from curvlab.errors import CheckpointError
-from curvlab.formats.model_config import CONFIG, read_config
+from curvlab.formats.inference.stacked_experts import SETTINGS
+from curvlab.formats.model_config import CONFIG, read_config, settings_of
 from curvlab.formats.paths import regular_file, stays_inside
 from curvlab.formats.raw_checkpoint import RawCheckpoint
 from curvlab.formats.safetensors.file import read_safetensors
@@ -37,7 +38,11 @@ def read_timm(path: Path, max_memory: int | None = None) -> RawCheckpoint:
 
 
 def _read(path: Path, name: str, max_memory: int | None) -> RawCheckpoint:
-    read_config(path)
+    experts = frozenset(
+        value
+        for _, key, value in settings_of(read_config(path))
+        if key in SETTINGS and type(value) is int and value > 1
+    )
     weights = _weights(path)
     if weights.suffix == ".json":
         stored = read_sharded(weights)
@@ -47,7 +52,7 @@ def _read(path: Path, name: str, max_memory: int | None) -> RawCheckpoint:
         with weights.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
         stored = (read_torch_zip if is_zip else read_torch_legacy)(weights, max_memory)
-    return replace(stored, format=name, files=(*stored.files, path / CONFIG))
+    return replace(stored, format=name, files=(*stored.files, path / CONFIG), experts=experts)
 
 
 def _weights(path: Path) -> Path:

@@ -8,7 +8,7 @@ is stored, and which matrices are the query, key and value of one attention.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -28,6 +28,7 @@ from curvlab.formats.inference import (
 from curvlab.formats.inference.attention import with_attention_evidence
 from curvlab.formats.inference.fold import Finder, Fold
 from curvlab.formats.inference.layer_group import SHAPE, Group, Rule
+from curvlab.formats.inference.stacked_experts import KIND, Stack, find_stacks
 from curvlab.formats.names import last_word, split
 
 FINDERS: tuple[Finder, ...] = (*fold_reparametrised.FINDERS, *fold_low_rank.FINDERS, *fold_quantised.FINDERS)
@@ -52,7 +53,10 @@ class Inference:
 
 
 def infer_layers(
-    specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor], tables: Collection[str] = ()
+    specs: Mapping[str, TensorSpec],
+    tensors: Mapping[str, Tensor],
+    tables: Collection[str] = (),
+    experts: Collection[int] = (),
 ) -> Inference:
     """What the tensors of a file are, as far as names and shapes tell.
 
@@ -60,10 +64,43 @@ def infer_layers(
         specs: name -> shape and type, in the order in which layers should come out.
         tensors: the same names; read only for the zero points of packed integers.
         tables: names of tensors that the file says are embedding tables.
+        experts: numbers of experts that a configuration beside the file names.
     """
     folds = find_folds(specs, tensors)
-    layers = [layer for group in _groups(specs, folds, tables) for layer in _recognised(group)]
+    stacks = find_stacks(_plain_shapes(specs, folds), experts)
+    stacked = {name for stack in stacks.values() for name in stack.tensors}
+    rest = {name: spec for name, spec in specs.items() if name not in stacked}
+    layers = [layer for group in _groups(rest, folds, tables) for layer in _recognised(group)]
+    if stacks:
+        layers = _in_place(layers, stacks, list(specs), folds)
     return Inference(tuple(with_attention_evidence(_with_orientation_of_squares(layers))), folds)
+
+
+def _plain_shapes(specs: Mapping[str, TensorSpec], folds: Mapping[str, Fold]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the floating-point tensors that are weights as they are."""
+    parts = {source for fold in folds.values() for source in fold.sources}
+    return {name: spec.shape for name, spec in specs.items() if spec.is_float and name not in parts}
+
+
+def _in_place(
+    layers: Sequence[InferredLayer], stacks: Mapping[str, Stack], order: Sequence[str], folds: Mapping[str, Fold]
+) -> list[InferredLayer]:
+    """The stacks among the other layers, each where its first tensor stands."""
+    places = {name: place for place, name in enumerate(order)}
+    places |= {name: min(places[source] for source in fold.sources) for name, fold in folds.items()}
+    made = [
+        InferredLayer(
+            name=stack.name,
+            kind=KIND,
+            tensors=dict(zip(("weight", "bias"), stack.tensors, strict=False)),
+            shape=stack.shape,
+            confidence=stack.confidence,
+            evidence=stack.evidence,
+            transposed=stack.transposed,
+        )
+        for stack in stacks.values()
+    ]
+    return sorted([*layers, *made], key=lambda layer: min(places[name] for name in layer.tensors.values()))
 
 
 def find_folds(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -> dict[str, Fold]:
