@@ -57,15 +57,21 @@ def test_places(name: str, tmp_path: Path) -> None:
     assert words in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("total", [31, 33, -1, True, "32", None, 1e300, [32]])
-def test_wrong_totals(total: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("total", [31, 33, -1, True, "32", None, 1e300, [32], "\x1b[2J"])
+def test_wrong_totals_are_notes(total: Any, tmp_path: Path) -> None:
+    """Every tensor is held against its own shard's header; the total is only said, and says nothing that is read."""
     path = index(tmp_path, {"metadata": {"total_size": total}, "weight_map": shards(tmp_path)})
-    assert "its total_size is" in refusal(path)
+    loaded = load(path)
+    assert list(loaded.tensors) == ["a.weight", "b.weight"]
+    (note,) = [note for note in loaded.notes if "total_size" in note]
+    assert "and the shards hold 32 bytes" in note
+    assert note.isprintable()
 
 
 def test_the_right_total_loads(tmp_path: Path) -> None:
     path = index(tmp_path, {"metadata": {"total_size": 32}, "weight_map": shards(tmp_path)})
     assert list(load(path).tensors) == ["a.weight", "b.weight"]
+    assert not any("total_size" in note for note in load(path).notes)
 
 
 TEXTS = {
