@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from curvlab.analyses.layer_summary import Asked, PatternSummary, asked_of, summaries
 from curvlab.analyses.name_patterns import MOST_PATTERNS, place_of
+from curvlab.analyses.registry import layer_analyses
 from curvlab.analyses.results import LayerResult
 from curvlab.document.numbers import ABSENT, count, shape, short
 from curvlab.document.section import Block, Note, Section
@@ -50,7 +52,9 @@ def _patterns(found: Sequence[PatternSummary], asked: Sequence[Asked]) -> Table:
     for one in asked:
         columns = by_analysis.setdefault(one.analysis, [])
         columns += _numbers(found, one) if not columns else [_median(found, one)]
-    groups = [Group(TITLE, facts), *(Group(TITLE, tuple(columns)) for columns in by_analysis.values())]
+    titles = {one.name: f"{one.title.partition(',')[0]} by pattern" for one in layer_analyses()}
+    groups = [Group(titles[name], tuple(columns)) for name, columns in by_analysis.items()] or [Group(TITLE, ())]
+    groups[0] = Group(groups[0].title, (*facts, *groups[0].columns))
     return Table(tuple(one.pattern for one in found), tuple(groups), "pattern")
 
 
@@ -94,18 +98,28 @@ def _over_depth(layers: Sequence[LayerResult], asked: Asked) -> str:
     """The layers' numbers in the model's order; of more than there are cells, the worst of neighbours."""
     values: list[float | None] = []
     cells = min(SPARK, len(layers))
+    singular = all(asked.value(layer) in (None, math.inf) for layer in layers)
     for cell in range(cells):
         near = layers[cell * len(layers) // cells : (cell + 1) * len(layers) // cells]
         worst = asked.worst(near)
-        values.append(asked.value(worst[0]) if worst else None)
-    finite = [value for value in values if value is not None and abs(value) != float("inf")]
+        values.append(_drawn(asked, worst[0], singular) if worst else None)
+    finite = [value for value in values if value is not None and math.isfinite(value)]
     return sparkline(values, min(finite, default=0.0), max(finite, default=0.0), SPARK)
 
 
+def _drawn(asked: Asked, layer: LayerResult, singular: bool) -> float | None:
+    """The layer's number; where all of the row are infinite, the one over the range."""
+    rank = asked.rank(layer)
+    return rank[1] or None if singular and rank is not None else asked.value(layer)
+
+
 def _worst(layers: Sequence[LayerResult], asked: Sequence[Asked]) -> Table:
-    """The worst layers by each number beside each other, a row per rank."""
-    lists = [one.worst(layers, WORST) for one in asked]
+    """The worst layers by each number beside each other, a row per rank; layers that are as good as the best are left
+    out."""
+    lists = [_worse(layers, one) for one in asked]
     groups = []
+    asked = [one for one, found in zip(asked, lists, strict=True) if found]
+    lists = [found for found in lists if found]
     for one, column in zip(asked, zip(*zip_longest(*lists), strict=True), strict=True):
         names = tuple(ABSENT if layer is None else layer.name for layer in column)
         texts = tuple(ABSENT if layer is None else one.text(layer) for layer in column)
@@ -114,3 +128,9 @@ def _worst(layers: Sequence[LayerResult], asked: Sequence[Asked]) -> Table:
         groups.append(Group("Worst layers", pair))
     rows = tuple(map(str, range(1, 1 + max(map(len, lists), default=0))))
     return Table(rows, tuple(groups), "")
+
+
+def _worse(layers: Sequence[LayerResult], asked: Asked) -> list[LayerResult]:
+    """The `WORST` worst layers that are worse than the best one."""
+    ranks = [rank for layer in layers if (rank := asked.rank(layer)) is not None]
+    return [layer for layer in asked.worst(layers, WORST) if asked.rank(layer) != min(ranks)]

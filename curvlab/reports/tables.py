@@ -106,7 +106,7 @@ def _packed(table: Table, drawn: Mapping[int, Filled], name: int, width: int) ->
             yield " · ".join(titles), columns
             titles, columns, used = [], [], name
         for one in filled:
-            if columns and used - name + NAME[0] + one.width > width:
+            if columns and used - name + min(name, NAME[0]) + one.width > width:
                 yield " · ".join(dict.fromkeys(title for title in (*titles, group.title) if title)), columns
                 titles, columns, used = [], [], name
             columns.append(one)

@@ -111,7 +111,7 @@ def test_thousands_of_experts_are_a_screen() -> None:
 def test_up_to_forty_layers_the_table_is_the_table() -> None:
     rows = tuple(weight_layer(f"layers.{k}.proj", 2.0 + k) for k in range(MOST_ROWS))
     text = shown(replace(analysis(data=False), layers=rows))
-    assert "Summary" not in text
+    assert "pattern" not in text
     assert sum(" Linear " in line for line in text.splitlines()) == MOST_ROWS
 
 
@@ -129,7 +129,7 @@ def test_markdown_and_csv_hold_every_row() -> None:
     result, _ = llama()
     document = analysis_document(result)
     text = to_markdown(document)
-    assert "Summary by pattern" in text
+    assert "Weights by pattern" in text
     assert "--all" not in text
     for one in result.layers:
         assert f"| {one.name.replace('_', chr(92) + '_')} | Linear " in text
@@ -162,7 +162,42 @@ def test_every_analysis_has_its_columns_and_lists() -> None:
     for title in ("κ(W)", "κ(M)", "rank(M)", "κ(G⊗A)", "κ(TN)"):
         assert f" {title}" in text.split("Worst layers")[0]
     assert "largest κ(G⊗A)" in text
-    assert "lowest rank(M)" in text
+    assert "lowest rank(M)" not in text  # all are of full rank
+
+
+def test_singular_layers_have_a_curve_over_their_range() -> None:
+    def singular(name: str, over_range: float) -> LayerResult:
+        one = weight_layer(name, None)
+        return one.having(weights=replace(one.weights, condition_number_nonzero=over_range))
+
+    rows = tuple(singular(f"h.{k}.w", 10.0 + k) for k in range(48))
+    text = shown(replace(analysis(data=False), layers=rows))
+    (row,) = [line for line in text.splitlines() if line.startswith("h.*.w")]
+    assert row.split()[3:6] == ["∞", "∞", "(57)"]
+    assert row.split()[7] == "".join(sorted(row.split()[7]))
+    assert row.split()[7][0] == "▁"
+    assert row.split()[7][-1] == "█"
+
+
+@pytest.mark.parametrize("width", range(60, 130, 5))
+def test_a_name_and_its_number_are_in_one_table(width: int) -> None:
+    rows = tuple(layer(f"blocks.{k}.fc", "Linear", (20, 64), 2.0 + k) for k in range(50))
+    text = shown(replace(analysis(), layers=rows), width)
+    for table in text.split("Worst layers")[1:]:
+        heading, *lines = table.split("\n\n")[0].splitlines()[1:]
+        count = heading.count("largest") + heading.count("lowest")
+        assert len(lines) == 10
+        for line in lines:
+            assert len(line.split()) == 1 + 2 * count + line.count("(")
+
+
+def test_layers_that_are_as_good_as_the_best_are_no_worst_layers() -> None:
+    rows = [weight_layer(f"h.{k}.w", 3.0) for k in range(50)]
+    rows[7] = weight_layer("h.7.w", 5.0)
+    text = shown(replace(analysis(data=False), layers=tuple(rows)))
+    assert "lowest eff. rank" not in text
+    (line,) = text.split("Worst layers")[1].split("\n\n")[0].splitlines()[2:]
+    assert line.split() == ["1", "h.7.w", "5"]
 
 
 def test_names_are_gathered_by_their_numbers() -> None:
