@@ -9,6 +9,8 @@ from curvlab.field_types import FROM_ONE, SEED, Bound
 from curvlab.fields import Setting
 
 LossName = Literal["auto", "cross-entropy", "bce", "mse"]
+ProfileLossName = Literal["auto", "cross-entropy", "bce", "mse", "next-token"]
+"""Losses that a profile knows; "next-token" makes targets of the inputs themselves."""
 DtypeName = Literal["float32", "float64"]
 THREADS = Bound(1.0, 1024.0)
 """torch would start as many as it is told to, and end the process where the system has no more."""

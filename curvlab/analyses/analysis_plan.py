@@ -131,14 +131,21 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
     settings, device = plan.settings, plan.device
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
-    source = open_source(data, module, samples=settings.samples, seed=settings.seed, max_memory=settings.max_memory)
+    source = open_source(
+        data,
+        module,
+        samples=settings.samples,
+        seed=settings.seed,
+        max_memory=settings.max_memory,
+        loss=settings.loss,
+    )
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)
-    chosen, guess = _likelihood(plan, z, source.targets, first)
+    chosen, guess = _likelihood(plan, z, source, first)
     taken_off = with_logits(module, chosen, z)
     if taken_off is not None:
         z, activations = _try(module, first, source)
-        chosen, guess = _likelihood(plan, z, source.targets, first)
+        chosen, guess = _likelihood(plan, z, source, first)
     found = survey(module, first, settings.layers)
     needs = together(plan.needs(one) for one in plan.chosen)
     for one in needs.curvatures:
@@ -155,13 +162,13 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
     plan.data_pass = DataPass(module, source, found, chosen, settings, memory, size, activations, gradient)
 
 
-def _likelihood(plan: AnalysisPlan, z: Tensor, targets: Tensor | None, first: Inputs) -> tuple[Likelihood, str | None]:
+def _likelihood(plan: AnalysisPlan, z: Tensor, source: Source, first: Inputs) -> tuple[Likelihood, str | None]:
     """The likelihood and a sentence where it was guessed; where no analysis is about it, any will do in silence."""
     loss, recorded = plan.settings.loss, plan.checkpoint.likelihood
     if any("loss" in one.settings_read() for one in plan.chosen):
-        return choose_likelihood(loss, recorded, z, targets, first)
+        return choose_likelihood(loss, recorded, z, source.targets, first, source.sequences)
     try:
-        return choose_likelihood(loss, recorded, z, targets, first)[0], None
+        return choose_likelihood(loss, recorded, z, source.targets, first, source.sequences)[0], None
     except DataError:  # nothing tells
         return likelihood("mse"), None
 

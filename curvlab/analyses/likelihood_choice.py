@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from curvlab.data.sequence_targets import SequenceTargets
 from curvlab.errors import CurvlabError, DataError
 from curvlab.formats.onnx.running.network import OnnxNetwork
 from curvlab.likelihoods import Bernoulli, Categorical, Likelihood, likelihood
@@ -19,21 +20,33 @@ ROUNDING = 1e-5
 
 
 def choose_likelihood(
-    loss: str, recorded: str | None, z: Tensor, y: Tensor | None, inputs: Any = None
+    loss: str,
+    recorded: str | None,
+    z: Tensor,
+    y: Tensor | None,
+    inputs: Any = None,
+    sequences: SequenceTargets | None = None,
 ) -> tuple[Likelihood, str | None]:
     """The likelihood, and a sentence for the user where it was guessed or the outputs are no logits.
 
     Args:
-        loss: "cross-entropy", "bce", "mse" or "auto".
+        loss: "cross-entropy", "bce", "mse", "next-token" or "auto".
         recorded: what the model file says, or None.
         z: the model's output for a few examples.
         y: targets, or None.
         inputs: what those examples were: of tokens, the output's axis of positions is known without targets.
+        sequences: what the network says of sequences, where it is of such a kind: each position is then a choice of
+            one token, classes last.
 
     Raises:
-        DataError: with "auto", when nothing tells.
+        DataError: with "auto", when nothing tells, or the kind of network is trained on a loss that curvlab has not.
     """
-    name, note = loss, None
+    if sequences is not None:
+        if sequences.convention == "alignment" and loss == "auto":
+            raise _no_alignment(sequences)
+        if z.ndim == 3:
+            return Categorical(class_axis=-1), None
+    name, note = "cross-entropy" if loss == "next-token" else loss, None
     if loss == "auto":
         name, note = (recorded, None) if recorded else _guess(z, y)
     chosen = likelihood(name)
@@ -55,6 +68,14 @@ def choose_likelihood(
         )
         note = f"{note}; {doubt}" if note else doubt
     return chosen, note
+
+
+def _no_alignment(sequences: SequenceTargets) -> DataError:
+    return DataError(
+        f"{type(sequences.module).__name__} is trained with a CTC loss",
+        "it sums over alignments, and is no likelihood of one position that curvlab has",
+        "give --loss cross-entropy for the Fisher of what each position says alone (targets are drawn: no labels)",
+    )
 
 
 def _by_the_loss(z: Tensor, y: Tensor) -> tuple[Likelihood, str]:

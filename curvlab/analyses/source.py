@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, starmap
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.survey import first_examples
 from curvlab.curvature import batches_of
+from curvlab.data.convention import keywords_of
 from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
 from curvlab.data.load import load
-from curvlab.data.tokens import Tokens, keyword_inputs
+from curvlab.data.named_inputs import NamedInputs
+from curvlab.data.sequence_targets import SequenceTargets, are_tokens
+from curvlab.data.tokens import keyword_inputs, tokenised
 from curvlab.errors import DataError
 
 
@@ -32,6 +36,7 @@ class Source:
         samples: number of examples, or None for a loader of unknown length.
         info: the "data" entry of the JSON.
         notes: what was done to the data.
+        sequences: what the outputs of a network over sequences speak of; None of any other network.
     """
 
     batches: Callable[[int], Iterator[tuple[Inputs, Tensor | None]]]
@@ -40,39 +45,73 @@ class Source:
     samples: int | None
     info: dict[str, Any]
     notes: tuple[str, ...] = ()
+    sequences: SequenceTargets | None = None
 
 
 def open_source(
-    data: Any, module: nn.Module, *, samples: int | None, seed: int, max_memory: int | None = None
+    data: Any,
+    module: nn.Module,
+    *,
+    samples: int | None,
+    seed: int,
+    max_memory: int | None = None,
+    loss: str = "auto",
 ) -> Source:
     """A source from a dataset's name or path, a Dataset, tensors, an (x, y) pair, or a loader.
+
+    Args:
+        data: what was given.
+        module: the network; networks over sequences get inputs and targets as they are trained (`SequenceTargets`).
+        samples: how many examples; None for all.
+        seed: of the draw.
+        max_memory: bytes that the data may take.
+        loss: the user's choice, "auto" without.
 
     Raises:
         DataError: what was given is none of these, or it is empty.
     """
-    if isinstance(data, str):
+    if isinstance(data, str | Path):
         data = load(data, input_shape=input_shape(module), samples=samples, seed=seed, max_memory=max_memory)
-    if isinstance(data, Tokens):
-        tokens = data.take(samples, seed)
-        assert isinstance(tokens, Tokens)
-        inputs, labels, notes = keyword_inputs(tokens, module)
-        return replace(_tensors(inputs, labels, tokens.source), notes=tuple(notes))
     if isinstance(data, Dataset):
-        fitted = fit(data.take(samples, seed), module)
-        source = _tensors(fitted.x, fitted.y, fitted.source)
-        return replace(source, info={**source.info, "synthetic": fitted.synthetic}, notes=fitted.notes)
+        return _dataset(data.take(samples, seed), module, loss)
     if isinstance(data, Tensor | Mapping):
-        return _tensors(_taken(data, samples), None, "tensors given in Python")
+        data = (data, None)
+    targets = SequenceTargets.of(module, loss)
     if isinstance(data, tuple) and len(data) == 2 and (data[1] is None or isinstance(data[1], Tensor)):
         y = data[1] if data[1] is None or samples is None else data[1][:samples]
-        return _tensors(_taken(data[0], samples), y, "tensors given in Python")
+        return _given(_taken(data[0], samples), y, targets)
     if isinstance(data, Iterable):
-        return _loader(data, samples)
+        return _loader(data, samples, targets)
     raise DataError(
         f"data of type {type(data).__name__} cannot be used",
         "",
         "give a dataset's name, a path, (x, y) tensors or a loader",
     )
+
+
+def _dataset(data: Dataset, module: nn.Module, loss: str) -> Source:
+    """A dataset's source. Whole numbers (n, t) for a network over sequences are its tokens."""
+    targets = SequenceTargets.of(module, loss)
+    if not isinstance(data, NamedInputs) and targets is not None and are_tokens(data.x):
+        data = tokenised(data.x, data.y, {}, data.name, data.source, data.notes)
+    if isinstance(data, NamedInputs) and data.key != "input_ids":
+        data = fit(data, module)
+    if isinstance(data, NamedInputs) and (data.key == "input_ids" or data.key in keywords_of(module)):
+        inputs, labels, notes = keyword_inputs(data, module, loss)
+        return replace(_tensors(inputs, labels, data.source), notes=tuple(notes), sequences=targets)
+    fitted = fit(data, module)
+    source = _tensors(fitted.x, fitted.y, fitted.source)
+    return replace(source, info={**source.info, "synthetic": fitted.synthetic}, notes=fitted.notes, sequences=targets)
+
+
+def _given(x: Inputs, y: Tensor | None, targets: SequenceTargets | None) -> Source:
+    """The source of tensors given in Python."""
+    notes: tuple[str, ...] = ()
+    if targets is not None:
+        targets = targets.checked(*targets.named(x, y))
+        x, y = targets.applied(x, y)
+        notes = (targets.sentence(y),)
+    return replace(_tensors(x, y, "tensors given in Python"), notes=notes, sequences=targets)
 
 
 def _taken(x: Inputs, samples: int | None) -> Inputs:
@@ -93,22 +132,26 @@ def _tensors(x: Inputs, y: Tensor | None, source: str) -> Source:
     return Source(batches, first_examples(x, 2), y, count, _info(source, count, x))
 
 
-def _loader(loader: Iterable[Any], samples: int | None) -> Source:
+def _loader(loader: Iterable[Any], samples: int | None, targets: SequenceTargets | None) -> Source:
     once = batches_of(loader, None)
     head = next(once, None)
     if head is None or batch_size(head[0]) == 0:
         raise DataError("the loader gives no batch" if head is None else "the loader's first batch holds no examples")
+    if targets is not None:
+        targets = targets.checked(*targets.named(*head))
     count = samples
     if samples is None and hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__"):
         count = len(loader.dataset)
 
     def batches(size: int) -> Iterator[tuple[Inputs, Tensor | None]]:
         # An iterator gives its first batch only once.
-        return _at_most(chain([head], once) if iter(loader) is loader else batches_of(loader, None), samples)
+        given = _at_most(chain([head], once) if iter(loader) is loader else batches_of(loader, None), samples)
+        return given if targets is None else starmap(targets.applied, given)
 
-    return Source(
-        batches, first_examples(head[0], 2), head[1], count, _info("a loader given in Python", count, head[0])
-    )
+    x, y = head if targets is None else targets.applied(*head)
+    notes = () if targets is None else (targets.sentence(y),)
+    info = _info("a loader given in Python", count, x)
+    return Source(batches, first_examples(x, 2), y, count, info, notes, targets)
 
 
 def _at_most(

@@ -155,19 +155,28 @@ def of_model(given: Model, data_options: DataOptions) -> Workload:
     model = copy.deepcopy(checkpoint.module).to(device, dtype).eval()
     model.zero_grad(set_to_none=True)
     source = open_source(
-        data, model, samples=data_options.samples or SAMPLES, seed=data_options.seed, max_memory=data_options.max_memory
+        data,
+        model,
+        samples=data_options.samples or SAMPLES,
+        seed=data_options.seed,
+        max_memory=data_options.max_memory,
+        loss=data_options.loss,
     )
     if source.targets is None:
         raise DataError(f"{source.info['source']} has no targets", "directions are of a loss")
     with explained(str(source.info["source"])), torch.no_grad():
         first, _ = moved((source.first, None), device, dtype)
         z = output_tensor(call_model(model, first))
-    chosen, note = choose_likelihood(data_options.loss, checkpoint.likelihood, z, source.targets, first)
+    chosen, note = choose_likelihood(
+        data_options.loss, checkpoint.likelihood, z, source.targets, first, source.sequences
+    )
     taken_off = with_logits(model, chosen, z)
     if taken_off is not None:
         with torch.no_grad():
             z = output_tensor(call_model(model, first))
-        chosen, note = choose_likelihood(data_options.loss, checkpoint.likelihood, z, source.targets, first)
+        chosen, note = choose_likelihood(
+            data_options.loss, checkpoint.likelihood, z, source.targets, first, source.sequences
+        )
     notes = (*checkpoint.notes, *source.notes, *(said for said in (note, taken_off) if said))
 
     own_inputs = chosen.name != "categorical" and isinstance(source.first, Tensor) and z.shape == source.first.shape

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from curvlab.data.dataset import Dataset
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from curvlab.data.dataset import Dataset
+Kind = TypeVar("Kind", bound=Dataset)
 
 
-def fit(dataset: Dataset, module: nn.Module) -> Dataset:
+def fit(dataset: Kind, module: nn.Module) -> Kind:
     """`dataset` as the first layer of `module` takes it; what needs no change, or is not understood, stays.
 
     Embedding first and x of shape (n,) or (n, s): whole numbers become token ids, checked against the rows there are.

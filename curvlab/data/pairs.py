@@ -24,8 +24,23 @@ INPUT_NAMES = (
     "train_images",
     "x_test",
 )
-KEYWORDS = ("attention_mask", "token_type_ids", "position_ids", "decoder_input_ids", "decoder_attention_mask")
-"""Names of further inputs beside input_ids."""
+MAIN_KEYWORDS = ("input_ids", "pixel_values", "input_features", "input_values")
+"""Inputs that networks of transformers take by name; the first that is there is the main one."""
+KEYWORDS = (
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+    "pixel_values",
+    "pixel_mask",
+    "input_features",
+    "input_values",
+    "mm_token_type_ids",
+    "bbox",
+    "image_sizes",
+)
+"""Names of further inputs beside a main one."""
 TARGET_NAMES = ("y", "target", "targets", "labels", "label", "y_train", "train_labels", "y_test")
 
 
@@ -41,13 +56,14 @@ class Described(Protocol):
 
 
 class Roles(NamedTuple):
-    """Names of a file's arrays: inputs, targets, further inputs by keyword (of tokenised text), and the rest."""
+    """Names of a file's arrays: inputs, targets, further inputs by keyword, and the rest; `keyword` says whether the
+    main one is taken by its name, too."""
 
     x: str
     y: str | None
     beside: tuple[str, ...]
     unused: tuple[str, ...]
-    tokens: bool
+    keyword: bool
 
 
 def roles(arrays: Mapping[str, Described], source: str) -> Roles:
@@ -55,17 +71,19 @@ def roles(arrays: Mapping[str, Described], source: str) -> Roles:
 
     Inputs and targets are found by name (`INPUT_NAMES`, `TARGET_NAMES`, in that order, upper or lower case). Without
     such a name, one array is the inputs, and of two arrays the first is the inputs and the second the targets. With
-    input_ids among them the file is tokenised text (`tokens.Tokens`).
+    input_ids among them the file is tokenised text (`tokens.Tokens`), with another of `MAIN_KEYWORDS` it holds inputs
+    by name as well (`NamedInputs`).
 
     Raises:
         DataError: none of them is the inputs.
     """
-    ids = arrays.get("input_ids")
-    if ids is not None and ("attention_mask" in arrays or (ids.ndim == 2 and not ids.is_floating_point())):
-        beside = tuple(key for key in KEYWORDS if key in arrays)
+    main = next((key for key in MAIN_KEYWORDS if key in arrays), None)
+    tokens = main == "input_ids" and ("attention_mask" in arrays or _are_tokens(arrays[main]))
+    if main is not None and (tokens or main != "input_ids"):
+        beside = tuple(key for key in KEYWORDS if key in arrays and key != main)
         target = next((key for key in TARGET_NAMES if key in arrays), None)
-        used = {"input_ids", target, *beside}
-        return Roles("input_ids", target, beside, tuple(key for key in arrays if key not in used), True)
+        used = {main, target, *beside}
+        return Roles(main, target, beside, tuple(key for key in arrays if key not in used), True)
     lowered = {key.lower(): key for key in arrays}
     x_key = next((lowered[key] for key in INPUT_NAMES if key in lowered), None)
     y_key = next((lowered[key] for key in TARGET_NAMES if key in lowered), None)
@@ -81,14 +99,21 @@ def roles(arrays: Mapping[str, Described], source: str) -> Roles:
     return Roles(x_key, y_key, (), tuple(rest), False)
 
 
+def _are_tokens(array: Described) -> bool:
+    return array.ndim == 2 and not array.is_floating_point()
+
+
 def paired(arrays: Mapping[str, Tensor], chosen: Roles, name: str, source: str) -> Dataset:
     """The dataset that arrays make in these roles; the unused ones need not be there."""
     notes = (f"arrays not used: {', '.join(chosen.unused[:8])}",) if chosen.unused else ()
     y = None if chosen.y is None else arrays[chosen.y]
-    if chosen.tokens:
-        from curvlab.data.tokens import tokenised
+    if chosen.keyword:
+        from curvlab.data.tokens import named, tokenised
 
-        return tokenised(arrays[chosen.x], y, {key: arrays[key] for key in chosen.beside}, name, source, notes)
+        beside = {key: arrays[key] for key in chosen.beside}
+        if chosen.x == "input_ids":
+            return tokenised(arrays[chosen.x], y, beside, name, source, notes)
+        return named(chosen.x, arrays[chosen.x], y, beside, source, notes)
     return dataset(arrays[chosen.x], y, name, source, notes)
 
 

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curvlab.data.dataset import Dataset
+from curvlab.data.convention import keywords_of
+from curvlab.data.named_inputs import NamedInputs
 from curvlab.data.pairs import dataset
+from curvlab.data.sequence_targets import IGNORED, SequenceTargets
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IGNORED = -100
-"""A label that says: no loss here. The number of torch's `cross_entropy` and of the Hugging Face libraries."""
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
+__all__ = ["IGNORED", "Tokens", "keyword_inputs", "named", "tokenised"]
 
 
 @dataclass(frozen=True)
-class Tokens(Dataset):
-    """Tokenised text. `x` are the input_ids `(n, t)`, `y` the labels: `(n,)`, or `(n, t)` with -100 where none is.
-
-    Attributes:
-        beside: further inputs by keyword, each of shape (n, …); `attention_mask` is 0 where padding is.
-    """
-
-    beside: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def _rows(self, rows: Tensor, note: str) -> Tokens:
-        made = super()._rows(rows, note)
-        return replace(self, x=made.x, y=made.y, notes=made.notes, beside={k: v[rows] for k, v in self.beside.items()})
+class Tokens(NamedInputs):
+    """Tokenised text. `x` are the input_ids `(n, t)`, `y` the labels: `(n,)`, or `(n, t)` with -100 where none is."""
 
 
 def tokenised(
@@ -43,7 +32,8 @@ def tokenised(
         DataError: ids or masks that are no whole numbers, shapes that do not go together, an example without a token.
     """
     for key, values in {"input_ids": ids, **beside}.items():
-        if values.is_floating_point() or values.ndim != 2 or values.shape[0] != ids.shape[0]:
+        tokens = key.endswith(("_ids", "_mask"))
+        if values.shape[:1] != ids.shape[:1] or (tokens and (values.is_floating_point() or values.ndim != 2)):
             found = f"{source} has {key} of shape {tuple(values.shape)} and type {values.dtype}"
             raise DataError(found, f"whole numbers of shape (examples, positions) go with {tuple(ids.shape)} input_ids")
     mask = beside.get("attention_mask")
@@ -54,51 +44,82 @@ def tokenised(
     if mask is not None and bool((mask.sum(1) == 0).any()):
         raise DataError(f"{source} has an example of padding alone", "no statistic of it exists", "leave it out")
     plain = dataset(ids, y, name, source)
-    beside = {key: values.long() for key, values in beside.items()}
-    return Tokens(name, plain.x.long(), plain.y, source, task=plain.task, notes=notes, beside=beside)
+    return Tokens(name, plain.x.long(), plain.y, source, task=plain.task, notes=notes, beside=_typed(beside))
 
 
-def keyword_inputs(tokens: Tokens, module: nn.Module) -> tuple[dict[str, Tensor] | Tensor, Tensor | None, list[str]]:
+def named(
+    key: str, x: Tensor, y: Tensor | None, beside: Mapping[str, Tensor], source: str, notes: tuple[str, ...]
+) -> NamedInputs:
+    """The dataset of another main input by keyword (pixel_values, input_features, …) and what stands beside it.
+
+    Raises:
+        DataError: shapes that do not go together, values that are not finite.
+    """
+    for other, values in beside.items():
+        if values.shape[:1] != x.shape[:1]:
+            found = f"{source} has {other} of shape {tuple(values.shape)}"
+            raise DataError(found, f"{key} has {len(x)} examples")
+    plain = dataset(x, y, key, source)
+    return NamedInputs(key, plain.x, plain.y, source, task=plain.task, notes=notes, key=key, beside=_typed(beside))
+
+
+def _typed(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: values if values.is_floating_point() else values.long() for key, values in beside.items()}
+
+
+def keyword_inputs(
+    data: NamedInputs, module: nn.Module, loss: str = "auto"
+) -> tuple[dict[str, Tensor] | Tensor, Tensor | None, list[str]]:
     """What `module` is called with, the targets beside its outputs, and notes.
 
-    A network that takes no keyword input_ids gets them as its one input. Labels of a causal language model are moved by
-    one position, since its outputs speak of the next token.
+    A network that does not take the main input by its keyword gets it as its one input. Targets are what the kind of
+    network is trained on (`SequenceTargets`).
+
+    Args:
+        data: the examples.
+        module: the network.
+        loss: the user's choice, "auto" without.
 
     Raises:
         DataError: an id that the embedding has no row for.
     """
-    _check_vocabulary(tokens.x, module)
-    notes = list(tokens.notes)
-    accepted = _keywords(module)
-    named = "input_ids" in accepted
-    kept = {key: values for key, values in tokens.beside.items() if named and key in accepted}
-    dropped = [key for key in tokens.beside if key not in kept]
+    if data.key == "input_ids":
+        _check_vocabulary(data.x, module)
+    notes = list(data.notes)
+    accepted = keywords_of(module)
+    by_name = data.key in accepted
+    inputs: dict[str, Any] = {data.key: data.x}
+    inputs |= {key: values for key, values in data.beside.items() if by_name and key in accepted}
+    dropped = [key for key in data.beside if key not in inputs]
     if dropped:
         notes.append(f"the network takes no {', '.join(dropped)}: not used")
-    y = tokens.y
-    if y is not None and y.ndim == 2 and y.shape == tokens.x.shape and type(module).__name__.endswith(_CAUSAL):
-        y = y.roll(-1, 1)
-        y[:, -1] = IGNORED
-        notes.append("labels moved by one position: a causal language model's outputs speak of the next token")
-    if y is not None and not y.is_floating_point():
-        left_out = int((y == IGNORED).sum())
-        if left_out:
-            notes.append(f"{y.numel() - left_out} of {y.numel()} labels count; the others are {IGNORED}")
-    mask = kept.get("attention_mask")
-    if mask is not None and not bool(mask.all()):
-        notes.append(f"{int(mask.sum())} of {mask.numel()} positions count; the others are padding")
-    if not named:
-        return tokens.x, y, notes
-    inputs = {"input_ids": tokens.x, **kept}
+    y, targets = data.y, SequenceTargets.of(module, loss)
+    if targets is not None:
+        targets = targets.checked(inputs, y)
+        inputs, y = targets.batch(inputs, y)
+        notes.append(targets.sentence(y))
+    notes += _counts(inputs, y)
+    if not by_name:
+        return data.x, y, notes
     if "position_ids" in accepted and (places := _positions(inputs, module)) is not None:
         inputs["position_ids"] = places
     return inputs, y, notes
 
 
-def _keywords(module: nn.Module) -> set[str]:
-    """Names that the network takes inputs by: of an imported graph its own, else its forward's."""
-    graph = {value.name for value in getattr(module, "inputs", ()) if hasattr(value, "name")}
-    return graph or set(inspect.signature(module.forward).parameters)
+def _counts(inputs: Mapping[str, Tensor], y: Tensor | None) -> list[str]:
+    """How many labels and positions count, where it is not all of them."""
+    notes = []
+    if y is not None and not y.is_floating_point():
+        left_out = int((y == IGNORED).sum())
+        if left_out == y.numel():
+            why = "no position has a target: a single token has no next one, and padding none at all"
+            raise DataError(f"all {y.numel()} labels are {IGNORED}", why, "give longer sequences")
+        if left_out:
+            notes.append(f"{y.numel() - left_out} of {y.numel()} labels count; the others are {IGNORED}")
+    mask = inputs.get("attention_mask")
+    if mask is not None and not bool(mask.all()):
+        notes.append(f"{int(mask.sum())} of {mask.numel()} positions count; the others are padding")
+    return notes
 
 
 def _positions(inputs: Mapping[str, Tensor], module: nn.Module) -> Tensor | None:
@@ -109,7 +130,7 @@ def _positions(inputs: Mapping[str, Tensor], module: nn.Module) -> Tensor | None
     """
     import torch
 
-    if "position_ids" in inputs:
+    if "position_ids" in inputs or "input_ids" not in inputs:
         return None
     from curvlab.capture.output import output_tensor
 

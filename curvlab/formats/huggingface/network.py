@@ -69,7 +69,7 @@ def _network(directory: Path, stored: RawCheckpoint, max_memory: int | None) -> 
     _check_settings(config)
     if (directory / "adapter_config.json").exists():
         raise NoNetwork("an adapter (adapter_config.json) names a base model elsewhere: merge it into the model first")
-    with _quiet_and_offline():
+    with quiet_and_offline():
         kind, made = _class_and_config(config)
         tensors = {
             name: stored.tensors[kept] for name, kept in (*((n, n) for n in stored.specs), *stored.aliases.items())
@@ -203,7 +203,7 @@ def stored_names(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 @contextmanager
-def _quiet_and_offline() -> Iterator[None]:
+def quiet_and_offline() -> Iterator[None]:
     """Silence transformers' tables and progress bars, and forbid it the network."""
     if importlib.util.find_spec("transformers") is None:
         yield
