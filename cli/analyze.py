@@ -30,6 +30,8 @@ EPILOG = """
 
 curvlab analyze model.safetensors
 
+curvlab analyze checkpoint-folder --data corpus.txt --samples 16
+
 curvlab analyze weights.pt --architecture mynet:build --data photos.npz --sort condition
 
 curvlab analyze model.safetensors --json - --fail-if 'any.kfac.kronecker.condition_number > 1e12'
@@ -41,7 +43,7 @@ A gate compares what the JSON holds: PATH, LAYER.PATH, any.PATH or all.PATH, num
 @takes(
     fields_of(Settings),
     {
-        INPUT: ("samples", "batch_size"),
+        INPUT: ("samples", "sequence_length", "batch_size"),
         WORK: ("analyses", "layers", "loss", "fisher_type", "mc_samples", "kfac_approx", "statistic", "seed"),
         LIMITS: ("device", "dtype", "max_memory"),
         FACTORS: ("factors", "eigenbases", "factors_from"),
@@ -67,7 +69,8 @@ def analyze(
         typer.Option(
             metavar="SPEC",
             rich_help_panel=INPUT,
-            help="A name of [bold]curvlab list datasets[/bold] or a path; [bold]gaussian:3x32x32[/bold] is synthetic.",
+            help="A name of [bold]curvlab list datasets[/bold] or a path, to text as well; "
+            "[bold]gaussian:3x32x32[/bold] is synthetic.",
         ),
     ] = None,
     trust: Annotated[

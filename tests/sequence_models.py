@@ -74,3 +74,35 @@ def folder(model: Any, path: Path) -> Path:
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     save_file({k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}, path / "model.safetensors")
     return path
+
+
+def tokenizer(place: Path, kind: str = "bytes", words: int = WORDS) -> Path:
+    """A small tokenizer.json in a folder: of bytes as GPT-2 has it, or of word pieces between [CLS] and [SEP]."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["<|end|>", "[CLS]", "[SEP]", "[UNK]"]
+    if kind == "bytes":
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        made.train_from_iterator(
+            [TEXT], trainers.BpeTrainer(vocab_size=words, special_tokens=special, show_progress=False)
+        )
+    else:
+        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        made.normalizer = normalizers.Lowercase()
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        trainer = trainers.WordPieceTrainer(vocab_size=words, special_tokens=special, show_progress=False)
+        made.train_from_iterator([TEXT], trainer)
+        made.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        )
+    made.save(str(place / "tokenizer.json"))
+    return place
+
+
+TEXT = """Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse,
+and nothing particular to interest me on shore, I thought I would sail about a little and see the watery part
+of the world. It is a way I have of driving off the spleen and regulating the circulation.
+"""
+"""The beginning of Moby Dick (1851)."""

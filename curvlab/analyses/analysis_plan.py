@@ -28,7 +28,9 @@ from curvlab.analyses.stored_statistics import StoredStatistics, open_stored
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explained
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import survey
+from curvlab.data.load import names_text
 from curvlab.data.registry import names
+from curvlab.data.text import TextReading
 from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.formats.checkpoint import Checkpoint
@@ -129,6 +131,8 @@ def _continued(checkpoint: Checkpoint, data: Any, settings: Settings, path: str)
 def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
     """Add the pass over the data to the plan."""
     settings, device = plan.settings, plan.device
+    if settings.sequence_length is not None and not names_text(data):
+        raise CommandError("--sequence-length is about text", "the data is none", "leave it out")
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
     module = copy.deepcopy(module).to(device, dtype).eval()
     source = open_source(
@@ -138,6 +142,7 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
         seed=settings.seed,
         max_memory=settings.max_memory,
         loss=settings.loss,
+        text=TextReading(module, plan.checkpoint.folders, settings.sequence_length),
     )
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)

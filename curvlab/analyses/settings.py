@@ -83,7 +83,16 @@ class Settings(Declared):
     factors_from: Annotated[
         str | None, Setting("Continue from a file that `--factors` has written, without data.", written="FILE")
     ] = None
-    samples: Annotated[int | None, Setting("Draw this many examples; all without.", FROM_ONE)] = None
+    samples: Annotated[
+        int | None,
+        Setting(
+            "Draw this many examples (of text, its first sequences); all, or of text 8192 tokens, without.", FROM_ONE
+        ),
+    ] = None
+    sequence_length: Annotated[
+        int | None,
+        Setting("Tokens of a sequence that text is cut into; 256 without, or as many as the model takes.", FROM_ONE),
+    ] = None
     batch_size: Annotated[
         int | None, Setting("Examples per forward pass; chosen from the memory budget without.", FROM_ONE)
     ] = None

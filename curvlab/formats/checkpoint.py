@@ -84,6 +84,12 @@ class Checkpoint:
     fop: FopMatrices | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the model's tokenizer and the like may be: the folder it was read from, then that of its base."""
+        own = () if self.path is None else (self.path if self.path.is_dir() else self.path.parent,)
+        return (*own, *self.extra.get("folders", ()))
+
     @cached_property
     def sha256(self) -> str | None:
         """SHA-256 of the file in hex, computed when first asked for; of several files, of the list of their hashes."""

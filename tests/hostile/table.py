@@ -44,6 +44,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Keras (.keras)": (("keras",), ("keras",)),
     "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
+    "a folder's tokenizer": (("tokenizers",), ()),
     "several formats at once": (("rest", "checksums", "messages"), ()),
 }
 # Tests of valid files, and tests that the danger is real elsewhere; all others are hostile cases.
@@ -53,6 +54,7 @@ CONTROLS = re.compile(
 # Where a test opens a model. The wrappers are put there before the tests are imported.
 ENTRIES = (
     ("curvlab.formats.load", "load"),
+    ("curvlab.analyses.source", "load"),
     ("curvlab.formats.onnx.file", "read_onnx"),
     ("curvlab.formats.onnx.running.verified_network", "onnx_network"),
 )
