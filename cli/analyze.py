@@ -73,6 +73,14 @@ def analyze(
             "[bold]gaussian:3x32x32[/bold] is synthetic.",
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", rich_help_panel=INPUT, help="The model that an adapter folder (PEFT) changes."),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", rich_help_panel=INPUT, help="Add the adapter to the weights of its base."),
+    ] = False,
     trust: Annotated[
         bool,
         typer.Option(
@@ -133,7 +141,9 @@ def analyze(
         import torch
 
         torch.set_num_threads(threads)
-    checkpoint = _checkpoint(model, architecture, trust, settings)
+    if architecture is not None and (base is not None or merge):
+        raise CommandError("--architecture and --base both say what the network is", do="leave one out")
+    checkpoint = _checkpoint(model, settings, architecture=architecture, trust=trust, base=base, merge=merge)
     if dry_run:
         _estimate(checkpoint, data, settings, targets)
         return
@@ -148,12 +158,12 @@ def analyze(
         raise typer.Exit(GATE)
 
 
-def _checkpoint(model: str, architecture: str | None, trust: bool, settings: Settings) -> Checkpoint:
+def _checkpoint(model: str, settings: Settings, **options: Any) -> Checkpoint:
     with progress() as report:
         report("reading the model", 0, None)
         from curvlab.formats.load import load
 
-        return load(model, architecture=architecture, trust=trust, max_memory=settings.max_memory)
+        return load(model, max_memory=settings.max_memory, **options)
 
 
 def _analysis(checkpoint: Checkpoint, data: str | None, settings: Settings) -> Analysis:

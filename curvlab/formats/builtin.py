@@ -8,6 +8,7 @@ from curvlab.registry import import_room
 
 ORDER = (
     "curvlab_file.format",
+    "peft.format",
     "huggingface.format",
     "timm.format",
     "safetensors.format",

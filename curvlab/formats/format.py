@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from curvlab.formats.candidate import Candidate
+    from curvlab.formats.checkpoint import Checkpoint
     from curvlab.formats.raw_checkpoint import RawCheckpoint
 
 Support = Literal["runnable", "weights-only", "recognised only"]
@@ -44,16 +45,21 @@ class Network(NamedTuple):
         made_by: how it came about ("ONNX graph").
         notes: sentences for the user.
         code: the `"package.module:callable"` that the file names, which is run only with `trust`.
+        folders: of models that it is made of besides the file's own.
     """
 
     module: nn.Module | None = None
     made_by: str | None = None
     notes: tuple[str, ...] = ()
     code: str | None = None
+    folders: tuple[Path, ...] = ()
 
 
 BuildNetwork = Callable[[Path, "RawCheckpoint", int | None], Network]
 """`build(path, raw, max_memory)`: the network that the file describes, filled with the tensors of `raw`."""
+
+
+OnBase = Callable[[Path, "RawCheckpoint", "Checkpoint", bool], Network]
 
 
 class NamedNetworks(NamedTuple):
@@ -87,6 +93,8 @@ class Format:
         suffixes: of its files (".safetensors"): in a folder that says nothing else, they tell which files are models.
         last_resort: asked when no format's `detect` says yes; `read` then says what is wrong with the file.
         named: networks that it builds by name for weights of any format.
+        on_base: `on_base(path, raw, base, merge)`: the network of a base model with what the file changes in it, of a
+            format that holds changes only.
     """
 
     name: str
@@ -101,6 +109,7 @@ class Format:
     suffixes: tuple[str, ...] = ()
     last_resort: Detect | None = None
     named: NamedNetworks | None = None
+    on_base: OnBase | None = None
 
 
 FORMATS: Registry[Format] = Registry("format", "curvlab.formats", "curvlab.formats.builtin")

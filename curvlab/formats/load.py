@@ -33,6 +33,8 @@ def load(
     architecture: Architecture | None = None,
     trust: bool = False,
     max_memory: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    merge: bool = False,
 ) -> Checkpoint:
     """A saved model: its tensors, its layers, and its network where the file or `architecture` gives one.
 
@@ -45,6 +47,8 @@ def load(
         trust: run the code of a TorchScript or torch.export archive, or the callable that a curvlab file names.
         max_memory: bytes that loading, and reading the largest tensor, may take; None for what the file itself
             warrants.
+        base: of an adapter, the model that it changes.
+        merge: whether the adapter is added to the base's weights; else its factors are layers beside them.
 
     Raises:
         CheckpointError: one sentence on what the file is, why it cannot be read, and what to do.
@@ -59,7 +63,10 @@ def load(
         raw = _read(found, max_memory)
         check_budget(path, raw, max_memory)
         raw = _renamed(path, raw)
-        network = _network(path, raw, architecture, trust, max_memory)
+        if base is not None or merge:
+            network = _on_base(path, raw, base, merge, max_memory)
+        else:
+            network = _network(path, raw, architecture, trust, max_memory)
         return _checkpoint(path, _ordered(raw, network.module), network)
     except OSError as error:
         raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
@@ -119,6 +126,17 @@ def _network(
     return Network(module, describe_architecture(architecture))
 
 
+def _on_base(
+    path: Path, raw: RawCheckpoint, base: str | os.PathLike[str] | None, merge: bool, max_memory: int | None
+) -> Network:
+    on_base = FORMATS[raw.format].on_base
+    if on_base is None or base is None:
+        what = "--base names the model that an adapter changes" if base is not None else "--merge is about an adapter"
+        why = f"{quoted(path)} is {FORMATS[raw.format].what}" if on_base is None else "--base is missing"
+        raise CheckpointError(what, why, "leave it out" if on_base is None else "give --base DIR")
+    return on_base(path, raw, load(base, max_memory=max_memory), merge)
+
+
 def _has_prefix(architecture: str, prefix: str) -> bool:
     """ "timm:" is followed by a name, "hf" stands alone."""
     return architecture.startswith(prefix) if prefix.endswith(":") else architecture == prefix
@@ -176,6 +194,7 @@ def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
         folded={name: fold.sources for name, fold in found.folds.items()},
         files=raw.files,
         fop=raw.fop,
+        extra={"folders": network.folders} if network.folders else {},
     )
 
 

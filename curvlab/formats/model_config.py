@@ -16,13 +16,13 @@ MAX_CONFIG_BYTES = 4 * 2**20
 MAX_DEPTH = 32
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The table in `config.json`.
+def read_config(directory: Path, name: str = CONFIG) -> dict[str, Any]:
+    """The table in `config.json`, or in another file of settings beside the weights.
 
     Raises:
         CheckpointError: missing, a link out of the directory, too long, or no JSON table of one meaning.
     """
-    file = directory / CONFIG
+    file = directory / name
     regular_file(file)
     stays_inside(file, directory)
     file_bytes = file.stat().st_size

@@ -45,6 +45,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
     "a folder's tokenizer": (("tokenizers",), ()),
+    "adapter of PEFT": (("adapters",), ()),
     "several formats at once": (("rest", "checksums", "messages"), ()),
 }
 # Tests of valid files, and tests that the danger is real elsewhere; all others are hostile cases.
