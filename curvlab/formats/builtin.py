@@ -18,6 +18,7 @@ ORDER = (
     "torchscript.format",
     "pt2.format",
     "torch.format",
+    "gguf.format",
 )
 """Those that are asked first; the format of any other folder follows by name."""
 

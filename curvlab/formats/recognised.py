@@ -15,15 +15,6 @@ def _detect_numpy(candidate: Candidate) -> bool:
 
 register(
     Format(
-        name="gguf",
-        what="a GGUF model of llama.cpp",
-        support="recognised only",
-        detect=lambda candidate: candidate.head.startswith(b"GGUF"),
-        needs="give the original safetensors weights",
-    )
-)
-register(
-    Format(
         name="tflite",
         what="a TensorFlow Lite model",
         support="recognised only",

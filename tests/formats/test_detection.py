@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from gguf_files import KINDS, write_gguf
 from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 from torch import nn
@@ -92,6 +94,11 @@ def _scripted() -> bytes:
     return buffer.getvalue()
 
 
+def _gguf() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_gguf(Path(folder) / "m", {"fc.weight": KINDS.Q8_0}).read_bytes()
+
+
 CONTENT: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: save({"fc.weight": torch.ones(2, 2)}),
     "torch-zip": lambda: _torch(legacy=False),
@@ -104,7 +111,7 @@ CONTENT: dict[str, Callable[[], bytes]] = {
     "onnx": _onnx,
     "keras": lambda: _keras(),
     "hdf5": _hdf5,
-    "gguf": lambda: b"GGUF\x03\x00\x00\x00" + bytes(64),
+    "gguf": _gguf,
     "tflite": lambda: b"\x1c\x00\x00\x00TFL3" + bytes(64),
     "numpy": _numpy,
 }
@@ -142,7 +149,7 @@ def test_directories(name: str, config: object, tmp_path: Path) -> None:
 
 
 def test_every_format_of_the_table_is_detected() -> None:
-    others = {"curvlab", "safetensors-sharded", "huggingface", "timm", "tensorflow"}
+    others = {"curvlab", "safetensors-sharded", "huggingface", "peft", "timm", "tensorflow"}
     assert set(CONTENT) | others == set(FORMATS)
 
 

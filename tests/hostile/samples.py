@@ -63,6 +63,21 @@ def _safetensors(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
+def _gguf(folder: Path) -> Path:
+    import gguf
+
+    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
+    writer.add_token_list(["a", "b"])
+    packed = gguf.quants.quantize(np.ones((4, 32), np.float32), gguf.GGMLQuantizationType.Q4_0)
+    writer.add_tensor("fc.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+    writer.add_tensor("fc.bias", np.ones(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "model.gguf"
+
+
 def _sharded(folder: Path) -> Path:
     from safetensors.torch import save_file
 
@@ -250,5 +265,6 @@ SAMPLES: dict[str, Sample] = {
     "h5-weights": Sample(_keras("model.weights.h5")),
     "h5-keras-2": Sample(_keras_2),
     "huggingface": Sample(_huggingface),
+    "gguf": Sample(_gguf),
 }
 """Name -> sample. A name begins with that of its format; "trusted" ones are opened as with `--trust`."""

@@ -42,6 +42,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "ONNX": (("onnx", "onnx_places"), ("onnx", "onnx-external")),
     "Keras (.keras)": (("keras",), ("keras",)),
+    "GGUF": (("gguf",), ("gguf",)),
     "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
     "a folder's tokenizer": (("tokenizers",), ()),
