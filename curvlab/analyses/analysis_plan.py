@@ -29,8 +29,8 @@ from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explain
 from curvlab.capture.output import output_tensor
 from curvlab.capture.survey import survey
 from curvlab.data.load import names_text
+from curvlab.data.preparation import Preparation
 from curvlab.data.registry import names
-from curvlab.data.text import TextReading
 from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.formats.checkpoint import Checkpoint
@@ -142,7 +142,7 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
         seed=settings.seed,
         max_memory=settings.max_memory,
         loss=settings.loss,
-        text=TextReading(module, plan.checkpoint.folders, settings.sequence_length),
+        preparation=Preparation(module, plan.checkpoint.folders, settings.sequence_length),
     )
     first, _ = moved((source.first, None), device, dtype)
     z, activations = _try(module, first, source)

@@ -19,8 +19,8 @@ from curvlab.data.dataset import Dataset
 from curvlab.data.fit import fit, input_shape
 from curvlab.data.load import load
 from curvlab.data.named_inputs import NamedInputs
+from curvlab.data.preparation import Preparation
 from curvlab.data.sequence_targets import SequenceTargets, are_tokens
-from curvlab.data.text import TextReading
 from curvlab.data.tokens import keyword_inputs, tokenised
 from curvlab.errors import DataError
 
@@ -57,7 +57,7 @@ def open_source(
     seed: int,
     max_memory: int | None = None,
     loss: str = "auto",
-    text: TextReading | None = None,
+    preparation: Preparation | None = None,
 ) -> Source:
     """A source from a dataset's name or path, a Dataset, tensors, an (x, y) pair, or a loader.
 
@@ -68,14 +68,14 @@ def open_source(
         seed: of the draw.
         max_memory: bytes that the data may take.
         loss: the user's choice, "auto" without.
-        text: how text becomes tokens.
+        preparation: how text and pictures become inputs of the network.
 
     Raises:
         DataError: what was given is none of these, or it is empty.
     """
     if isinstance(data, str | Path):
         shape = input_shape(module)
-        data = load(data, input_shape=shape, samples=samples, seed=seed, max_memory=max_memory, text=text)
+        data = load(data, input_shape=shape, samples=samples, seed=seed, max_memory=max_memory, preparation=preparation)
     if isinstance(data, Dataset):
         return _dataset(data.take(samples, seed), module, loss)
     if isinstance(data, Tensor | Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from curvlab.data.budget import within
 from curvlab.data.dataset import drawn, drawn_note
+from curvlab.data.framing import Framing
 from curvlab.data.pairs import dataset
 from curvlab.errors import DataError
 from curvlab.formats.names import natural_key
@@ -38,12 +40,12 @@ class Header(NamedTuple):
 
 
 def read_images(
-    folder: Path, size: tuple[int, int] | None, samples: int | None, seed: int, max_memory: int | None
+    folder: Path, framing: Framing | None, samples: int | None, seed: int, max_memory: int | None
 ) -> Dataset:
     """Images as (n, c, h, w) of uint8, c = 1 when every one is grey, else 3; targets are the classes' places in order.
 
-    Classes are the sub-folders that hold images, in natural order. Images of different sizes need `size` (h, w) to be
-    resized to. `samples` of them are drawn by `seed` before any is opened, and all sizes are read from the headers,
+    Classes are the sub-folders that hold images, in natural order. Images of different sizes need a
+    `framing`. `samples` of them are drawn by `seed` before any is opened, and all sizes are read from the headers,
     and checked against the budget, before any is decoded.
     """
     import torch
@@ -57,27 +59,38 @@ def read_images(
     if samples is not None and samples < len(labelled):
         notes.append(drawn_note(len(labelled), samples, seed))
         labelled = [labelled[row] for row in drawn(len(labelled), samples, seed).tolist()]
-    h, w, channels = _common_shape(folder, [_header(path) for path, _ in labelled], size)
-    if size is not None:
-        notes.append(f"images resized to {h}x{w} where they had another size")
+    headers = [(path, _header(path)) for path, _ in labelled]
+    h, w, channels = _common_shape(folder, headers, framing)
+    if framing is not None:
+        notes.append(f"images {framing.sentence()} where they had another size")
     within(len(labelled) * channels * h * w, max_memory, f"'{folder}'")
     x = torch.empty(len(labelled), channels, h, w, dtype=torch.uint8)
     for row, (path, _) in enumerate(labelled):
-        x[row] = _pixels(path, (h, w), channels)
+        x[row] = _pixels(path, framing, channels)
     y = torch.tensor([place for _, place in labelled]) if classes else None
     return dataset(x, y, folder.name, f"'{folder}'", tuple(notes))
 
 
-def _common_shape(folder: Path, headers: Sequence[Header], size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """(h, w, c) for all images: their one size or the size asked for, and colour when one of them has it."""
-    channels = 3 if any(header.mode in COLOUR for header in headers) else 1
-    sizes = sorted({(header.h, header.w) for header in headers})
-    if size is None and len(sizes) > 1:
+def _common_shape(
+    folder: Path, headers: Sequence[tuple[Path, Header]], framing: Framing | None
+) -> tuple[int, int, int]:
+    """(h, w, c) for all images: their one size or that of the framing; colour when one of them has it."""
+    channels = 3 if any(header.mode in COLOUR for _, header in headers) else 1
+    if framing is not None:
+        small = next(((path, one) for path, one in headers if not framing.fits(one.h, one.w)), None)
+        if small is not None:
+            path, header = small
+            raise DataError(f"'{path}' has {header.w} x {header.h} pixels", f"too few: images are {framing.sentence()}")
+        wide = next((path for path, one in headers if math.prod(framing.resized(one.h, one.w)) > MAX_PIXELS), None)
+        if wide is not None:
+            raise DataError(f"'{wide}' would have more than {MAX_PIXELS:,} pixels", f"images are {framing.sentence()}")
+        headers = [(path, Header(*framing.shape(one.h, one.w), one.mode)) for path, one in headers]
+    sizes = sorted({(header.h, header.w) for _, header in headers})
+    if len(sizes) > 1:
         few = ", ".join(f"{h}x{w}" for h, w in sizes[:4])
         do = f"resize them, or ask for one size: --data '{folder}:32x32'"
         raise DataError(f"'{folder}' holds images of {len(sizes)} sizes ({few})", "they cannot be stacked", do)
-    h, w = size or sizes[0]
-    return h, w, channels
+    return *sizes[0], channels
 
 
 def _images(folder: Path) -> Sequence[Path]:
@@ -98,7 +111,7 @@ def _header(path: Path) -> Header:
         return Header(image.height, image.width, image.mode)
 
 
-def _pixels(path: Path, size: tuple[int, int], channels: int) -> Tensor:
+def _pixels(path: Path, framing: Framing | None, channels: int) -> Tensor:
     import numpy as np
     import torch
 
@@ -107,9 +120,9 @@ def _pixels(path: Path, size: tuple[int, int], channels: int) -> Tensor:
             converted = image.convert("L" if channels == 1 else "RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"'{path}' cannot be decoded", str(error)) from error
-    if converted.size != size[::-1]:
-        converted = converted.resize(size[::-1])
-    return torch.from_numpy(np.array(converted).reshape(*size, channels)).permute(2, 0, 1).contiguous()
+    framed = converted if framing is None else framing.of(converted)
+    pixels = np.array(framed).reshape(framed.height, framed.width, channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _opened(path: Path) -> Image:

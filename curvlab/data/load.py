@@ -14,16 +14,18 @@ from curvlab.data.curves import read_curves
 from curvlab.data.dataset import Dataset
 from curvlab.data.discs_and_squares import read_discs_and_squares
 from curvlab.data.embedded import embedded
+from curvlab.data.framing import Framing
 from curvlab.data.idx import TYPES, is_idx_folder, read_idx
 from curvlab.data.images import read_images
 from curvlab.data.json_digits import json_digits_folder, read_json_digits
 from curvlab.data.linear_map import read_linear_map
 from curvlab.data.numpy_arrays import numpy_archive, read_npy, read_npz
+from curvlab.data.preparation import Preparation
 from curvlab.data.registry import entry, names
 from curvlab.data.resized import resized
 from curvlab.data.stored_arrays import Draw
 from curvlab.data.tensor_files import read_safetensors, read_torch
-from curvlab.data.text import TextReading, read_text
+from curvlab.data.text import read_text
 from curvlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def load(
     samples: int | None = None,
     seed: int = 0,
     max_memory: int | None = None,
-    text: TextReading | None = None,
+    preparation: Preparation | None = None,
 ) -> Dataset:
     """The dataset that `spec` names.
 
@@ -60,7 +62,8 @@ def load(
         samples: how many examples to draw; None = all.
         seed: of the draw, of shuffles and of random inputs.
         max_memory: bytes that the data may take; None = the machine's memory.
-        text: how text becomes tokens; without, .txt, .jsonl and .parquet are refused.
+        preparation: how text and pictures become inputs of a network; without, .txt, .jsonl and .parquet are refused,
+            and pictures are pixels.
 
     Raises:
         DataError: one sentence: what was found, why it cannot be, what to do.
@@ -75,13 +78,18 @@ def load(
         return made.take(samples, seed)
     path = Path(name).expanduser()
     if path.is_dir():
+        if preparation is not None and asked is None and not _holds_arrays(path):
+            pictures = preparation.pictures
+            if pictures is not None:
+                read = read_images(path, pictures.framing, samples, seed, max_memory)
+                return preparation.named(pictures.applied(read, max_memory))
         found = _folder(path, shape, samples, seed, max_memory)
         # Image folders have been resized as they were read; digits only where the size stands in `spec`.
         return resized(found, (asked[-2], asked[-1]), max_memory) if asked is not None and len(asked) >= 2 else found
     if not path.is_file():
         raise _missing(name, path)
     if is_text(path):
-        return read_text(path, text, samples, max_memory)
+        return read_text(path, None if preparation is None else preparation.text, samples, max_memory)
     return _reader(path)(path, Draw(samples, seed), max_memory)
 
 
@@ -125,8 +133,13 @@ def _folder(path: Path, shape: Shape | None, samples: int | None, seed: int, max
         return read_json_digits(digits, max_memory).shuffled(seed).take(samples, seed)
     if is_idx_folder(path):
         return read_idx(path, Draw(samples, seed), max_memory)
-    size = (shape[-2], shape[-1]) if shape is not None and len(shape) >= 2 else None
-    return read_images(path, size, samples, seed, max_memory)
+    framing = Framing((shape[-2], shape[-1])) if shape is not None and len(shape) >= 2 else None
+    return read_images(path, framing, samples, seed, max_memory)
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a folder is no folder of pictures."""
+    return json_digits_folder(path) is not None or is_idx_folder(path)
 
 
 def _reader(path: Path) -> Reader:

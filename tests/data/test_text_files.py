@@ -18,12 +18,12 @@ from tokenizers import Tokenizer
 import curvlab
 from curvlab.data.corpus import pieces
 from curvlab.data.load import load
-from curvlab.data.text import TextReading
+from curvlab.data.preparation import Preparation
 from curvlab.errors import CurvlabError
 
 
 def ids_of(place: Path, path: Path, name: str, length: int | None = None, samples: int | None = None) -> Any:
-    return load(str(path), samples=samples, text=TextReading(network(name), (place,), length))
+    return load(str(path), samples=samples, preparation=Preparation(network(name), (place,), length))
 
 
 @pytest.fixture

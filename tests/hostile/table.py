@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "GGUF": (("gguf",), ("gguf",)),
     "HDF5 (.h5)": (("hdf5", "hdf5_bytes"), ("h5-model", "h5-weights", "h5-keras-2")),
     "Hugging Face directory": ((), ("huggingface",)),
-    "a folder's tokenizer": (("tokenizers",), ()),
+    "a folder's tokenizer and preprocessor": (("tokenizers", "preprocessors"), ()),
     "adapter of PEFT": (("adapters",), ()),
     "several formats at once": (("rest", "checksums", "messages"), ()),
 }
