@@ -22,6 +22,7 @@ from curvlab.capture.model_inputs import Inputs, call_model, explained
 from curvlab.capture.output import output_tensor
 from curvlab.comparison.data_options import DataOptions
 from curvlab.comparison.exact_baseline import Part
+from curvlab.data.preparation import Preparation
 from curvlab.data.registry import names
 from curvlab.device import pick_device
 from curvlab.errors import CurvlabError, DataError
@@ -161,6 +162,7 @@ def of_model(given: Model, data_options: DataOptions) -> Workload:
         seed=data_options.seed,
         max_memory=data_options.max_memory,
         loss=data_options.loss,
+        preparation=Preparation(model, checkpoint.folders),
     )
     if source.targets is None:
         raise DataError(f"{source.info['source']} has no targets", "directions are of a loss")

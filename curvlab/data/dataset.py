@@ -21,6 +21,7 @@ class Dataset:
         synthetic: True when no measurement of the world is in it (random inputs); every report says so.
         task: "classification", "regression", or None when the targets do not tell.
         notes: what was converted on the way, one sentence each.
+        classes: names of the classes 0, 1, …, where the source has names for them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Dataset:
     synthetic: bool = False
     task: str | None = None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.x.shape[0])

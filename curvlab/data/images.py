@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +69,8 @@ def read_images(
     for row, (path, _) in enumerate(labelled):
         x[row] = _pixels(path, framing, channels)
     y = torch.tensor([place for _, place in labelled]) if classes else None
-    return dataset(x, y, folder.name, f"'{folder}'", tuple(notes))
+    found = dataset(x, y, folder.name, f"'{folder}'", tuple(notes))
+    return replace(found, classes=tuple(child.name for child in classes))
 
 
 def _common_shape(

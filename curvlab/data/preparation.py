@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curvlab.data.convention import keywords_of
 from curvlab.data.dataset import Dataset
@@ -45,7 +45,18 @@ class Preparation:
         return PictureSettings.of(self.folders)
 
     def named(self, pictures: Dataset) -> Dataset:
-        """Pictures as the input that the network takes by the name pixel_values, if it does."""
+        """Pictures as the input that the network takes by the name pixel_values, if it does; classes by its numbers.
+
+        Classes are told by the names of folders. Where the network's configuration knows all of these names, a class
+        has the number that it has there.
+        """
+        numbers: Any = getattr(getattr(self.module, "config", None), "label2id", None)
+        if isinstance(numbers, dict) and pictures.y is not None and set(pictures.classes) <= numbers.keys():
+            import torch
+
+            wanted = torch.tensor([int(numbers[name]) for name in pictures.classes])
+            note = "classes have the numbers that the model's configuration gives their names"
+            pictures = replace(pictures, y=wanted[pictures.y], notes=(*pictures.notes, note))
         key = "pixel_values"
         if key not in keywords_of(self.module):
             return pictures

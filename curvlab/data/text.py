@@ -77,7 +77,8 @@ class TextReading:
     @property
     def around(self) -> bool:
         """Whether every sequence, and not every document, gets the tokens that the tokenizer puts around a text."""
-        return convention_of(self.module) not in (None, "next token")
+        convention = convention_of(self.module)
+        return convention != "next token" and (convention is not None or is_of_transformers(self.module))
 
     @property
     def separator(self) -> int | None:

@@ -112,3 +112,13 @@ def test_a_size_of_one_s_own_leaves_the_file_alone(tmp_path: Path) -> None:
     assert any("uint8 inputs scaled to [0, 1]" in note for note in found.notes)
     with pytest.raises(CurvlabError, match=r"of the kind 'Unheard', and curvlab knows ViT, .*; give arrays"):
         curvlab.analyze(str(place), str(tmp_path / "photos"), device="cpu")
+
+
+def test_classes_have_the_numbers_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor", "size": 16}')
+    model = network("ViT")
+    model.config.label2id = {"dogs": 1, "mice": 0, "cats": 4}
+    found = load(str(photos(tmp_path)), preparation=Preparation(model, (tmp_path,)))
+    assert found.y is not None
+    assert found.y.tolist() == [4, 4, 1]
+    assert "classes have the numbers that the model's configuration gives their names" in found.notes

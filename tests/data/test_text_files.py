@@ -106,6 +106,20 @@ def test_one_command_from_a_folder_and_a_text_to_the_table(name: str, tmp_path: 
     assert any("kfac" in layer for layer in found["layers"])
 
 
+def test_directions_are_compared_on_text(tmp_path: Path) -> None:
+    place = tokenizer(folder(network("Llama"), tmp_path / "model"))
+    (tmp_path / "corpus.txt").write_text(TEXT * 3)
+    found = curvlab.compare(
+        str(place),
+        mode="directions",
+        optimizers=["kfac"],
+        data=str(tmp_path / "corpus.txt"),
+        samples=8,
+        batch_size=4,
+    )
+    assert "the next token" in " ".join(found.notes)
+
+
 REFUSED = {
     "latin.txt": (b"caf\xe9 au lait\n", "is no plain text: a byte 0xe9 is no UTF-8"),
     "zeros.txt": (b"\0" * 100, "it holds zero bytes"),
