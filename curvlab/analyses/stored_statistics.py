@@ -17,7 +17,7 @@ from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.data_average import BlockAverage
 from curvlab.curvatures.gradient_moments import GradientMoments
 from curvlab.curvatures.input_moments import InputMoments
-from curvlab.curvatures.kfac import KfacFactors
+from curvlab.curvatures.reduced_factors import ReducedFactors
 from curvlab.errors import CheckpointError, CurvlabError
 from curvlab.factor_files.file import load_factors
 from curvlab.factor_files.layer_factors import Factors, LayerFactors
@@ -51,7 +51,7 @@ class StoredAverages(Mapping[str, tuple[BlockAverage, ...]]):
         return len(self._recipes)
 
     def _state(self, name: str) -> dict[str, Any]:
-        return state(name, self._factors.tensors)
+        return state(name, self._factors.tensors, self._factors.count, self._factors.shape.widths)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class StoredStatistics:
         origin = self.factors.origin
         gradients: Curvature = GradientMoments(origin.fisher_type, origin.mc_samples, keep_rows=True)
         if origin.kfac_approx == "reduce":
-            gradients = KfacFactors("factored", "reduce", origin.fisher_type, origin.mc_samples)
+            gradients = ReducedFactors(origin.fisher_type, origin.mc_samples)
         return {one.name: one for one in (InputMoments(keep_rows=True), gradients)}
 
     def part(self) -> Part:

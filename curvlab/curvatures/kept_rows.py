@@ -193,7 +193,7 @@ def _on_shared_columns(held: State, fresh: State, key: str) -> State:
         return fresh
     both: Tensor = torch.cat([mine, theirs]).unique()  # type: ignore[no-untyped-call]
     for state in (held, fresh := dict(fresh)):
-        at = torch.searchsorted(both, state[places])
+        at = torch.searchsorted(both, state[places].contiguous())
         for name in [n for n in state if key_of(n) == key and n.endswith((key, " rows", " energy"))]:
             state[name] = _spread(state[name], at, len(both), square=name == key)
         state[places] = both

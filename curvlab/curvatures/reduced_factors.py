@@ -86,5 +86,5 @@ def _token_shares(sample: Sample) -> tuple[Float[Tensor, "1 n s"], Int[Tensor, "
     shares = torch.zeros(sample.examples, len(columns), dtype=sample.dtype, device=columns.device)
     for places, counted in calls:
         ones = torch.ones_like(places, dtype=sample.dtype) if counted is None else counted.to(sample.dtype)
-        shares.scatter_add_(1, torch.searchsorted(columns, places), ones)
+        shares.scatter_add_(1, torch.searchsorted(columns, places.contiguous()), ones)
     return (shares / positions)[None], columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curvlab.factor_files.layer_shape import LayerShape
-from curvlab.factor_files.statistics import DIAGONAL, FISHER_DIAGONAL, MEAN, ROWS
+from curvlab.factor_files.statistics import COLUMNS, DIAGONAL, ENERGY, FISHER_DIAGONAL, LOST, MEAN, ROWS
 from curvlab.formats.dtypes import TensorSpec
 
 VALUES, VECTORS = "_values", "_vectors"
@@ -11,17 +11,12 @@ VALUES, VECTORS = "_values", "_vectors"
 
 def expected_shape(statistic: str, layer: LayerShape, spec: TensorSpec) -> str | None:
     """Why a tensor is not that statistic of that layer, in words that follow its name; None where it can be."""
-    if spec.dtype not in ("float32", "float64"):
+    if spec.dtype not in (("int64",) if statistic.endswith(COLUMNS) else ("float32", "float64")):
         return f"is of {spec.dtype}, not of float64"
     kind, _, role = statistic.partition(".")
     if kind == FISHER_DIAGONAL:
         return _unless(spec.shape == layer.shapes[role], spec, f"that of the parameter, {layer.shapes[role]}")
-    widths = {
-        "second_moment": layer.in_features,
-        "input_factor": layer.in_features + layer.biased,
-        "gradient_factor": layer.out_features,
-    }
-    groups = layer.groups
+    widths, groups = layer.widths, layer.groups
     if statistic == MEAN:
         wanted = (groups, layer.in_features)
         return _unless(spec.shape == wanted, spec, str(wanted))
@@ -30,9 +25,14 @@ def expected_shape(statistic: str, layer: LayerShape, spec: TensorSpec) -> str |
             return _unless(spec.shape == (groups, width, width), spec, str((groups, width, width)))
         if statistic == base + DIAGONAL:
             return _unless(spec.shape == (groups, width), spec, str((groups, width)))
-        if statistic == base + ROWS:
-            fits = len(spec.shape) == 3 and (spec.shape[0], spec.shape[2]) == (groups, width) and spec.shape[1] > 0
-            return _unless(fits, spec, f"({groups}, rows, {width})")
+        if statistic == base + ROWS:  # of a biased layer's inputs the 1 can be among them; of columns, some
+            fits = len(spec.shape) == 3 and spec.shape[0] == groups and 0 < spec.shape[2] <= width + 1
+            return _unless(fits and spec.shape[1] > 0, spec, f"({groups}, rows, at most {width + 1})")
+        if statistic == base + LOST:
+            return _unless(spec.shape == (), spec, "()")
+        if statistic in (base + ENERGY, base + COLUMNS):
+            fits = len(spec.shape) == 1 and 0 < spec.shape[0] <= width + 1
+            return _unless(fits, spec, f"(at most {width + 1},)")
     for side, width in (("input", widths["input_factor"]), ("gradient", widths["gradient_factor"])):
         if statistic == side + VALUES:
             fits = len(spec.shape) == 2 and spec.shape[0] == groups and 0 < spec.shape[1] <= width

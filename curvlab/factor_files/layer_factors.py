@@ -12,13 +12,13 @@ from torch import Tensor
 from curvlab.curvature.results import KroneckerFactors, single
 from curvlab.curvatures.curvature import State
 from curvlab.curvatures.gradient_moments import GradientMoments
-from curvlab.curvatures.input_moments import ROWS, InputMoments
+from curvlab.curvatures.input_moments import InputMoments
 from curvlab.curvatures.kept_rows import of_groups, operator_of
-from curvlab.curvatures.kfac import KfacFactors
 from curvlab.curvatures.metric import metric, stack
+from curvlab.curvatures.reduced_factors import ReducedFactors
 from curvlab.errors import CheckpointError
 from curvlab.factor_files.layer_shape import LayerShape
-from curvlab.factor_files.statistics import FISHER_DIAGONAL, MEAN, REQUIRED, holds, state
+from curvlab.factor_files.statistics import COLUMNS, FISHER_DIAGONAL, MEAN, REQUIRED, holds, state
 from curvlab.formats.lazy_tensors import LazyTensors
 from curvlab.operators.operator import Diagonal, Operator
 from curvlab.operators.scaled import scaled
@@ -84,8 +84,7 @@ class LayerFactors:
     @property
     def second_moment_operator(self) -> Operator:
         """M = 1/(NT) Σ aaᵀ as it was stored."""
-        found = self._state(InputMoments.name)
-        return operator_of(found, "second", 1 / found[ROWS].shape[1] if ROWS in found else 1.0)
+        return operator_of(self._state(InputMoments.name), "second")
 
     @property
     def second_moment(self) -> Tensor:
@@ -96,7 +95,7 @@ class LayerFactors:
     def input_operator(self) -> Operator:
         """A = 1/N Σ_n Σ_t āāᵀ, from M and μ ("expand"), or of mean features, as it was stored ("reduce")."""
         if self.origin.kfac_approx == "reduce":
-            return of_groups(self._state(KfacFactors.name)["input"])
+            return operator_of(self._state(ReducedFactors.name), "input")
         second, positions = self.second_moment_operator, self.count / self.origin.examples
         return scaled(metric(second, self.stored(MEAN), self.shape.biased), positions)
 
@@ -109,7 +108,7 @@ class LayerFactors:
     def gradient_operator(self) -> Operator | None:
         """G = 1/(NT) Σ ggᵀ as it was stored; the identity for "forward-only", None where no gradient came."""
         if holds(GradientMoments.name, self.tensors):
-            return operator_of(state(GradientMoments.name, self.tensors), "gradient")
+            return operator_of(self._state(GradientMoments.name), "gradient")
         if self.origin.fisher_type != "forward-only":
             return None
         ones = torch.ones(self.shape.groups, self.shape.out_features, dtype=torch.float64)
@@ -151,7 +150,12 @@ class LayerFactors:
     def _state(self, recipe: str) -> State:
         if not holds(recipe, self.tensors):
             raise self._without(REQUIRED[recipe][-1])
-        return state(recipe, self.tensors)
+        for name, width in self.shape.widths.items():
+            places = self.tensors[name + COLUMNS] if name + COLUMNS in self.tensors else None
+            if places is not None and not (int(places.min()) >= 0 and int(places.max()) < width):
+                what = f"the {name} of the layer {quoted(self.shape.name)} has entries at columns that it has not"
+                raise CheckpointError(what, f"it has {width}")
+        return state(recipe, self.tensors, self.count, self.shape.widths)
 
     def _without(self, statistic: str) -> CheckpointError:
         return CheckpointError(f"the factor file has no {statistic} of the layer {quoted(self.shape.name)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvlab.errors import UnsupportedLayer
+from curvlab.factor_files.statistics import GRADIENT_FACTOR, INPUT_FACTOR, SECOND_MOMENT
 from curvlab.layers.layer import Layer
 from curvlab.shapes import Float
 
@@ -42,6 +43,12 @@ class LayerShape:
     def biased(self) -> bool:
         """Whether W̄ has a bias column."""
         return "bias" in self.parameters
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Sizes of the matrices by their names in a file."""
+        features = {SECOND_MOMENT: self.in_features, INPUT_FACTOR: self.in_features + self.biased}
+        return {**features, GRADIENT_FACTOR: self.out_features}
 
     @property
     def size(self) -> int:

@@ -181,7 +181,9 @@ def _mixed(mix: Float[Tensor, "n k t"], side: Side, columns: Int[Tensor, " s"] |
         if isinstance(one, Tensor):
             made.append(part @ one)
             continue
-        places = one.places if columns is None else torch.searchsorted(columns, one.places).clamp(max=width - 1)
+        places = (
+            one.places if columns is None else torch.searchsorted(columns, one.places.contiguous()).clamp(max=width - 1)
+        )
         out = made.pop() if made else part.new_zeros(*part.shape[:2], width)
         out.scatter_add_(2, places[:, None, :].expand(part.shape), one.weighted(part))
         made.append(out)
