@@ -151,7 +151,7 @@ class LayerFactors:
         if not holds(recipe, self.tensors):
             raise self._without(REQUIRED[recipe][-1])
         for name, width in self.shape.widths.items():
-            places = self.tensors[name + COLUMNS] if name + COLUMNS in self.tensors else None
+            places = self.tensors.get(name + COLUMNS, None)
             if places is not None and not (int(places.min()) >= 0 and int(places.max()) < width):
                 what = f"the {name} of the layer {quoted(self.shape.name)} has entries at columns that it has not"
                 raise CheckpointError(what, f"it has {width}")
