@@ -107,7 +107,11 @@ def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
 
 def _seen(layer: Layer) -> tuple[int, ...] | None:
     """The shape of what a layer sees of a weight that has more entries."""
-    if isinstance(layer, ViewedLayer) and layer.partial and "weight" in layer.inner.parameters:
+    if not isinstance(layer, ViewedLayer) or not layer.partial or "weight" not in layer.parameters:
+        return None
+    if layer.place is not None:
+        return tuple(layer.parameters["weight"].shape[1:])
+    if "weight" in layer.inner.parameters:
         return tuple(layer.inner.parameters["weight"].shape)
     return None
 

@@ -83,6 +83,8 @@ class Dataflow:
         if not isinstance(tensor, Tensor):
             return False
         mark = self.get(tensor)
+        if tensor.ndim == 0 and not (tensor.is_floating_point() or tensor.is_complex()):
+            return False  # the number of an expert, read from the data
         if mark is None:
             return tensor.ndim > 0 and tensor.shape[0] == self.examples
         return mark is EXAMPLES or isinstance(mark, Rows)

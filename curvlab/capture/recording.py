@@ -31,6 +31,7 @@ class Recording:
             everything is shown once the pass is over.
         hold_inputs: whether inputs are still needed in the backward pass.
         refuse: told (name, reason) of what could not be recorded.
+        masked: whether padding is left out.
 
     Attributes:
         tape: the hooks.
@@ -47,9 +48,10 @@ class Recording:
         stream: bool,
         hold_inputs: bool,
         refuse: Callable[[str, str], object],
+        masked: bool = True,
     ) -> None:
         self.model, self.found, self.dtype = model, found, dtype
-        self.stream, self.hold_inputs = stream, hold_inputs
+        self.stream, self.hold_inputs, self.masked = stream, hold_inputs, masked
         self._group = {name: tuple(group) for group in components(found.blocks) for name in group}
         on_gradient = self._on_output_gradient if output_gradients else None
         modules, functional = _shown_by(found, wanted)
@@ -128,7 +130,7 @@ class Recording:
         name = self._block(use, call)
         if name is None:
             return
-        if self._mask is None and (mask := position_mask(self.tape.kwargs)) is not None:
+        if self.masked and self._mask is None and (mask := position_mask(self.tape.kwargs)) is not None:
             self._mask, self._kept = mask, int(mask.sum())
         if (mask := _mask_of(call, self._mask)) is not None:
             call.mask, call.kept = mask, self._kept if call.places is None else int(mask.sum())

@@ -42,7 +42,15 @@ def unexplained(model: nn.Module, found: Survey, inputs: Inputs) -> dict[str, fl
         return {}
     dtype = torch.promote_types(next(iter(parameters.values())).dtype, torch.float32)
     recording = Recording(
-        model, found, dtype, output_gradients=True, wanted=blocks, stream=False, hold_inputs=True, refuse=_ignore
+        model,
+        found,
+        dtype,
+        output_gradients=True,
+        wanted=blocks,
+        stream=False,
+        hold_inputs=True,
+        refuse=_ignore,
+        masked=False,  # autograd counts padding
     )
     try:
         with preserve(model), _asking(parameters.values(), model), torch.enable_grad():
