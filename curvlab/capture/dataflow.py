@@ -4,7 +4,7 @@ constants."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,66 +98,95 @@ class Dataflow:
         mark = self.get(tensor)
         return mark if isinstance(mark, Rows) else None
 
-    def carry(self, name: str, output: Any, arguments: Any) -> None:
-        """Mark what an operation returns; none of its arguments comes from parameters alone."""
-        tensors = list(tensors_in(arguments))
-        mark: Mark = EXAMPLES if any(self.varies(one) for one in tensors) else CONSTANT
-        gathered = self._gathered(name, arguments) if mark is EXAMPLES else None
-        held = gathered or next((rows for one in tensors if (rows := self._held(one)) is not None), None)
-        for one in tensors_in(output):
-            if held is not None and held.index.numel() in one.shape[: 2 if one.shape[:1] == (1,) else 1]:
-                self.put(one, held)
-            else:
-                self.put(one, mark)
-        if name == "sort" and mark is EXAMPLES and output[1].ndim == 1:
-            per = max(1, output[1].numel() // max(1, self.examples))
-            held = next((rows for one in tensors if (rows := self.rows(one)) is not None), None)
-            self.put(output[0], Rows(output[1], per) if held is None else Rows(held.index[output[1]], held.per))
+    def carry(self, name: str, output: Any, arguments: Any, tensors: list[Tensor] | None = None) -> None:
+        """Mark what an operation returns; none of its arguments, with these `tensors` in them, comes from parameters
+        alone."""
+        tensors, made = tensors_in(arguments) if tensors is None else tensors, tensors_in(output)
+        if not any(self.varies(one) for one in tensors):
+            for one in made:
+                self.put(one, CONSTANT)
+            return
+        held = self._rows_after(name, arguments, tensors)
+        if name == "sort" and made[1].ndim == 1:
+            order = made[1]
+            held = _taken(held, order) if held is not None else Rows(order, self._per(order))
+            made = made[:1]
+        parts: list[Rows | None] = [held] * len(made)
+        lengths = [one.shape[0] if one.ndim else 0 for one in made]
+        if held is not None and len(made) > 1 and sum(lengths) == held.index.numel():  # cut along the rows
+            parts = [Rows(index, held.per) for index in torch.split(held.index, lengths)]
+        for one, rows in zip(made, parts, strict=True):
+            fits = rows is not None and rows.index.numel() in one.shape[: 2 if one.shape[:1] == (1,) else 1]
+            self.put(one, rows if rows is not None and fits else EXAMPLES)
 
-    def _gathered(self, name: str, arguments: Any) -> Rows | None:
+    def _rows_after(self, name: str, arguments: Any, tensors: list[Tensor]) -> Rows | None:
+        """The rows of what an operation returns, where they are not all of them in order."""
+        if name in ("cat", "concat", "concatenate"):
+            parts = [rows for one in tensors if (rows := self.rows(one)) is not None]
+            if parts and len(parts) == len(tensors) and len({rows.per for rows in parts}) == 1:
+                return Rows(torch.cat([rows.index for rows in parts]), parts[0].per)
+        gathered = self._gathered(name, *arguments)
+        return gathered or next((rows for one in tensors if (rows := self._held(one)) is not None), None)
+
+    def _gathered(self, name: str, positional: Any, keywords: Mapping[str, Any]) -> Rows | None:
         """The rows that an operation takes from its first argument."""
-        positional = arguments[0]
         source = positional[0] if positional and isinstance(positional[0], Tensor) else None
         if source is None or source.ndim < 1 or not self.varies(source):
             return None
-        index = None
-        if name == "__getitem__":
-            index = positional[1]
-            if isinstance(index, tuple):
-                index = next((part for part in index if part is not None), None)
-        elif name in ("index_select", "repeat_interleave") and len(positional) > 1:
-            index = _index(name, positional, arguments[1], source)
+        held, index = self.rows(source), _index(name, positional, keywords, source)
+        if isinstance(index, slice):
+            return None if held is None else _taken(held, torch.arange(source.shape[0])[index])
         if not isinstance(index, Tensor) or index.ndim < 1:
             return None
-        held = self.rows(source)
-        per = held.per if held is not None else max(1, source.shape[0] // max(1, self.examples))
+        per = self._per(source)
         if index.dtype == torch.bool:
-            if index.ndim > 1:
-                per *= index[0].numel()
-                if held is not None:
-                    return None
+            if held is not None and index.ndim > 1:
+                return None
+            per *= index[0].numel()
             index = index.flatten().nonzero().flatten()
         if index.ndim != 1:
             return None
-        return Rows(index if held is None else held.index[index], per)
+        return Rows(index, per) if held is None else _taken(held, index)
+
+    def _per(self, source: Tensor) -> int:
+        """Rows per example of a tensor that has all of them in order."""
+        return max(1, source.shape[0] // max(1, self.examples))
+
+
+def _taken(rows: Rows, index: Tensor) -> Rows:
+    return Rows(rows.index[index.to(rows.index.device)], rows.per)
 
 
 def _index(name: str, positional: Any, keywords: Mapping[str, Any], source: Tensor) -> Any:
+    """What an operation indexes the first axis of its first argument with; None if it does not."""
+    if name == "__getitem__":
+        index = positional[1]
+        return next((part for part in index if part is not None), None) if isinstance(index, tuple) else index
+    dim = positional[2] if len(positional) > 2 else keywords.get("dim")
     if name == "index_select":
         return positional[2] if len(positional) > 2 and positional[1] in (0, -source.ndim) else None
-    dim = positional[2] if len(positional) > 2 else keywords.get("dim")
-    if dim not in (0, -source.ndim):
-        return None
-    return torch.arange(source.shape[0], device=source.device).repeat_interleave(positional[1])
+    if name == "repeat_interleave" and dim in (0, -source.ndim):
+        return torch.arange(source.shape[0], device=source.device).repeat_interleave(positional[1])
+    return None
 
 
-def tensors_in(part: Any) -> Iterator[Tensor]:
+def tensors_in(part: Any) -> list[Tensor]:
     """The tensors among arguments or outputs; those in lists and mappings too."""
+    found: list[Tensor] = []
+    _collect(part, found)
+    return found
+
+
+_PLAIN = (int, float, bool, str, type(None), slice, torch.dtype, torch.device)
+
+
+def _collect(part: Any, found: list[Tensor]) -> None:
+    # Called for every argument of every operation: what is most frequent is asked for first.
     if isinstance(part, Tensor):
-        yield part
+        found.append(part)
     elif isinstance(part, tuple | list):
         for one in part:
-            yield from tensors_in(one)
-    elif isinstance(part, Mapping):
+            _collect(one, found)
+    elif not isinstance(part, _PLAIN) and isinstance(part, Mapping):
         for one in part.values():
-            yield from tensors_in(one)
+            _collect(one, found)

@@ -95,15 +95,15 @@ class FunctionalUses(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
-        given = (args, kwargs)
-        operands = [one for one in tensors_in(given) if self.flow.expression(one) is not None]
         name = _operation(func)
         if name in _LOOKS:
             return func(*args, **kwargs)
-        if not operands:
+        given = (args, kwargs)
+        tensors = tensors_in(given)
+        if not any(self.flow.expression(one) is not None for one in tensors):
             output = func(*args, **kwargs)
-            if output is not None and not isinstance(output, int | float | bool | str | torch.dtype | torch.device):
-                self.flow.carry(name, output, given)
+            if isinstance(output, Tensor | tuple | list):
+                self.flow.carry(name, output, given, tensors)
             return output
         if name in _CONSTANT:
             output = func(*args, **kwargs)
@@ -111,7 +111,7 @@ class FunctionalUses(TorchFunctionMode):
                 self.flow.put(one, CONSTANT)
             return output
         expressed = replaced(given, lambda one: self.flow.expression(one) or one)
-        if not any(self.flow.varies(one) for one in tensors_in(given)):
+        if not any(self.flow.varies(one) for one in tensors):
             output = func(*args, **kwargs)
             with self._following(name, expressed):
                 output = self._derive(func, name, given, expressed, output)
