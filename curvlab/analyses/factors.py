@@ -18,6 +18,7 @@ from curvlab.analyses.results import Analysis
 from curvlab.curvatures.fisher_diagonal import FisherDiagonal
 from curvlab.curvatures.input_moments import InputMoments
 from curvlab.curvatures.kronecker_factors import recipes
+from curvlab.document.json import plain
 from curvlab.document.numbers import ABSENT, size
 from curvlab.document.table import Quantity
 from curvlab.errors import CurvlabError, NumericalError
@@ -157,7 +158,7 @@ def factors_of(analysis: Analysis) -> Factors:
         next(iter(kept.values())).origin,
         likelihood=analysis.settings.get("likelihood"),
         sha256=analysis.model.get("sha256"),
-        data=analysis.data or {},
+        data=plain(analysis.data or {}),  # a loss that is no number is null
     )
     return Factors({name: replace(one, origin=origin) for name, one in kept.items()}, origin)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from curvlab.errors import CheckpointError
 from curvlab.factor_files.description import KEY, described, parse
-from curvlab.factor_files.expected_shapes import expected_shape
+from curvlab.factor_files.expected_shapes import expected_shape, misfit
 from curvlab.factor_files.layer_factors import Factors, LayerFactors
 from curvlab.factor_files.layer_shape import LayerShape
-from curvlab.factor_files.statistics import FISHER_DIAGONAL
+from curvlab.factor_files.statistics import COLUMNS, FISHER_DIAGONAL
 from curvlab.formats.lazy_tensors import LazyTensors
 from curvlab.formats.paths import regular_file
 from curvlab.formats.safetensors.file import readers
@@ -76,7 +76,12 @@ def load_factors(path: str | os.PathLike[str]) -> Factors:
             shape,
             origin,
             rows,
-            LazyTensors({key: partial(_finite, path, place, readers_[place]) for key, place in tensors[name].items()}),
+            LazyTensors(
+                {
+                    key: partial(_sound, path, place, readers_[place], shape.widths.get(key.removesuffix(COLUMNS)))
+                    for key, place in tensors[name].items()
+                }
+            ),
         )
         for name, (shape, rows) in shapes.items()
     }
@@ -110,13 +115,25 @@ def _by_layer(header: Header, shapes: Mapping[str, LayerShape]) -> dict[str, dic
             if why := expected_shape(statistic, shapes[name], entry.spec):
                 raise ValueError(f"the tensor {quoted(place)} {why}")
             found[name][statistic] = place
+    for name, places in found.items():
+        if why := misfit(shapes[name], {key: header.entries[place].spec for key, place in places.items()}):
+            raise ValueError(why)
     if strange:
         raise ValueError(f"it holds {listed(strange)}, of no layer that it describes")
     return found
 
 
-def _finite(path: Path, name: str, read: Callable[[], Tensor]) -> Tensor:
+def _sound(path: Path, name: str, read: Callable[[], Tensor], width: int | None) -> Tensor:
+    """A tensor whose numbers are finite, and ascending places of a matrix of that width where they are columns.
+
+    Raises:
+        CheckpointError: they are not.
+    """
     tensor = read()
+    if name.partition(":")[0].endswith(COLUMNS):
+        if bool((tensor.diff() <= 0).any()) or int(tensor[0]) < 0 or int(tensor[-1]) >= (width or 0):
+            raise CheckpointError(f"the columns {quoted(name)} in {quoted(path)} are no places in ascending order")
+        return tensor
     if not bool(tensor.isfinite().all()):
         raise CheckpointError(f"the factors {quoted(name)} in {quoted(path)} are not finite", do="write the file again")
     return tensor

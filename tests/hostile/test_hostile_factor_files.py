@@ -97,6 +97,33 @@ ENEMY: dict[str, tuple[bytes, str]] = {
         file(FACTS, {"fisher_diagonal:fc.weight": tensor(0, 16, (2,), "F64")}),
         "not that of the parameter, (2, 2)",
     ),
+    "columns of no matrix": (file(FACTS, {"gradient_factor_columns:fc": tensor(0, 16, (2,), "I64")}), "lacks a part"),
+    "more columns than there are": (
+        file(
+            FACTS,
+            {
+                "second_moment_diagonal:fc": tensor(0, 24, (1, 3), "F64"),
+                "second_moment_columns:fc": tensor(24, 48, (3,), "I64"),
+            },
+            NUMBERS * 3,
+        ),
+        "is not of the 3 columns that are named",
+    ),
+    "columns that are numbers": (
+        file(FACTS, {"second_moment_columns:fc": tensor(0, 16, (2,), "F64")}),
+        "is of float64",
+    ),
+    "half a sketch": (
+        file(
+            FACTS,
+            {
+                "second_moment_rows:fc": tensor(0, 16, (1, 1, 2), "F64"),
+                "second_moment_lost:fc": tensor(16, 24, (), "F64"),
+            },
+            NUMBERS + NUMBERS[:8],
+        ),
+        "lacks a part",
+    ),
     "rows of none": (file(FACTS, {"second_moment_rows:fc": tensor(0, 0, (1, 0, 2), "F64")}, b""), "not (1, rows, 2)"),
     "cut short": (file(FACTS)[:-4], "ends 4 bytes before"),
 }
@@ -127,6 +154,24 @@ def test_numbers_that_are_none_are_refused_when_they_are_read(tmp_path: Path) ->
     factors = curvlab.load_factors(tmp_path / "f")
     with pytest.raises(CheckpointError, match=r"'mean:fc' .* are not finite"):
         factors["fc"].mean  # noqa: B018 - reading it is the test
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 0), (-1, 0), (0, 2)], ids=str)
+def test_columns_that_are_no_places_are_refused_when_they_are_read(places: tuple[int, int], tmp_path: Path) -> None:
+    tensors = {
+        "second_moment_diagonal:fc": tensor(0, 16, (1, 2), "F64"),
+        "second_moment_columns:fc": tensor(16, 32, (2,), "I64"),
+    }
+    (tmp_path / "f").write_bytes(file(FACTS, {**MEAN, **_moved(tensors)}, NUMBERS * 2 + struct.pack("<2q", *places)))
+    with pytest.raises(CheckpointError, match="no places in ascending order"):
+        curvlab.load_factors(tmp_path / "f")["fc"].second_moment  # noqa: B018 - reading it is the test
+
+
+def _moved(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors behind a mean of 16 bytes."""
+    return {
+        name: {**one, "data_offsets": [place + 16 for place in one["data_offsets"]]} for name, one in tensors.items()
+    }
 
 
 def test_a_layer_without_the_statistic_is_told_so(tmp_path: Path) -> None:
