@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from curvlab.formats.dtypes import TensorSpec
+from curvlab.formats.inference.infer import infer_layers
 from curvlab.formats.load import load
 
 
@@ -87,6 +89,28 @@ def test_low_rank_update_without_scale_stays_beside_its_base(tmp_path: Path) -> 
     assert [layer.name for layer in checkpoint.layers] == ["l.base_layer", "l.lora_update"]
     torch.testing.assert_close(checkpoint.tensors["l.base_layer.weight"], base)
     torch.testing.assert_close(checkpoint.tensors["l.lora_update.weight"], up @ down)
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_low_rank_update_with_a_scale_of_its_configuration(with_base: bool) -> None:
+    base, down, up = torch.randn(6, 4), torch.randn(2, 4), torch.randn(6, 2)
+    tensors = {"l.lora_A.weight": down, "l.lora_B.weight": up}
+    if with_base:
+        tensors["l.base_layer.weight"] = base
+    specs = {name: TensorSpec(tuple(tensor.shape), "float32") for name, tensor in tensors.items()}
+    asked = []
+
+    def scale(layer: str, rank: int) -> float:
+        asked.append((layer, rank))
+        return 2.5
+
+    found = infer_layers(specs, tensors, scale=scale)
+    ((name, fold),) = found.folds.items()
+    assert asked == [("l", 2)]
+    assert name == ("l.weight" if with_base else "l.lora_update.weight")
+    weight = fold.compute(*(tensors[source] for source in fold.sources))
+    torch.testing.assert_close(weight, 2.5 * up @ down + (base if with_base else 0))
+    assert any("alpha/r = 2.5 of adapter_config.json" in layer.evidence for layer in found.layers)
 
 
 def test_low_rank_update_of_a_convolution(tmp_path: Path) -> None:

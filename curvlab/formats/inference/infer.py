@@ -26,12 +26,12 @@ from curvlab.formats.inference import (
     rules_recurrent,
 )
 from curvlab.formats.inference.attention import with_attention_evidence
-from curvlab.formats.inference.fold import Finder, Fold
+from curvlab.formats.inference.fold import Fold
+from curvlab.formats.inference.fold_low_rank import Scale
 from curvlab.formats.inference.layer_group import SHAPE, Group, Rule
 from curvlab.formats.inference.stacked_experts import KIND, Stack, find_stacks
 from curvlab.formats.names import last_word, split
 
-FINDERS: tuple[Finder, ...] = (*fold_reparametrised.FINDERS, *fold_low_rank.FINDERS, *fold_quantised.FINDERS)
 RULES: tuple[Rule, ...] = (
     rules_norm.batch_norm,
     *rules_recurrent.RULES,
@@ -57,6 +57,7 @@ def infer_layers(
     tensors: Mapping[str, Tensor],
     tables: Collection[str] = (),
     experts: Collection[int] = (),
+    scale: Scale | None = None,
 ) -> Inference:
     """What the tensors of a file are, as far as names and shapes tell.
 
@@ -65,8 +66,9 @@ def infer_layers(
         tensors: the same names; read only for the zero points of packed integers.
         tables: names of tensors that the file says are embedding tables.
         experts: numbers of experts that a configuration beside the file names.
+        scale: of low-rank updates, where a configuration beside the file says it.
     """
-    folds = find_folds(specs, tensors)
+    folds = find_folds(specs, tensors, scale)
     stacks = find_stacks(_plain_shapes(specs, folds), experts)
     stacked = {name for stack in stacks.values() for name in stack.tensors}
     rest = {name: spec for name, spec in specs.items() if name not in stacked}
@@ -103,11 +105,13 @@ def _in_place(
     return sorted([*layers, *made], key=lambda layer: min(places[name] for name in layer.tensors.values()))
 
 
-def find_folds(specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor]) -> dict[str, Fold]:
+def find_folds(
+    specs: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor], scale: Scale | None = None
+) -> dict[str, Fold]:
     """Name in the checkpoint -> how to put the weight together; each stored tensor is a part of at most one."""
     folds: dict[str, Fold] = {}
     taken: set[str] = set()
-    for finder in FINDERS:
+    for finder in (*fold_reparametrised.FINDERS, *fold_low_rank.finders(scale), *fold_quantised.FINDERS):
         for fold in finder(specs, tensors):
             if taken.isdisjoint(fold.sources):
                 taken.update(fold.sources)
