@@ -43,7 +43,7 @@ def _print_section(console: Console, section: Section, begun: bool) -> bool:
                     console.print()
                 if title:
                     console.print(Text(printable(title), "bold"))
-                console.print(drawn)
+                console.print(drawn, no_wrap=isinstance(drawn, Text) or None, crop=False)
                 before = Table
             if before is Table and block.caption:
                 _print_note(console, Note(block.caption, tone="aside"))
