@@ -65,7 +65,7 @@ def outcome(kind: str, name: str, tell: Callable[[dict[str, Any]], object]) -> d
 
     tell({"status": "not built", "said": f"its network takes more than {SECONDS} s or {MEMORY // 2**30} GiB"})
     try:
-        model, inputs = _running(transformers.CONFIG_MAPPING[kind], getattr(transformers, name))
+        model, inputs = running(transformers.CONFIG_MAPPING[kind], getattr(transformers, name))
     except Exception as error:
         return {"status": "not built", "said": _said(error), "trace": traceback.format_exc()}
     tell({"status": "fault", "said": f"no end within {SECONDS} s, or killed"})
@@ -88,7 +88,7 @@ def outcome(kind: str, name: str, tell: Callable[[dict[str, Any]], object]) -> d
     }
 
 
-def _running(config_class: type[Any], model_class: type[nn.Module]) -> tuple[nn.Module, dict[str, Tensor]]:
+def running(config_class: type[Any], model_class: type[nn.Module]) -> tuple[nn.Module, dict[str, Tensor]]:
     """The first small network of the family that runs without curvlab, and its inputs."""
     failed: Exception = ValueError("its forward takes no input known here")
     for model in small_models(config_class, model_class):

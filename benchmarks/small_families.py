@@ -42,6 +42,7 @@ SIZES: Mapping[str, int] = {
 
 OWN: Mapping[str, Mapping[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "swin": {"depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
 }
 """Type of model -> settings that two layers need."""
@@ -91,7 +92,7 @@ def small_config(config_class: type[Any], sizes: Mapping[str, int]) -> Any:
     for name, inner in getattr(config_class, "sub_configs", {}).items():
         if _value(defaults, name) is not None and inspect.isclass(inner) and inner.__name__ != "AutoConfig":
             smaller[name] = small_config(inner, sizes)
-    return config_class(**smaller, **OWN.get(config_class.model_type, {}))
+    return config_class(**{**smaller, **OWN.get(config_class.model_type, {})})
 
 
 def _others(config: Any, known: Mapping[str, int]) -> dict[str, int]:
@@ -129,6 +130,11 @@ def small_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     sound = torch.randn(EXAMPLES, 4000, generator=torch.Generator().manual_seed(3))
     if "input_ids" in taken and "pixel_values" in taken:
         yield {"input_ids": tokens, "pixel_values": image}
+    if "input_ids" in taken and "encoder_hidden_states" in taken:
+        yield {
+            "input_ids": tokens,
+            "encoder_hidden_states": torch.randn(EXAMPLES, POSITIONS, 32, generator=torch.Generator().manual_seed(4)),
+        }
     if "input_ids" in taken:
         yield {"input_ids": tokens}
         if "decoder_input_ids" in taken:

@@ -72,7 +72,7 @@ class LayerData:
         if self.row.layer is None or not transposed:
             return stored, transposed
         # Stored in an order that only the layer knows.
-        return self.row.layer.matrix({"weight": stored}).flatten(0, 1), False
+        return self.row.matrix(self.tensors), False
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,13 @@ class LayerRow:
         """Number of parameters."""
         return sum(self.size(name, shapes) for name in self.tensors)
 
+    def matrix(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """W̄ without its bias, of tensors in an order that only the layer knows; there can be several of them."""
+        assert self.layer is not None
+        names = {} if self.block is None else self.block.parameters
+        several = {role: tensors[name] for role, name in names.items() if role.startswith("weight ")}
+        return self.layer.matrix(several or {"weight": self.stored(tensors)}).flatten(0, 1)
+
     def stored(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The main weight as it is stored."""
         weight = tensors[self.weight]
@@ -82,11 +89,19 @@ def rows_of_module(module: nn.Module, found: Survey | None) -> list[LayerRow]:
         if found is None and covered.issuperset(parameters):
             continue  # a second use of a tied module
         main = roles.get("weight", parameters[0])
-        known = layer if "weight" in roles else None  # else its weight is put together from several
         seen = _seen(layer)
-        transposed = not layer.by_rows and known is not None
         rows.append(
-            LayerRow(name, layer.kind, main, parameters, transposed, layer.groups, block=block, layer=known, seen=seen)
+            LayerRow(
+                name,
+                layer.kind,
+                main,
+                parameters,
+                not layer.by_rows,
+                layer.groups,
+                block=block,
+                layer=layer,
+                seen=seen,
+            )
         )
         covered.update(parameters)
     by_owner: dict[str, list[str]] = {}

@@ -63,7 +63,7 @@ def _together(
     for index, row in batch.items():
         weight, transposed = row.stored(tensors), row.transposed
         if row.layer is not None and transposed:  # stored in an order that only the layer knows
-            weight, transposed = row.layer.matrix({"weight": weight}).flatten(0, 1), False
+            weight, transposed = row.matrix(tensors), False
         alike[weight.shape, weight.dtype, weight.device, row.groups, transposed].append((index, weight))
     for (*_, groups, transposed), members in alike.items():
         found = compute([weight for _, weight in members], groups, transposed)

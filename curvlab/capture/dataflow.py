@@ -73,6 +73,10 @@ class Dataflow:
         """The model's parameters among these, by name."""
         return {self._own[id(p)].name: p for p in parameters if id(p) in self._own}
 
+    def is_made(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a constant that was made in this forward pass."""
+        return id(tensor) not in self._buffers and self.get(tensor) is CONSTANT
+
     def expression(self, tensor: Any) -> Expression | None:
         """What a tensor is of parameters alone, None if it is not."""
         mark = self.get(tensor) if isinstance(tensor, Tensor) else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from curvlab.capture.dataflow import CONSTANT, Dataflow, tensors_in
+from curvlab.capture.dataflow import CONSTANT, EXAMPLES, Dataflow, tensors_in
 from curvlab.capture.gathered import recorded_call
 from curvlab.capture.operation_layers import OperationLayers, name_of
 from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
@@ -56,20 +56,21 @@ class FunctionalUses(TorchFunctionMode):
     Args:
         flow: marks of tensors.
         recorder: is shown what is found.
-        repeated: parameters that were repeated for every example in other batches, None before the first.
+        batched: where constants, or parameters that were repeated, brought an axis of examples in, as the survey has
+            seen it; None for the survey itself. A batch of as many examples as positions could not tell.
 
     Attributes:
-        found_repeated: those that were in this one's.
+        found: what this one's forward passes have added to that.
     """
 
     def __init__(
         self,
         flow: Dataflow,
         recorder: Recorder,
-        repeated: Collection[str] | None = None,
+        batched: Collection[str] | None = None,
     ) -> None:
         super().__init__()
-        self.repeated, self.found_repeated = None if repeated is None else set(repeated), set[str]()
+        self.batched, self.found = None if batched is None else set(batched), set[str]()
         self.flow, self.layers, self.recorder = flow, OperationLayers(), recorder
         self.pulled = Pulled(recorder)
         self.inside = 0  # depth of adapted modules: what happens in there is theirs
@@ -111,6 +112,7 @@ class FunctionalUses(TorchFunctionMode):
                 self.flow.put(one, CONSTANT)
             return output
         expressed = replaced(given, lambda one: self.flow.expression(one) or one)
+        self._mark_batched(" ".join([name, *sorted({p for one in inside(expressed) for p in one.parameters})]), tensors)
         if not any(self.flow.varies(one) for one in tensors):
             output = func(*args, **kwargs)
             with self._following(name, expressed):
@@ -133,14 +135,16 @@ class FunctionalUses(TorchFunctionMode):
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
-            if self.repeated is not None:
+            if self.batched is not None:
                 raise RecordingFault(f"{said}, while following the operation '{name}'") from error
             self._refuse(inside(expressed), f"used by the operation '{name}', which could not be followed: {said}")
 
     def shared(self, name: str, layer: Layer, module: Any, args: Any, kwargs: Any, output: Any) -> bool:
         """Whether a module ran without the examples; its output is then an expression of parameters, which is followed
         until it meets them."""
-        if not isinstance(output, Tensor) or any(self.flow.varies(one) for one in tensors_in((args, kwargs))):
+        tensors = tensors_in((args, kwargs))
+        self._mark_batched(f"module {name}", tensors)
+        if not isinstance(output, Tensor) or any(self.flow.varies(one) for one in tensors):
             return False
         x = layer.prepare(*args, **kwargs).detach()
         expressed = replaced((args, kwargs), lambda one: self.flow.expression(one) or one)
@@ -157,12 +161,7 @@ class FunctionalUses(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.startswith("__")):
             self._refuse(operands, f"it is overwritten by '{name}'")
             return output
-        if (
-            name in _EXPANSIONS
-            and isinstance(output, Tensor)
-            and self._over_examples(operands[0].value, output, operands[0].parameters)
-        ):
-            self.found_repeated.update(operands[0].parameters)
+        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(operands[0], output):
             return self._affine(name, [_added(operands[0], output)], output, given)
         node = self._shared_operation(func, name, given, expressed, output)
         for place, one in enumerate(output if isinstance(output, tuple | list) else (output,)):
@@ -175,14 +174,27 @@ class FunctionalUses(TorchFunctionMode):
             self.flow.put(one, node or Expression(one, func, expressed[0], expressed[1], pick, name))
         return output
 
-    def _over_examples(self, value: Tensor, output: Tensor, parameters: Iterable[str]) -> bool:
+    def _over_examples(self, operand: Expression, output: Tensor) -> bool:
         """Whether a parameter has been repeated for every example."""
+        value = operand.value
         longer = output.ndim > value.ndim or (output.ndim == value.ndim and value.shape[0] == 1)
         if not longer or output.shape[0] != self.flow.examples or not broadcast_over_examples(value, output):
             return False
-        if self.flow.examples > 1 or self.repeated is None:
-            return True
-        return not self.repeated.isdisjoint(parameters)  # of one example only other batches can tell
+        return self._is_batched(" ".join(["repeat", *operand.parameters]))
+
+    def _mark_batched(self, place: str, tensors: list[Tensor]) -> None:
+        """Constants that were made with an axis of examples hold them as inputs do."""
+        constants = [one for one in tensors if one.ndim > 1 and self.flow.is_made(one)]
+        along = [one for one in constants if one.shape[0] == self.flow.examples]
+        if along and not any(self.flow.varies(one) for one in tensors) and self._is_batched(place):
+            for one in along:
+                self.flow.put(one, EXAMPLES)
+
+    def _is_batched(self, place: str) -> bool:
+        if self.batched is not None:
+            return place in self.batched
+        self.found.add(place)
+        return True
 
     def _shared_operation(self, func: Any, name: str, given: Any, expressed: Any, output: Any) -> SharedCall | None:
         """An operation that would be a layer, of an input that does not hold examples: rows for all of them."""
@@ -252,7 +264,7 @@ class FunctionalUses(TorchFunctionMode):
         call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows)
         call.watched = True
         if all(one.form <= Form.AFFINE for one in use.weights.values()):
-            use_name = name_of(use.weights)
+            use_name = self.layers.name(use, layer)
             self.recorder.show(use_name, call)
             return [lambda g: self.recorder.send(use_name, call, arranged(use.output(g)))]
         why = next(one.why for one in use.weights.values() if one.form is Form.OTHER)

@@ -48,7 +48,7 @@ class Survey:
         refused: name of a module or parameter -> why it is in no block.
         block_of: name of a use -> name of its block.
         axes: name of a use -> axis of the examples in its input.
-        repeated: parameters that the network repeats for every example (a class token).
+        batched: where constants or repeated parameters (a class token) bring an axis of examples in.
     """
 
     modules: dict[str, Layer | Unrolled]
@@ -56,7 +56,7 @@ class Survey:
     refused: dict[str, str]
     block_of: dict[str, str]
     axes: dict[str, int] = field(default_factory=dict)
-    repeated: set[str] = field(default_factory=set)
+    batched: set[str] = field(default_factory=set)
 
 
 def use_key(use: str, layer: Layer) -> str:

@@ -23,12 +23,22 @@ class OperationLayers:
 
     def __init__(self) -> None:
         self._layers: dict[Hashable, Layer] = {}
+        self._names: dict[tuple[str, str], list[Hashable]] = {}
         self.stacks: dict[tuple[Hashable, ...], Callable[[int], tuple[str, Layer]]] = {}
+
+    def name(self, use: AffineUse, layer: Layer) -> str:
+        """What a use is called: two of one parameter in different ways are told apart by their number."""
+        name, key = name_of(use.weights), _key(use)
+        known = self._names.setdefault((name, layer.kind), [])
+        if key not in known:
+            known.append(key)
+        place = known.index(key)
+        return f"{name}#{place + 1}" if place else name
 
     def of(self, use: AffineUse) -> Layer:
         """The layer of a use; the same one in every batch."""
         use = canonical(use)
-        key = (use.make.__qualname__, use.key, *((role, one.key) for role, one in use.weights.items()))
+        key = _key(use)
         if any(one.form is Form.OTHER for one in use.weights.values()):
             return use.make(**{role: one.value.detach() for role, one in use.weights.items()})
         fixed = all(one.fixed for one in use.weights.values())
@@ -41,6 +51,10 @@ class OperationLayers:
             if one.place is not None and one.name in ("__getitem__", "select", "unbind"):
                 self.stacks.setdefault((use.make.__qualname__, *one.parameters), _stack(use))
         return layer
+
+
+def _key(use: AffineUse) -> Hashable:
+    return (use.make.__qualname__, use.key, *((role, one.key) for role, one in use.weights.items()))
 
 
 def _stack(use: AffineUse) -> Callable[[int], tuple[str, Layer]]:

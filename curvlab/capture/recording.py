@@ -55,7 +55,7 @@ class Recording:
         self._group = {name: tuple(group) for group in components(found.blocks) for name in group}
         on_gradient = self._on_output_gradient if output_gradients else None
         modules, functional = _shown_by(found, wanted)
-        self.tape = Tape(model, modules, self._on_call, on_gradient, refuse, found.axes, functional, found.repeated)
+        self.tape = Tape(model, modules, self._on_call, on_gradient, refuse, found.axes, functional, found.batched)
         self._observer: Observer | None = None
         self._calls: dict[str, list[Call]] = {}
         self._mask: Tensor | None = None

@@ -44,7 +44,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         torch.no_grad(),
     ):
         tape.run(inputs)
-        idle, repeated = _idle(modules, found, tape), tape.repeated
+        idle, batched = _idle(modules, found, tape), tape.batched
     examples = batch_size(inputs)
     blocks, block_of = _blocks(model, found, idle, examples)
     _tie(blocks)
@@ -63,7 +63,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    surveyed = Survey(modules, blocks, refused, block_of, axes, repeated)
+    surveyed = Survey(modules, blocks, refused, block_of, axes, batched)
     _refuse_unexplained(surveyed, unexplained(model, surveyed, inputs))
     return surveyed
 

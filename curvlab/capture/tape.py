@@ -41,7 +41,7 @@ class Tape:
             way.
         axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
         functional: whether parameters used outside the modules are recorded too. Every torch call is looked at then.
-        repeated: parameters that a network repeats for every example, as the survey has seen; None before it.
+        batched: where constants bring an axis of examples in, as the survey has seen; None before it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Tape:
         on_refusal: Callable[[str, str], object],
         axes: Mapping[str, int] | None = None,
         functional: bool = True,
-        repeated: Collection[str] | None = None,
+        batched: Collection[str] | None = None,
     ) -> None:
         self.axes = axes or {}
         self.model, self.on_call, self.on_output_gradient, self.on_refusal = (
@@ -68,7 +68,7 @@ class Tape:
         self.kwargs: Mapping[str, Any] = {}
         self._watcher: FunctionalUses | None = None
         if functional:
-            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), self, repeated)
+            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), self, batched)
         self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
@@ -302,9 +302,9 @@ class Tape:
         return tapped
 
     @property
-    def repeated(self) -> set[str]:
-        """Parameters that were repeated for every example."""
-        return set() if self._watcher is None else self._watcher.found_repeated
+    def batched(self) -> set[str]:
+        """Where constants, or parameters that were repeated, brought an axis of examples in."""
+        return set() if self._watcher is None else self._watcher.found
 
     @property
     def stacks(self) -> Iterable[Callable[[int], tuple[str, Layer]]]:

@@ -174,10 +174,10 @@ def test_tensor_normal_factors_of_an_expert_are_those_of_its_matrix() -> None:
 def test_experts_are_preconditioned_alike_however_they_are_stored(optimizer: Any) -> None:
     moved = {}
     for kind in ("modules", "loop"):
-        network, x, y = Network(MAKES[kind]), tokens(), targets()
+        network = Network(MAKES[kind])
         method = optimizer(network, likelihood="categorical", fisher_type="empirical", lr=0.1)
         for _ in range(2):
-            method.step(lambda n=network: F.cross_entropy(n(x).reshape(-1, V), y.reshape(-1)))
+            method.step(lambda n=network: F.cross_entropy(n(tokens()).reshape(-1, V), targets().reshape(-1)))
         experts = network.experts
         if kind == "modules":
             moved[kind] = [torch.stack([one.weight for one in ones]) for ones in (experts.up, experts.down)]

@@ -154,6 +154,9 @@ CASES = {
     "rms norm": Case(lambda m, h: F.rms_norm(h, (D,), m.w), {"w": (D,)}, {"w": "RMSNorm"}),
     "gemma norm": Case(lambda m, h: F.rms_norm(h, (D,)) * (1.0 + m.w.double()), {"w": (D,)}),
     "scale": Case(lambda m, h: h * m.w + m.b, {"w": (D,), "b": (D,)}, {"w": "Parameter (scale)"}),
+    "mixed with the last": Case(
+        lambda m, h: h * m.w + F.pad(h, (0, 0, 1, 0))[:, :T] * (1 - m.w), {"w": (D,)}, {"w": "Parameter (scale)"}
+    ),
     "layer scale": Case(lambda m, h: h * m.w.unsqueeze(0).unsqueeze(0), {"w": (D,)}),
     "quotient": Case(lambda m, h: h / m.w, {"w": (D,)}),
     "power": Case(lambda m, h: (h * h + 1) ** m.w, {"w": (D,)}),
