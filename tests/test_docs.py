@@ -54,6 +54,7 @@ LOOKS = sorted(
 
 
 SHORTER = {
+    "curvlab train --problem text-transformer --optimizer adamw --out runs/text": "--steps 3",
     "curvlab compare --optimizers lnb,kfac,tnt": "--steps 3",
     "curvlab compare --mode training --problem wine-mlp --optimizers kfac,adam --epochs 5 --seeds 0,1,2 "
     "--target 'train.loss<0.2'": "--optimizers kfac --seeds 0",

@@ -17,6 +17,7 @@ from curvlab.comparison.sources import Source, What, source_of
 from curvlab.comparison.trajectory import Report
 from curvlab.comparison.workload import of_model, of_problem
 from curvlab.device import pick_device
+from curvlab.errors import MemoryBudgetError
 
 if TYPE_CHECKING:
     from curvlab.comparison.race_results import Races
@@ -69,9 +70,23 @@ def compare(
 
 
 def _directions(source: Source, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
-    # Dropout is then the same in every comparison with this seed.
-    options = asked.data_options
+    *others, last = asked.baselines
+    refused: MemoryBudgetError | None = None
+    for name in others:
+        try:
+            return _beside(name, source, optimizers, asked, report)
+        except MemoryBudgetError as error:
+            refused = error
+    found = _beside(last, source, optimizers, asked, report)
+    note = f"{last} is the baseline: {refused.found}, and {refused.why}" if refused is not None else None
+    return replace(found, notes=(*found.notes, note)) if note else found
+
+
+def _beside(baseline: str, source: Source, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
+    """Directions beside those of one baseline."""
+    asked, options = replace(asked, baseline=baseline), asked.data_options
     device = pick_device(options.device)
+    # Dropout is then the same in every comparison with this seed.
     with torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else []):
         torch.manual_seed(options.seed)
         moving = source.directions
@@ -83,7 +98,7 @@ def _race_settings(source: Source, optimizers: Sequence[str], asked: Request) ->
     from curvlab.comparison.race_settings import RaceSettings
 
     # The baseline of directions may have settings; a race by itself has none.
-    also = [asked.baseline] if asked.mode == "both" else []
+    also = asked.baselines if asked.mode == "both" else ()
     found, options = specs(optimizers, asked.settings, also), asked.data_options
     return RaceSettings(
         optimizers={one.label: {"optimizer": one.optimizer, **one.settings} for one in found},

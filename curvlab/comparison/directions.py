@@ -31,6 +31,7 @@ AVERAGES = {"momentum": 0.9, "decay": 0.9}
 
 def directions(workload: Workload, optimizers: Sequence[str], asked: Request, report: Report) -> Comparison:
     """See `compare`; on a workload with endless batches along the baseline's trajectory, else at its weights."""
+    assert asked.baseline is not None
     found = specs(optimizers, asked.settings, also=[asked.baseline])
     common = {**AVERAGES, "inverse_interval": asked.interval, "seed": asked.data_options.seed}
     complete = [_complete(one, workload, common) for one in found]
@@ -63,12 +64,13 @@ def directions(workload: Workload, optimizers: Sequence[str], asked: Request, re
 
 
 def _baseline(asked: Request) -> OptimizerSpec:
-    settings = dict((asked.settings or {}).get(asked.baseline, {}))
-    one = OptimizerSpec(asked.baseline, asked.baseline, settings)
-    if asked.baseline not in EXACT:
+    name = asked.baseline or BASELINE
+    settings = dict((asked.settings or {}).get(name, {}))
+    one = OptimizerSpec(name, name, settings)
+    if name not in EXACT:
         check([one])
     elif wrong := sorted(set(settings) - {"lr", "damping"}):
-        raise CommandError(f"{asked.baseline} has no setting '{wrong[0]}'", do="there are lr and damping")
+        raise CommandError(f"{name} has no setting '{wrong[0]}'", do="there are lr and damping")
     return one
 
 

@@ -61,7 +61,7 @@ def plan(what: What, optimizers: Sequence[str], request: Request) -> Plan:
         CurvlabError: as `compare` would before it begins.
     """
     raced, mode = request.mode != "directions", request.mode
-    found = specs(optimizers, request.settings, also=[] if mode == "training" else [request.baseline])
+    found = specs(optimizers, request.settings, also=[] if mode == "training" else request.baselines)
     source, options = source_of(what, request), request.data_options
     seeds = request.seeds or (options.seed,)
     names = (source.problems or (source.name or "module",)) if raced else ()
@@ -69,7 +69,7 @@ def plan(what: What, optimizers: Sequence[str], request: Request) -> Plan:
     named = {one.label: {"optimizer": one.optimizer, **one.settings} for one in found}
     if mode == "training":
         source.races(request)  # what is missing is said
-        return Plan(", ".join(names), mode, request.baseline, 0, 0, (), runs, named)
+        return Plan(", ".join(names), mode, request.baselines[0], 0, 0, (), runs, named)
     moving = source.directions
     workload = of_model(source.model, options) if moving is None else of_problem(moving, options)  # type: ignore[arg-type]
     sizes = {name: (p.numel(), p.element_size()) for name, p in workload.model.named_parameters()}
@@ -79,4 +79,4 @@ def plan(what: What, optimizers: Sequence[str], request: Request) -> Plan:
         layers.append(PlannedLayer(name, size, size**2 * number))
     steps = (request.steps or STEPS) if workload.moves else workload.passes
     size = int(workload.info["batch_size"])
-    return Plan(workload.name, mode, request.baseline, steps, size, tuple(layers), runs, named)
+    return Plan(workload.name, mode, request.baselines[0], steps, size, tuple(layers), runs, named)

@@ -13,7 +13,8 @@ from curvlab.field_types import FROM_ONE, POSITIVE, SEED
 from curvlab.fields import Declared, Field, Setting, fields_of, unknown
 
 Mode = Literal["directions", "training", "both"]
-BASELINE = "block-fisher"
+BASELINE, FALLBACK = "block-fisher", "ekfac"
+"""Baselines where none is asked for: the second where the exact blocks of the first do not fit the memory."""
 EXACT = ("ggn", "hessian")
 """Baselines that are a matrix and no optimizer."""
 STEPS = 100
@@ -32,9 +33,14 @@ class Request(Declared):
 
     mode: Annotated[Mode, Setting("directions, training, or both.", written="MODE")] = "directions"
     baseline: Annotated[
-        str,
-        Setting("An optimizer, or for small networks ggn or hessian (exact).", when=OF_DIRECTIONS, written="NAME"),
-    ] = BASELINE
+        str | None,
+        Setting(
+            f"An optimizer, or for small networks ggn or hessian (exact). Without, {BASELINE} where its blocks fit the "
+            f"memory, else {FALLBACK}.",
+            when=OF_DIRECTIONS,
+            written="NAME",
+        ),
+    ] = None
     settings: Annotated[
         Mapping[str, Mapping[str, Any]] | None,
         Setting("Label -> setting -> value; the baseline's are under its own name."),
@@ -78,7 +84,7 @@ class Request(Declared):
         """See `Declared`."""
         from curvlab.optim.registry import OPTIMIZERS
 
-        baseline, mode = sound.get("baseline", BASELINE), sound.get("mode", "directions")
+        baseline, mode = sound.get("baseline") or BASELINE, sound.get("mode", "directions")
         if baseline not in {*OPTIMIZERS, *EXACT}:
             yield f"there is no baseline '{baseline}', {unknown([*OPTIMIZERS, *EXACT], baseline)}"
         if mode == "directions" and len(sound.get("seeds", ())) > 1:
@@ -91,6 +97,13 @@ class Request(Declared):
             yield f"architecture is {sound['architecture']!r}, not package.module:callable"
         if "architecture" in sound and options.data is None:
             yield "an architecture needs data (--data)"
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The baselines to try, the best first; one that settings speak of is asked for."""
+        if self.baseline is not None:
+            return (self.baseline,)
+        return (BASELINE,) if BASELINE in (self.settings or {}) else (BASELINE, FALLBACK)
 
     def asked(self, options: Mapping[str, Any]) -> Request:
         """With other choices by name, those of `data_options` among them.

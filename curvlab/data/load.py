@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curvlab.data.budget import within
+from curvlab.data.coriolanus import read_coriolanus
 from curvlab.data.corpus import is_text
 from curvlab.data.curves import read_curves
 from curvlab.data.dataset import Dataset
@@ -38,8 +39,9 @@ GENERATED: dict[str, Callable[[], Dataset]] = {
     "linear-map": read_linear_map,
     "shapes": read_discs_and_squares,
     "curves": read_curves,
+    "coriolanus": read_coriolanus,
 }
-"""Datasets that are computed, always the same, when they are asked for."""
+"""Datasets that are computed, or made of a text, always the same, when they are asked for."""
 
 
 def load(

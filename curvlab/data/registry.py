@@ -2,7 +2,7 @@
 
 The embedded ones are scikit-learn's bundled copies (BSD-3-Clause) of public data: digits, wine, breast cancer and
 iris from the UCI Machine Learning Repository (CC BY 4.0), diabetes from Efron, Hastie, Johnstone and Tibshirani,
-"Least Angle Regression", Annals of Statistics 2004.
+"Least Angle Regression", Annals of Statistics 2004. The play is Shakespeare's Coriolanus, in the public domain.
 """
 
 from __future__ import annotations
@@ -111,6 +111,14 @@ ENTRIES = (
         "1x28x28 in [0, 1]",
         None,
         "curvlab, after Hinton & Salakhutdinov 2006",
+    ),
+    Entry(
+        "coriolanus",
+        "a play as 61 different characters, the next one for every position",
+        2411,
+        "64",
+        "classification",
+        "Shakespeare 1608, public domain",
     ),
     Entry(
         "gaussian",

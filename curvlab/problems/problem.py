@@ -18,6 +18,9 @@ Targets = Literal["labels", "inputs", "values"]
 """What the network is to answer: class numbers, its own input, or real numbers."""
 
 
+HeldOut = Literal["drawn", "last"]
+
+
 @dataclass(frozen=True)
 class Problem:
     """A network, data, a likelihood, and how they are trained. Not to be changed; `dataclasses.replace` makes variants.
@@ -34,6 +37,7 @@ class Problem:
         likelihood: "categorical", "bernoulli" or "gaussian".
         metrics: name -> function of (z, y), a mean over examples like `loss`.
         test_size: examples held out where the data has no test part of its own.
+        held_out: which: "drawn" by the seed, or the "last", of data that is one long sequence.
         batch_size: examples per step.
         epochs: passes over the training set in an ordinary run.
         settings: optimizer -> setting -> value: what to start from. An optimizer that is not in it does not fit this
@@ -56,6 +60,7 @@ class Problem:
     epochs: int
     settings: Mapping[str, Mapping[str, float | bool | str]]
     initialise: Callable[[nn.Module], None] | None = None
+    held_out: HeldOut = "drawn"
     obtain: str = ""
 
     def __post_init__(self) -> None:

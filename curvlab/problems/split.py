@@ -32,20 +32,20 @@ def load_split(problem: Problem, seed: int, data: str | Dataset | None = None, m
     """The problem's data, or that of a name or path, or other examples, in two parts.
 
     IDX folders that come with a test set keep it. Elsewhere `problem.test_size` examples are drawn by `seed`, and the
-    rest is shuffled by it.
+    rest is shuffled by it; of a text the last ones are held out, and nothing is shuffled.
 
     Raises:
         DataError: it is not there, or does not fit the problem.
         MemoryBudgetError: it is larger than `max_memory`.
     """
     if isinstance(data, Dataset):
-        train, test = _divided(data, problem.test_size, seed)
+        train, test = _divided(data, problem, seed)
         return Split(_prepared(problem, train), _prepared(problem, test))
     spec = _found(problem) if data is None else data
     whole = load(spec, input_shape=problem.input_shape, seed=seed, max_memory=max_memory)
     own_test = None if spec in names() else _test_images(Path(spec).expanduser())
     if own_test is None:
-        train, test = _divided(whole, problem.test_size, seed)
+        train, test = _divided(whole, problem, seed)
     else:
         train, test = whole, load(own_test, max_memory=max_memory)
     return Split(_prepared(problem, train), _prepared(problem, test))
@@ -113,12 +113,15 @@ def _targets(problem: Problem, dataset: Dataset) -> Tensor:
     return y
 
 
-def _divided(whole: Dataset, test_size: int, seed: int) -> tuple[Dataset, Dataset]:
+def _divided(whole: Dataset, problem: Problem, seed: int) -> tuple[Dataset, Dataset]:
+    test_size = problem.test_size
     count = len(whole) - test_size
     if count < 1:
         raise DataError(f"{whole.source} holds {len(whole)} examples", f"{test_size} of them are to be held out")
-    shuffled = whole.shuffled(seed)
-    notes = (*whole.notes, f"{count} examples to train on and {test_size} held out, drawn with seed {seed}")
+    drawn = problem.held_out == "drawn"
+    shuffled = whole.shuffled(seed) if drawn else whole
+    how = f"drawn with seed {seed}" if drawn else "the last ones"
+    notes = (*whole.notes, f"{count} examples to train on and {test_size} held out, {how}")
 
     def part(rows: slice) -> Dataset:
         y = None if shuffled.y is None else shuffled.y[rows]

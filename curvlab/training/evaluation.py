@@ -8,6 +8,7 @@ from torch import nn
 from curvlab.capture.preserve import preserve
 from curvlab.data.dataset import Dataset
 from curvlab.errors import DataError
+from curvlab.problems.metrics import PositionMean
 from curvlab.problems.problem import Problem
 
 
@@ -19,14 +20,23 @@ def evaluate(model: nn.Module, problem: Problem, dataset: Dataset, size: int) ->
     if dataset.y is None:
         raise DataError(f"{dataset.source} has no targets", "nothing can be evaluated on it")
     functions = [problem.loss, *problem.metrics.values()]
+    per_position = [one for one in functions if isinstance(one, PositionMean)]
     precision = torch.float32 if dataset.x.device.type == "mps" else torch.float64
     totals = torch.zeros(len(functions), dtype=precision, device=dataset.x.device)
+    counted = totals.new_zeros(())
     with preserve(model), torch.no_grad():
         model.eval()
         for start in range(0, len(dataset), size):
             x, y = dataset.x[start : start + size], dataset.y[start : start + size]
             # In double precision, so that 95 of 100 is not below 0.95.
             z, y = model(x).to(precision), y.to(precision) if y.is_floating_point() else y
-            totals += torch.stack([function(z, y) for function in functions]) * len(x)
-    names = ["loss", *problem.metrics]
-    return dict(zip(names, (totals / len(dataset)).tolist(), strict=True))
+            totals += torch.stack(
+                [one.terms(z, y) if isinstance(one, PositionMean) else one(z, y) * len(x) for one in functions]
+            )
+            # All of them count the same positions.
+            counted += per_position[0].count(y) if per_position else 0
+    found = [
+        one.of(total, counted) if isinstance(one, PositionMean) else total / len(dataset)
+        for one, total in zip(functions, totals, strict=True)
+    ]
+    return dict(zip(["loss", *problem.metrics], torch.stack(found).tolist(), strict=True))

@@ -18,7 +18,7 @@ BUILT_IN = {
     *("digits-mlp", "digits-autoencoder", "digits-cnn", "digits-linear", "wine-mlp", "diabetes-mlp"),
     *("mnist-autoencoder", "fashion-mlp", "fashion-cnn"),
     *("factorisation", "digits-wide-mlp", "digits-inverted-wide-mlp", "digits-mlp-4x100"),
-    *("digits-vit", "cifar-vit", "digits-cnn9", "cifar-cnn9", "shapes-unet", "voc-unet"),
+    *("digits-vit", "cifar-vit", "digits-cnn9", "cifar-cnn9", "shapes-unet", "voc-unet", "text-transformer"),
 }
 STRANGER = """
 from dataclasses import replace
