@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from math import prod
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from curvlab.analyses.layer_rows import LayerRow
+from curvlab.linalg.one_thread import one_thread
 
 MOST_ENTRIES = 2**18
 """Numbers that are stacked: 2 MiB of float64. Beyond that, a call of torch costs nothing beside its work."""
@@ -66,5 +68,6 @@ def _together(
             weight, transposed = row.matrix(tensors), False
         alike[weight.shape, weight.dtype, weight.device, row.groups, transposed].append((index, weight))
     for (*_, groups, transposed), members in alike.items():
-        found = compute([weight for _, weight in members], groups, transposed)
+        with one_thread() if len(members) > 1 else nullcontext():
+            found = compute([weight for _, weight in members], groups, transposed)
         yield from zip((index for index, _ in members), found, strict=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from curvlab.formats.architecture import Architecture
     from curvlab.formats.inference.fold import Fold
+    from curvlab.formats.inference.fold_low_rank import Scale
     from curvlab.formats.lazy_tensors import LazyTensors
     from curvlab.formats.raw_checkpoint import RawCheckpoint
 
@@ -172,7 +173,8 @@ def _ordered(raw: RawCheckpoint, module: nn.Module | None) -> RawCheckpoint:
 def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
     from curvlab.formats.inference.infer import infer_layers
 
-    found = infer_layers(raw.specs, raw.tensors, raw.tables, raw.experts)
+    scale, notes = _adapter_scale(path, raw.specs)
+    found = infer_layers(raw.specs, raw.tensors, raw.tables, raw.experts, scale)
     if all(layer.kind == "buffer" for layer in found.layers):
         names = listed(raw.specs)
         raise CheckpointError(f"{quoted(path)} holds no weights", f"its tensors are {names}, none of which is trained")
@@ -187,7 +189,7 @@ def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
         module=network.module,
         architecture=network.made_by,
         metadata=raw.metadata,
-        notes=(*raw.notes, *network.notes),
+        notes=(*raw.notes, *notes, *network.notes),
         data=raw.data,
         likelihood=raw.likelihood,
         aliases=raw.aliases,
@@ -196,6 +198,20 @@ def _checkpoint(path: Path, raw: RawCheckpoint, network: Network) -> Checkpoint:
         fop=raw.fop,
         extra={"folders": network.folders} if network.folders else {},
     )
+
+
+def _adapter_scale(path: Path, names: Iterable[str]) -> tuple[Scale | None, tuple[str, ...]]:
+    """α/r of low-rank updates, from the adapter_config.json beside their file; a note where that cannot be used."""
+    from curvlab.formats.peft.place import SETTINGS
+    from curvlab.formats.peft.settings import read_settings
+
+    folder = path if path.is_dir() else path.parent
+    if not any(".lora_A" in name for name in names) or not (folder / SETTINGS).exists():
+        return None, ()
+    try:
+        return read_settings(folder).scale, ()
+    except CheckpointError as error:
+        return None, (f"the scale of the updates is not known: {error}",)
 
 
 def _with_folds(raw: RawCheckpoint, names: Iterable[str], folds: Mapping[str, Fold]) -> LazyTensors:

@@ -79,6 +79,21 @@ def test_they_are_those_of_one_weight_after_the_other() -> None:
             assert getattr(together, name) == close, (entry.name, name)
 
 
+def test_the_number_of_threads_is_as_before() -> None:
+    weights = odd_weights()
+    threads = torch.get_num_threads()
+
+    def failing(several: list[Tensor], groups: int, transposed: bool) -> list[int]:
+        assert torch.get_num_threads() == (1 if len(several) > 1 else threads)
+        if len(several) > 1:
+            raise ValueError("no numbers")
+        return [0]
+
+    with pytest.raises(ValueError, match="no numbers"):
+        list(in_batches(as_entries(weights), weights, shapes_of(weights), failing))
+    assert torch.get_num_threads() == threads
+
+
 class Counting(Mapping[str, Tensor]):
     """Tensors that note down which of them were read."""
 
