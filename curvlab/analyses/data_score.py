@@ -175,4 +175,6 @@ def chance_notes(facts: Mapping[str, Any]) -> Iterator[str]:
         )
     if reasons:
         do = "are the inputs scaled, and the classes numbered, as they were in training?"
+        if "perplexity" in facts:
+            do = "was the text cut into tokens as it was in training?"
         yield f"the model is no better than chance on this data: {'; '.join(reasons)}: {do}"

@@ -39,7 +39,7 @@ def summary_sections(layers: Sequence[LayerResult]) -> Iterator[Section]:
     yield Section(tuple(blocks))
     yield Section((_worst(layers, asked),))
     explained = [f"{one.question.title}{one.question.legend}" for one in asked if one.question.legend]
-    texts = ((TITLE, LEGEND), ("numbers", f"{'; '.join(explained)}."))
+    texts = (("patterns", LEGEND), ("numbers", f"{'; '.join(explained)}."))
     yield Section(tuple(Note(text, label, tone="aside") for label, text in texts if asked))
 
 

@@ -97,6 +97,8 @@ def test_language_models_have_a_perplexity_over_tokens_that_count() -> None:
     loss = F.cross_entropy(z, y[mask.bool()]).item()
     assert found.data["loss"] == pytest.approx(loss, rel=1e-6)
     assert found.data["perplexity"] == pytest.approx(math.exp(loss), rel=1e-6)
+    (note,) = [note for note in found.notes if "chance" in note]  # random weights
+    assert "tokens" in note
 
 
 def test_outputs_of_0_and_1_have_an_accuracy() -> None:
