@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from curvlab.analyses.condition_figure import condition_figure
+from curvlab.comparison.agreement import Agreement
+from curvlab.comparison.results import Comparison, Directions
 from curvlab.document.section import Document, Section
 from curvlab.document.table import Column, Group, Table
+from curvlab.reports.comparison import comparison_document
+from curvlab.reports.plots import picture
+from curvlab.reports.plots_page import safe_names, safe_ticks
 from curvlab.reports.shown_names import LEAST, shown_names
 from curvlab.reports.terminal import print_document
 
@@ -110,3 +116,39 @@ def test_tables_of_ten_thousand_rows_take_a_second_and_not_a_minute() -> None:
     print_document(Console(file=out, width=100), Document("", (Section((table,)),), dict))
     assert time.process_time() - started < 10  # rich's own table: 15 s and more
     assert len(out.getvalue().splitlines()) == 10_002
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, st.integers(1, 40))
+def test_no_two_ticks_or_legends_look_alike(names: list[str], room: int) -> None:
+    ticks, _ = safe_ticks(names, room)
+    legends = safe_names(names, room)
+    assert len(set(ticks)) == len(names) == len(set(legends.values()))
+    assert all("$" not in text.replace(r"\$", "") for text in [*ticks, *legends.values()])
+
+
+@pytest.mark.parametrize("names", [LLAMA, LORA], ids=["llama", "lora"])
+def test_ticks_of_a_picture_are_told_apart(names: list[str]) -> None:
+    figure = condition_figure(names, {"weight": [(1.0 + k, False) for k in range(len(names))]}, "weights")
+    assert figure is not None
+    drawn = picture(figure)
+    (area,) = drawn.axes
+    ticks = [label.get_text() for label in area.get_xticklabels()]
+    assert len(ticks) == len(set(ticks)) == 40
+    assert "layers." in area.get_xlabel()
+
+
+@pytest.mark.parametrize("names", [LLAMA[:60], LORA], ids=["llama", "lora"])
+@pytest.mark.parametrize("width", [60, 100])
+def test_columns_of_a_comparison_are_told_apart(names: list[str], width: int) -> None:
+    one = Agreement(dict.fromkeys(names, 0.5), 0.5, dict.fromkeys(names, 0.5), 0.5, 0.5)
+    found = {"kfac": Directions("kfac", {"damping": 0.1}, (one,))}
+    data = {"source": "nowhere", "batch_size": 7}
+    comparison = Comparison("p", "block-fisher", 1, (1,), found, None, 0, {}, data, {})
+    out = io.StringIO()
+    print_document(Console(file=out, width=width), comparison_document(comparison))
+    lines = out.getvalue().splitlines()
+    headings = [line.split()[1:] for line in lines if line.startswith("optimizer ")][1:]
+    shown = [name for heading in headings for name in heading]
+    assert len(shown) == len(set(shown)) == len(names)
+    assert any("model.layers." in line for line in lines)
