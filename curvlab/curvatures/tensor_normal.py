@@ -182,7 +182,7 @@ def kept_contractions(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...
         return reduce(or_, (rows_or_square(str(mode), one[None], room) for mode, one in enumerate(rows)))
     sample = parts[0][0]
     pair = sides(parts, shape)
-    if pair is not None:
+    if pair is not None and not _is_small_table(pair, shape, room):
         counts = [sample.examples * min(positions(pair[0]), d) for d in reversed(shape)]
         few = [count < d or not room.square(d) for count, d in zip(counts, shape, strict=True)]
         if any(few) or not all(map(is_dense, pair)):
@@ -195,6 +195,12 @@ def kept_contractions(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...
                 ),
             )
     return {str(mode): total[None] for mode, total in enumerate(contraction_sums(parts, shape))}
+
+
+def _is_small_table(pair: tuple[Side, Side], shape: tuple[int, ...], room: Room) -> bool:
+    """Whether it is a table smaller than the Gram matrix of its positions: one of relative positions has T² of them."""
+    table = not all(map(is_dense, pair)) and all(map(room.square, shape))
+    return table and positions(pair[0]) ** 2 > prod(shape)
 
 
 def _kept_mode(key: str, own: Side, other: Side, dtype: torch.dtype, room: Room, width: int, by_rows: bool) -> State:

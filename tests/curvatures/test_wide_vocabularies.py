@@ -248,3 +248,23 @@ class Last(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return z.movedim(-1, 1)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_small_table_with_many_positions_forms_no_product_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative positions of T5: T² look-ups in 32 rows, whose Gram matrix would have T⁴ entries."""
+
+    def refuse(side: object) -> Tensor:
+        raise AssertionError("positions by positions")
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(300, 2))
+    x, y = torch.randint(0, 4, (5, 100)), torch.randint(0, 2, (5,))
+    columns = list(fisher_columns(model, x, y, "categorical", "empirical"))
+    monkeypatch.setattr("curvlab.statistics.position_factors._gram", refuse)
+    options = {"likelihood": "categorical", "fisher_type": "empirical", "statistic": "per-example"}
+    found = tensor_normal_factors(model, x, y, **options)["0.weight"]
+    wanted = [contraction(columns, "0.weight", (4, 3), mode) for mode in (0, 1)]
+    c0 = (wanted[0].trace() / 12) ** 0.5
+    for factor, dense, other in zip(found.factors, wanted, (3, 4), strict=True):
+        torch.testing.assert_close(factor, dense / (c0 * other), rtol=1e-9, atol=1e-12)
