@@ -50,6 +50,7 @@ MODELS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
     "BERT": (hf.BertForMaskedLM, {**_BERT, "max_position_embeddings": POSITIONS}),
     "T5": (hf.T5ForConditionalGeneration, _T5),
     "BART": (hf.BartForConditionalGeneration, {**_ATTENTION, "max_position_embeddings": POSITIONS}),
+    "BART's decoder": (hf.BartForCausalLM, {**_ATTENTION, "max_position_embeddings": POSITIONS}),
     "mBART": (hf.MBartForConditionalGeneration, {**_ATTENTION, "max_position_embeddings": POSITIONS}),
     "Whisper": (hf.WhisperForConditionalGeneration, {**_ATTENTION, **_WHISPER, **_TOKENS}),
     "wav2vec": (hf.Wav2Vec2ForCTC, {**_BERT, **_WAV2VEC}),

@@ -47,12 +47,18 @@ class SequenceTargets:
         return cls(module, found) if found is not None and loss in ("auto", "cross-entropy", "next-token") else None
 
     def checked(self, inputs: Mapping[str, Any], y: Tensor | None) -> SequenceTargets:
-        """Itself; for "same token" where the network's own loss on these two examples says that it moves no labels."""
+        """Itself; for "same token" where the network's own loss on these two examples says that it moves no labels.
+
+        Some causal networks (the decoders of BART and of its relatives) are given labels that are moved already:
+        without labels their targets are the next tokens all the same.
+        """
         if self.convention != "next token" or "labels" not in keywords_of(self.module):
             return self
         first = {key: value[:2] if hasattr(value, "ndim") and value.ndim else value for key, value in inputs.items()}
         own = self._own_shift(first, _labels(first, None if y is None else y[:2]))
-        return replace(self, convention="same token") if own == 0 else self
+        if own != 0 or (y is None and self._is_causal(first)):
+            return self
+        return replace(self, convention="same token")
 
     def named(self, x: Any, y: Tensor | None) -> Batch:
         """Inputs by keyword and labels, as a program or a loader may give them: tokens alone, labels among the inputs.
@@ -155,15 +161,11 @@ class SequenceTargets:
         import torch
 
         from curvlab.capture.output import output_tensor
-        from curvlab.formats.huggingface.network import quiet_and_offline
 
-        device = next((p.device for p in self.module.parameters()), None)
         if labels is None:
             return None
-        given = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
         try:
-            with torch.no_grad(), quiet_and_offline():
-                made: Any = self.module(**given, labels=labels.to(device))
+            made = self._answer({**inputs, "labels": labels})
             z, own = output_tensor(made), float(made.loss)
             means = [
                 float(torch.nn.functional.cross_entropy(z.flatten(0, 1), y.flatten().to(z.device)))
@@ -173,6 +175,33 @@ class SequenceTargets:
             return None
         near = [abs(mean - own) <= 1e-3 * abs(own) for mean in means]
         return near.index(True) if sum(near) == 1 else None
+
+    def _is_causal(self, inputs: dict[str, Any]) -> bool:
+        """Whether another last token leaves the outputs before it as they are."""
+        import torch
+
+        from curvlab.capture.output import output_tensor
+
+        ids = inputs["input_ids"]
+        changed = ids.clone()
+        changed[:, -1] = ids[:, 0]
+        if ids.shape[1] < 2 or torch.equal(ids, changed):
+            return False
+        try:
+            before, after = (output_tensor(self._answer({**inputs, "input_ids": one})) for one in (ids, changed))
+        except Exception:
+            return False
+        return torch.allclose(before[:, :-1], after[:, :-1], rtol=1e-4, atol=1e-6)
+
+    def _answer(self, inputs: Mapping[str, Any]) -> Any:
+        import torch
+
+        from curvlab.formats.huggingface.network import quiet_and_offline
+
+        device = next((p.device for p in self.module.parameters()), None)
+        given = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        with torch.no_grad(), quiet_and_offline():
+            return self.module(**given)
 
 
 def are_tokens(x: Any) -> bool:

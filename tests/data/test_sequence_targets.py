@@ -74,6 +74,17 @@ def test_the_family_s_own_loss_says_whether_labels_are_moved() -> None:
     assert open_source(inputs, model, samples=None, seed=0).targets is None
 
 
+def test_a_causal_model_whose_loss_moves_no_labels_has_the_next_tokens_without_any() -> None:
+    model, ids = network("BART's decoder"), text()["input_ids"].clamp(min=4)
+    ours, count = mean_loss(model, {"input_ids": ids}, None)
+    moved = torch.cat([ids[:, 1:], torch.full((6, 1), -100)], 1)
+    assert ours == pytest.approx(own_loss(model, {"input_ids": ids}, moved), rel=1e-5)
+    assert count == 6 * 8
+    assert mean_loss(model, {"input_ids": ids}, ids)[0] == pytest.approx(
+        own_loss(model, {"input_ids": ids}, ids), rel=1e-5
+    )
+
+
 def test_a_masked_model_has_the_labels_that_are_given_and_else_none() -> None:
     model, inputs, y = network("BERT"), text(), labels(9)
     y[inputs["attention_mask"] == 0] = -100
