@@ -16,7 +16,7 @@ from curvlab.formats import strict_json
 
 SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".ndjson", ".parquet")
 PIECE = 2**16
-"""Bytes of plain text that are tokenised at once, cut at the end of a line where there is one."""
+"""Bytes of text that are tokenised at once, cut at the end of a line where there is one."""
 MOST_LINE = 2**24
 """Bytes of one line of .jsonl."""
 FIELDS = ("text", "content")
@@ -48,11 +48,23 @@ def pieces(path: Path) -> Iterator[Piece]:
     with path.open("rb") as file:
         parquet = file.read(4) == _MAGIC
     if parquet or path.suffix.lower() == ".parquet":
-        yield from (Piece(text, True, True) for text in _column(path))
+        for text in _column(path):
+            yield from _parts(text)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        yield from (Piece(text, True, True) for text in _lines(path))
+        for text in _lines(path):
+            yield from _parts(text)
     else:
         yield from _plain(path)
+
+
+def _parts(text: str) -> Iterator[Piece]:
+    """One document in pieces."""
+    start = 0
+    while len(text) - start > PIECE:
+        cut = text.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+        yield Piece(text[start:cut], start == 0, False)
+        start = cut
+    yield Piece(text[start:], start == 0, True)
 
 
 def _plain(path: Path) -> Iterator[Piece]:

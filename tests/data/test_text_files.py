@@ -62,6 +62,20 @@ def test_a_long_text_in_pieces_is_the_text(tmp_path: Path) -> None:
     assert all(piece.text.endswith("\n") for piece in found[:-1])
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_a_long_document_is_the_same_in_every_kind_of_file(name: str, tmp_path: Path) -> None:
+    text = TEXT * 600 + "x" * 200_000
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.jsonl").write_text(json.dumps(text))
+    pyarrow.parquet.write_table(pyarrow.table({"t": [text]}), tmp_path / "a.parquet")
+    found = list(pieces(tmp_path / name))
+    assert "".join(piece.text for piece in found) == text
+    assert max(len(piece.text) for piece in found) <= 2**17
+    assert (sum(piece.begins for piece in found), sum(piece.ends for piece in found)) == (1, 1)
+    assert found[0].begins
+    assert found[-1].ends
+
+
 def test_a_text_shorter_than_a_sequence_is_one(place: Path) -> None:
     (place / "a.txt").write_text("Call me Ishmael.")
     found = ids_of(place, place / "a.txt", "Llama", 100)

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from sequence_models import TEXT, folder, network, tokenizer
 
@@ -32,6 +34,18 @@ def refusal(place: Path) -> str:
     assert "\x1b" not in sentence
     assert len(sentence) < 1000
     return sentence
+
+
+def outcome(place: Path) -> str | None:
+    """The sentence, or None where the text was read after all; soon in either case."""
+    start = time.monotonic()
+    try:
+        curvlab.analyze(str(place), str(place.parent / "corpus.txt"), analyses=("moments",), device="cpu", samples=2)
+    except CurvlabError as error:
+        return str(error)
+    finally:
+        assert time.monotonic() - start < 60
+    return None
 
 
 def changed(place: Path, **parts: Any) -> Path:
@@ -101,6 +115,20 @@ def test_a_text_that_grows_in_the_tokenizer(place: Path, monkeypatch: pytest.Mon
     sentence = refusal(changed(place, normalizer={"type": "Sequence", "normalizers": [step] * 3}))
     assert "cannot be tokenised by" in sentence
     assert "memory" in sentence or "computing" in sentence
+
+
+def test_a_table_that_unpacks_to_more_than_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of 256 times the same text of 16 MiB, which the file has once."""
+    monkeypatch.setattr(reading, "physical_memory", lambda: 2**31)
+    words = pyarrow.array(["a" * 2**24])
+    rows = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 256, pyarrow.int32()), words)
+    where = place.parent / "corpus.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), where, compression="zstd", store_schema=False)
+    assert (place.parent / "corpus.parquet").stat().st_size < 2**26
+    (place.parent / "corpus.txt").unlink()
+    (place.parent / "corpus.parquet").rename(place.parent / "corpus.txt")
+    found = outcome(place)
+    assert found is None or "cannot be tokenised by" in found or "is not a Parquet file" in found
 
 
 def test_an_expression_without_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
