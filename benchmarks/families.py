@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import re
 import resource
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ TASKS = (
     "IMAGE_TEXT_TO_TEXT",
 )
 SECONDS, MEMORY = 60, 8 * 2**30
+ROAD = "its per-example gradients alone"
 
 
 def families(tasks: list[str]) -> dict[str, str]:
@@ -82,6 +84,7 @@ def outcome(kind: str, name: str, tell: Callable[[dict[str, Any]], object]) -> d
         "status": "analysed",
         "part": found.coverage.analyzed / max(1, found.coverage.parameters),
         "parameters": found.coverage.parameters,
+        "gradients_alone": sum(b.parameters for b in found.coverage.blocks if ROAD in (b.reason or "")),
         "seconds": time.perf_counter() - started,
         "missed": {b.name: b.reason for b in found.coverage.blocks if b.status in ("skipped", "weights-only")},
         "loaded": _loaded(model),
@@ -146,11 +149,31 @@ def run(kind: str, name: str) -> dict[str, Any]:
         return dict(json.loads(Path(file.name).read_text()))
 
 
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Family, share of the parameters that were analysed, by which road, and why not the rest, in Markdown."""
+    lines = ["| family | class | analysed | per-example gradients alone | the rest |", "|---|---|---|---|---|"]
+    for kind, one in sorted(found.items()):
+        if "part" not in one:
+            continue
+        alone = one["gradients_alone"] / max(1, one["parameters"])
+        share = "" if not alone else f"{alone:.1%}"
+        reasons = Counter(_plain(why) for why in one["missed"].values() if why)
+        rest = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(2)) if one["part"] < 1 else ""
+        lines.append(f"| {kind} | {one['class']} | {one['part']:.1%} | {share} | {rest} |")
+    return "\n".join([*lines, ""])
+
+
+def _plain(why: str) -> str:
+    """A reason without names, so that equal ones can be counted."""
+    return re.sub(r"(the uses of|no adapter for) [\w.]+", r"\1 …", why.split(":")[0]).replace("|", "/")
+
+
 def main() -> int:
     """Run what is asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__)
     parser.add_argument("--only", action="append", help="type of model, such as gemma2; repeatable")
     parser.add_argument("--task", choices=TASKS, action="append", help="repeatable; all by default")
+    parser.add_argument("--table", type=Path, help="write the table in Markdown to this file")
     parser.add_argument("--json", type=Path, help="write everything that was found to this file")
     arguments = parser.parse_args()
     import transformers
@@ -166,6 +189,8 @@ def main() -> int:
         print(f"{kind:30} {one['status']:10} {shown}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(found, indent=1))
+    if arguments.table:
+        arguments.table.write_text(table(found))
     counts = Counter(one["status"] for one in found.values())
     whole = sum(one.get("part", 0) >= 0.99 for one in found.values())
     print(f"\n{len(found)} families:", ", ".join(f"{count} {status}" for status, count in counts.items()))
