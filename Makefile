@@ -16,7 +16,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-processors test-timm fuzz check format bench gpu clean distclean
+.PHONY: help demo test test-processors test-timm families fuzz check format bench gpu clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-timm: ## test networks of timm in an environment of their own
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install torch==2.14.1 torchvision==0.29.1 'timm>=1.0'
 	.venv-timm/bin/python -m pip --disable-pip-version-check --quiet install -e . pytest jaxtyping beartype
 	OMP_NUM_THREADS=1 .venv-timm/bin/python -m pytest tests/formats/test_timm.py
+
+families: $(VENV)/.dev ## analyse a small network of every family that transformers can build (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families --table families.md
 
 fuzz: $(VENV)/.dev ## damage models of every format and open them: make fuzz SECONDS=600
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)
