@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, count
 
 from rich.cells import cell_len, set_cell_size
 
@@ -15,6 +16,8 @@ LEAST = 10
 """Cells that every name is given: enough for a number behind a beginning."""
 MOST_ROWS = 0.6
 """Share of the names that a beginning needs to be left out of them."""
+DEEPEST = 12
+"""Parts of a beginning, at most."""
 ELLIPSIS = "…"
 WINDOWS = 60
 """Cuts that are tried for names that differ in their middle alone."""
@@ -81,10 +84,10 @@ def _distinct(names: Sequence[str]) -> dict[str, str]:
     """Name -> its printable form, numbered where two names print alike."""
     texts = {name: printable(name) for name in names}
     often = Counter(texts.values())
-    taken = set(texts.values())
+    taken, numbers = set(texts.values()), count(1)
     for name, text in texts.items():
         if often[text] > 1:
-            texts[name] = _numbered(text, cell_len(text) + 12, taken)
+            texts[name] = _numbered(text, cell_len(text) + 12, taken, numbers)
     return texts
 
 
@@ -92,10 +95,10 @@ def _common_prefix(texts: Sequence[str]) -> tuple[str, bool]:
     """The dotted beginning that saves most, of `MOST_ROWS` of the names or more, and whether all of them have it."""
     counts: Counter[str] = Counter()
     for text in texts:
-        place = text.find(".")
-        while 0 <= place < len(text) - 1:
-            counts[text[: place + 1]] += 1
-            place = text.find(".", place + 1)
+        *inner, _ = text.split(".", DEEPEST)
+        for beginning in accumulate(f"{part}." for part in inner):
+            if beginning != text:
+                counts[beginning] += 1
     enough = [prefix for prefix, count in counts.items() if count >= max(2, MOST_ROWS * len(texts))]
     best = max(enough, key=lambda prefix: counts[prefix] * (len(prefix) - 1), default="")
     shared = max((prefix for prefix in enough if counts[prefix] == len(texts)), key=len, default="")
@@ -111,8 +114,9 @@ def _common_suffix(texts: Sequence[str]) -> str:
     first, last = (text[::-1] for text in (min(texts, key=lambda t: t[::-1]), max(texts, key=lambda t: t[::-1])))
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     end = first[:same][::-1]
-    ends = (end[place:] for place, letter in enumerate(end) if letter == ".")
-    return next((end for end in ends if all(len(text) > len(end) for text in texts)), "")
+    shortest = min(map(len, texts))
+    place = end.find(".", max(0, len(end) - shortest + 1))
+    return end[place:] if place >= 0 else ""
 
 
 def _cut(bare: Mapping[str, str], room: int) -> dict[str, str]:
@@ -130,8 +134,9 @@ def _cut(bare: Mapping[str, str], room: int) -> dict[str, str]:
         left = [name for name in left if name not in found]
         if not left:
             break
+    numbers = count(1)
     for name in left:
-        found[name] = _numbered(bare[name], room, taken)
+        found[name] = _numbered(bare[name], room, taken, numbers)
     return {name: found[name] for name in bare}
 
 
@@ -170,13 +175,12 @@ def _tail(text: str, cells: int) -> str:
     return text[max(0, len(text) - cells) :] if text.isascii() else set_cell_size(text[::-1], cells)[::-1]
 
 
-def _numbered(text: str, room: int, taken: set[str]) -> str:
-    """The beginning of the text with a number that makes it the only one of its kind; it is added to `taken`."""
-    number = 1
-    while True:
+def _numbered(text: str, room: int, taken: set[str], numbers: Iterator[int]) -> str:
+    """The beginning of the text with the next number that makes it the only one of its kind, added to `taken`."""
+    for number in numbers:
         end = f"{ELLIPSIS}#{number}"
         made = (text if cell_len(text) + cell_len(end) <= room else _head(text, room - cell_len(end))) + end
         if made not in taken:
-            taken.add(made)
-            return made
-        number += 1
+            break
+    taken.add(made)
+    return made

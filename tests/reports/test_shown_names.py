@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -106,6 +107,19 @@ def test_the_part_that_differs_is_what_stays() -> None:
     assert list(texts.values()) == ["queries", "keys"]
     deep = shown_names([f"{'x' * 30}.{k}.{'y' * 30}.z{k % 2}" for k in range(8)], 20).texts.values()
     assert len(set(deep)) == 8
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda k: f"{'.' * 2000}{k}{'.' * 2000}", lambda k: f"{'x' * 2000}{k:05d}{'y' * 2000}", lambda k: f"a.{k}" * 800],
+    ids=["dots", "middles", "repeats"],
+)
+def test_names_that_are_made_to_take_long_do_not(make: Callable[[int], str]) -> None:
+    names = [make(k) for k in range(2000)]
+    started = time.process_time()
+    texts = shown_names(names, 14).texts
+    assert len(set(texts.values())) == 2000
+    assert time.process_time() - started < 10
 
 
 def test_tables_of_ten_thousand_rows_take_a_second_and_not_a_minute() -> None:
