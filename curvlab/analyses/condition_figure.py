@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from curvlab.document.figure import Axis, Bars, Figure, Panel, first_of
+from curvlab.document.figure import Axis, Bars, Figure, Panel, worst_of, worst_places
 
 MOST = 40
-"""Layers that are drawn: the first ones."""
+"""Layers that are drawn: the worst ones, in the model's order."""
 NAME = "condition-numbers"
 
 Bar = tuple[float | None, bool]
@@ -29,13 +29,14 @@ def condition_figure(names: Sequence[str], series: Mapping[str, Sequence[Bar]], 
     """
     if all(value is None for bars in series.values() for value, _ in bars):
         return None
-    shown = list(names[:MOST])
+    places = worst_places([[row[place][0] for row in series.values()] for place in range(len(names))], MOST)
+    shown = [names[place] for place in places]
     bars = tuple(
-        Bars(label, tuple(value for value, _ in row[:MOST]), tuple(singular for _, singular in row[:MOST]), style)
+        Bars(label, tuple(row[place][0] for place in places), tuple(row[place][1] for place in places), style)
         for style, (label, row) in enumerate(series.items())
     )
     panel = Panel(
-        f"Conditioning of the {what}{first_of(len(shown), len(names), 'layers')}",
+        f"Conditioning of the {what}{worst_of(len(shown), len(names), 'layers')}",
         Axis(ticks=tuple(enumerate(shown))),
         Axis("condition number (hatched: singular, without the zero eigenvalues)", scale="log"),
         bars=bars,

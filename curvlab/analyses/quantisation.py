@@ -26,7 +26,7 @@ from curvlab.analyses.weight_batches import in_batches
 from curvlab.analyses.weight_outliers import WeightRange, outliers, stacked_ranges
 from curvlab.analyses.weight_statistics import weight_blocks
 from curvlab.curvatures.input_moments import InputMoments as InputMomentsRecipe
-from curvlab.document.figure import Axis, Bars, Figure, Panel, first_of
+from curvlab.document.figure import Axis, Bars, Figure, Panel, worst_of, worst_places
 from curvlab.document.numbers import ABSENT, short
 from curvlab.document.table import Quantity
 from curvlab.errors import NumericalError
@@ -45,7 +45,7 @@ FACTORISATIONS = 16
 MOST_BYTES = 4 * 2**30
 """What the matrices of one layer may take when no memory limit is set."""
 MOST_DRAWN = 40
-"""Layers in the picture: the first ones."""
+"""Layers in the picture: the worst ones, in the model's order."""
 
 
 @dataclass(frozen=True)
@@ -237,16 +237,22 @@ class Quantisation(LayerAnalysis):
     def figures(self, analysis: Analysis, checkpoint: Checkpoint | None) -> Iterator[Figure]:
         """Bars of the three ratios of every layer."""
         known = {layer.name: layer.quantisation for layer in analysis.layers if layer.quantisation is not None}
-        shown = dict(list(known.items())[:MOST_DRAWN])
-        series = {
-            "rows of the weight": [result.weight and result.weight.row_ratio for result in shown.values()],
-            "columns of the weight": [result.weight and result.weight.column_ratio for result in shown.values()],
-            "inputs, E[a²]": [result.inputs and result.inputs.channel_ratio for result in shown.values()],
+        ratios = {
+            name: (
+                result.weight and result.weight.row_ratio,
+                result.weight and result.weight.column_ratio,
+                result.inputs and result.inputs.channel_ratio,
+            )
+            for name, result in known.items()
         }
+        names = list(known)
+        shown = [names[place] for place in worst_places(list(ratios.values()), MOST_DRAWN)]
+        labels = ("rows of the weight", "columns of the weight", "inputs, E[a²]")
+        series = {label: [ratios[name][place] for name in shown] for place, label in enumerate(labels)}
         drawn = {label: values for label, values in series.items() if any(value is not None for value in values)}
         if drawn:
             bars = tuple(Bars(label, tuple(values), style=place) for place, (label, values) in enumerate(drawn.items()))
-            title = f"Outliers: largest over median{first_of(len(shown), len(known), 'layers')}"
+            title = f"Outliers: largest over median{worst_of(len(shown), len(known), 'layers')}"
             across, up = Axis(ticks=tuple(enumerate(shown))), Axis("largest over median", "log")
             size = (max(7.0, 0.5 * len(shown) + 3), 4.5)
             yield Figure("outliers", (Panel(title, across, up, bars=bars),), size=size, legend="last")

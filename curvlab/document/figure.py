@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -156,6 +157,18 @@ class Figure:
 
 MOST_PANELS = 16
 """Things with a panel of their own; a title says how many more there are."""
+
+
+def worst_places(numbers: Sequence[Sequence[Number]], most: int) -> list[int]:
+    """The places of the `most` largest numbers, in their own order; the largest of several series counts."""
+    peaks = [max((value for value in values if value is not None), default=float("-inf")) for values in numbers]
+    worst = sorted(range(len(peaks)), key=lambda place: peaks[place], reverse=True)
+    return sorted(worst[:most])
+
+
+def worst_of(shown: int, total: int, things: str) -> str:
+    """ " (the worst 40 of 199 layers)" where not all are shown, else nothing."""
+    return f" (the worst {shown} of {total} {things})" if total > shown else ""
 
 
 def first_of(shown: int, total: int, things: str = "") -> str:

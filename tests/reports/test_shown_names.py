@@ -152,6 +152,19 @@ def test_ticks_of_a_picture_are_told_apart(names: list[str]) -> None:
     assert "layers." in area.get_xlabel()
 
 
+def test_of_many_layers_the_worst_are_drawn() -> None:
+    names = [f"h.{k}.w" for k in range(100)]
+    values: list[tuple[float | None, bool]] = [(float((37 * k) % 100), False) for k in range(100)]
+    values[1] = (None, False)
+    figure = condition_figure(names, {"a": values, "b": [(1.0, True)] * 100}, "weights")
+    assert figure is not None
+    (panel,) = figure.panels
+    drawn = [name for _, name in panel.x.ticks or ()]
+    assert drawn == [name for k, name in enumerate(names) if (37 * k) % 100 >= 60]
+    assert panel.bars[0].values == tuple(float((37 * int(name[2:-2])) % 100) for name in drawn)
+    assert "the worst 40 of 100 layers" in panel.title
+
+
 @pytest.mark.parametrize("names", [LLAMA[:60], LORA], ids=["llama", "lora"])
 @pytest.mark.parametrize("width", [60, 100])
 def test_columns_of_a_comparison_are_told_apart(names: list[str], width: int) -> None:
