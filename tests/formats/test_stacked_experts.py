@@ -38,6 +38,14 @@ GRANITE = {
 WORDS = {"moe.experts.w1": (E, F, H), "moe.experts.w2": (E, H, F), "moe.experts.w3": (E, F, H)}
 
 
+LLAMA_CPP = {
+    "blk.0.ffn_gate_inp.weight": (E, H),
+    "blk.0.ffn_gate_exps.weight": (E, F, H),
+    "blk.0.ffn_up_exps.weight": (E, F, H),
+    "blk.0.ffn_down_exps.weight": (E, H, F),
+}
+
+
 def file_of(shapes: dict[str, tuple[int, ...]], folder: Path) -> tuple[Path, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
@@ -47,8 +55,8 @@ def file_of(shapes: dict[str, tuple[int, ...]], folder: Path) -> tuple[Path, dic
 
 @pytest.mark.parametrize(
     ("shapes", "transposed"),
-    [(MIXTRAL, False), (GPT_OSS, True), (LLAMA4, True), (GRANITE, False), (WORDS, False)],
-    ids=["mixtral", "gpt-oss", "llama4", "granite", "words"],
+    [(MIXTRAL, False), (GPT_OSS, True), (LLAMA4, True), (GRANITE, False), (WORDS, False), (LLAMA_CPP, False)],
+    ids=["mixtral", "gpt-oss", "llama4", "granite", "words", "llama.cpp"],
 )
 def test_each_expert_is_a_layer_with_its_own_numbers(
     shapes: dict[str, tuple[int, ...]], transposed: bool, tmp_path: Path
@@ -71,7 +79,7 @@ def test_each_expert_is_a_layer_with_its_own_numbers(
             assert layer.weights.condition_number == pytest.approx(s[0] / s[-1], rel=1e-5)
             outputs = tensor[k].T if transposed else tensor[k]
             assert layer.quantisation.weight.worst_row == int(outputs.abs().amax(1).argmax())
-    assert all("experts" not in name and "linear" not in name for name in rows)
+    assert all("experts" not in name and "linear" not in name and "exps" not in name for name in rows)
     assert found.coverage.parameters == sum(tensor.numel() for tensor in tensors.values())
     assert found.model["parameters"] == found.coverage.parameters
 

@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 KIND = "Experts"
 """What a stack is called as a layer; each of its experts is a Linear."""
-_EXPERTS = frozenset({"expert", "experts"})
+_EXPERTS = frozenset({"expert", "experts", "exps"})
 _HINTS = frozenset({"moe", "smoe", "switch"})
 _ROUTERS = frozenset({"router", "gate", "wg", "switch", "gating"})
 _CONVOLUTION = re.compile(r"(?:^|_)(?:convs?|convolution|dwconv)(?:\d?d?)(?:_|$)", re.IGNORECASE)
