@@ -6,7 +6,7 @@ the classes, several targets per example or a parameter with several uses is han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from curvlab.capture.closures import Closure, checked_loss
 from curvlab.capture.gradients import gradients_of
 from curvlab.capture.model_inputs import Inputs, eager
 from curvlab.capture.output import output_tensor
+from curvlab.capture.preserve import frozen
 from curvlab.capture.recording import Recording
 from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.capture.tape import Tape
@@ -158,7 +159,7 @@ class ForwardBackward:
         tape, asked = recording.tape, dict(parameters or {})
         gradients: dict[str, Tensor] = {}
         backward = (self.wants_gradients or bool(asked)) and fisher.backward
-        with _frozen(self.model, asked.values()), torch.set_grad_enabled(backward):
+        with frozen(self.model, asked.values()), torch.enable_grad():
             output = output_tensor(tape.run(inputs))
             recording.inputs()
             likelihood: Likelihood | None = None
@@ -270,17 +271,3 @@ def _marked(cotangents: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
         following = next(cotangents, None)
         yield current, following is None
         current = following
-
-
-@contextmanager
-def _frozen(model: nn.Module, but: Iterable[Tensor] = ()) -> Iterator[None]:
-    """Only the parameters in `but` ask for a gradient inside: autograd stores no inputs for the others' gradients."""
-    wanted = {id(p) for p in but}
-    before = [(p, p.requires_grad) for p in model.parameters()]
-    for p, _ in before:
-        p.requires_grad_(id(p) in wanted)
-    try:
-        yield
-    finally:
-        for p, asked in before:
-            p.requires_grad_(asked)

@@ -106,10 +106,11 @@ class FunctionalUses(TorchFunctionMode):
             if isinstance(output, Tensor | tuple | list):
                 self.flow.carry(name, output, given, tensors)
             return output
-        if name in _CONSTANT:
+        if name in _CONSTANT or not torch.is_grad_enabled():  # no gradient comes back through it
             output = func(*args, **kwargs)
+            varies = any(self.flow.varies(one) for one in tensors)
             for one in tensors_in(output):
-                self.flow.put(one, CONSTANT)
+                self.flow.put(one, EXAMPLES if varies else CONSTANT)
             return output
         expressed = replaced(given, lambda one: self.flow.expression(one) or one)
         self._mark_batched(" ".join([name, *sorted({p for one in inside(expressed) for p in one.parameters})]), tensors)
@@ -217,6 +218,10 @@ class FunctionalUses(TorchFunctionMode):
     ) -> Any:
         """An operation of the examples and of something that comes from parameters alone."""
         operands = list(inside(expressed))
+        if any(p.numel() == 0 for one in operands for p in one.parameters.values()):
+            self._refuse(operands, "it has no entries: there is nothing to analyse")
+            self.flow.carry(name, output, given)
+            return output
         wanted = {parameter for one in operands for parameter in one.parameters}
         if (
             uses

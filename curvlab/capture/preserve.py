@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -89,3 +89,17 @@ def seed_generators(model: nn.Module, seed: int) -> None:
 def cuda_devices(model: nn.Module) -> list[str]:
     """Names of the CUDA devices that hold parameters or buffers of the model."""
     return sorted({str(t.device) for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"})
+
+
+@contextmanager
+def frozen(model: nn.Module, but: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Only the parameters in `but` ask for a gradient inside: autograd stores no inputs for the others' gradients."""
+    wanted = {id(p) for p in but}
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    for p, _ in before:
+        p.requires_grad_(id(p) in wanted)
+    try:
+        yield
+    finally:
+        for p, asked in before:
+            p.requires_grad_(asked)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curvlab.capture.layer_block import LayerBlock, Survey, components, use_key
 from curvlab.capture.model_inputs import Inputs, batch_size, tensors_of
-from curvlab.capture.preserve import preserve
+from curvlab.capture.preserve import frozen, preserve
 from curvlab.capture.sample import Call
 from curvlab.capture.tape import Tape
 from curvlab.capture.verified import unexplained
@@ -41,7 +41,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
             model, modules, lambda name, call: found.setdefault(name, []).append(call), None, refusals.setdefault
         ) as tape,
         preserve(model),
-        torch.no_grad(),
+        frozen(model),
+        torch.enable_grad(),  # what the model computes without is told apart; nothing asks for a gradient
     ):
         tape.run(inputs)
         idle, batched = _idle(modules, found, tape), tape.batched

@@ -7,8 +7,7 @@ in every statistic. For a random tensor R of the parameter's shape, ⟨Σ_t g ā
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from curvlab.capture.layer_block import Survey
 from curvlab.capture.model_inputs import Inputs
 from curvlab.capture.output import output_tensor
-from curvlab.capture.preserve import preserve
+from curvlab.capture.preserve import frozen, preserve
 from curvlab.capture.recording import Recording
 from curvlab.capture.sample import Sample
 from curvlab.layers.embedding import EmbeddingLayer
@@ -53,7 +52,7 @@ def unexplained(model: nn.Module, found: Survey, inputs: Inputs) -> dict[str, fl
         masked=False,  # autograd counts padding
     )
     try:
-        with preserve(model), _asking(parameters.values(), model), torch.enable_grad():
+        with preserve(model), frozen(model, parameters.values()), torch.enable_grad():
             return _compared(recording, inputs, parameters, coupled=model.training)
     finally:
         recording.end()
@@ -123,19 +122,6 @@ def _projected(sample: Sample, direction: dict[str, Tensor]) -> tuple[Tensor, fl
         mapped = mapped + matrix[:, None, None, :, -1]
     terms = mapped * sample.output_gradients
     return terms.sum((0, 2, 3)), float(terms.abs().sum())
-
-
-@contextmanager
-def _asking(parameters: Collection[Tensor], model: nn.Module) -> Iterator[None]:
-    wanted = {id(p) for p in parameters}
-    before = [(p, p.requires_grad) for p in model.parameters()]
-    for p, _ in before:
-        p.requires_grad_(id(p) in wanted)
-    try:
-        yield
-    finally:
-        for p, asked in before:
-            p.requires_grad_(asked)
 
 
 def _ignore(*_: object) -> None:
