@@ -44,7 +44,11 @@ def choose_likelihood(
     if sequences is not None:
         if sequences.convention == "alignment" and loss == "auto":
             raise _no_alignment(sequences)
-        if z.ndim == 3:
+        if sequences.convention == "features":
+            if loss == "auto" and y is None:
+                name = type(sequences.module).__name__
+                return likelihood("mse"), f"loss: mse (½‖z − y‖²), since {name} answers with features (--loss sets it)"
+        elif z.ndim == 3:
             return Categorical(class_axis=-1), None
     name, note = "cross-entropy" if loss == "next-token" else loss, None
     if loss == "auto":

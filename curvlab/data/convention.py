@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-Convention = Literal["next token", "same token", "target sequence", "alignment"]
+Convention = Literal["next token", "same token", "target sequence", "alignment", "features"]
 """What the outputs at a position speak of: the next input token, the token at this position, the next token of a target
-sequence that a decoder is given, or (CTC) nothing at one position alone."""
+sequence that a decoder is given, (CTC) nothing at one position alone, or nothing yet: features without a head."""
 
 _TASKS: tuple[tuple[Convention, tuple[str, ...]], ...] = (
     ("target sequence", ("SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ")),
@@ -47,6 +47,8 @@ def convention_of(module: nn.Module) -> Convention | None:
         if takes_decoder_inputs(module):
             return "target sequence"
         return "next token" if found == "target sequence" else found
+    if found is None and is_of_transformers(module) and type(module).__name__.endswith("Model"):
+        return "features"
     return found
 
 

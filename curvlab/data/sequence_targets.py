@@ -2,6 +2,7 @@
 
     next token        y[n,t] = x[n,t+1], none at the last position and where the next token is padding
     same token        y[n,t] = the label there; without labels none, and targets are drawn at every position
+    features          none: real targets are drawn at every position
     target sequence   decoder input[n,0] = start, decoder input[n,t] = label[n,t−1]; y[n,t] = label[n,t]
 
 Labels are given as transformers takes them: beside the tokens they are about, −100 where nothing counts.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from curvlab.data.convention import Convention, convention_of, is_of_transformers, keywords_of
+from curvlab.data.convention import Convention, convention_of, is_of_transformers, keywords_of, takes_decoder_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,11 +89,16 @@ class SequenceTargets:
             return dict(inputs), None if labels is None else moved_forward(labels)
         if self.convention == "target sequence":
             return self._with_decoder(dict(inputs), y)
+        if self.convention == "features" and takes_decoder_inputs(self.module):
+            return self._with_decoder(dict(inputs), None)[0], y
         return dict(inputs), y
 
     def sentence(self, y: Tensor | None) -> str:
         """What was done to make targets y, for the user."""
         name = type(self.module).__name__
+        if self.convention == "features":
+            given = "those that are given" if y is not None else "drawn"
+            return f"targets: {given}; {name} has no head, and its outputs are features"
         if y is None and self.convention != "alignment":
             given = " after the decoder's start token" if self.convention == "target sequence" else ""
             return f"targets: drawn at each position{given}, as there are no labels for {name}"
@@ -101,6 +107,7 @@ class SequenceTargets:
             "same token": f"targets: the label of each position, as {name} is trained",
             "target sequence": f"targets: the next token of the target sequence, as {name} is trained",
             "alignment": f"{name} is trained on alignments (CTC)",
+            "features": "",
         }[self.convention]
 
     def _with_decoder(self, inputs: dict[str, Any], y: Tensor | None) -> Batch:

@@ -141,6 +141,17 @@ def test_a_folder_and_arrays_in_a_file_give_curvature_without_an_option(name: st
     assert any(layer.kfac is not None for layer in found.layers)
 
 
+@pytest.mark.parametrize("name", ["BERT", "T5", "ViT"])
+def test_a_network_without_a_head_has_the_curvature_of_its_features(name: str, tmp_path: Path) -> None:
+    place = folder(network(f"{name} without a head"), tmp_path / "model")
+    pictures = {"pixel_values": torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
+    np.savez(tmp_path / "d.npz", **{k: v.numpy() for k, v in (pictures if name == "ViT" else text()).items()})
+    found = curvlab.analyze(str(place), str(tmp_path / "d.npz"), analyses=("kfac",), device="cpu")
+    assert found.settings["likelihood"] == "gaussian"
+    assert any(f"since {name if name != 'BERT' else 'Bert'}Model answers with features" in note for note in found.notes)
+    assert any(layer.kfac is not None for layer in found.layers)
+
+
 def test_batches_of_a_loader_become_what_arrays_become() -> None:
     model, inputs = network("GPT-2"), text()
     loader = [{key: values[i : i + 3] for key, values in inputs.items()} for i in (0, 3)]
