@@ -76,7 +76,7 @@ class TextReading:
 
     @property
     def around(self) -> bool:
-        """Whether every sequence, and not every document, gets the tokens that the tokenizer puts around a text."""
+        """Whether every sequence, and not every document, ends with what the tokenizer puts behind a text."""
         convention = convention_of(self.module)
         return convention != "next token" and (convention is not None or is_of_transformers(self.module))
 

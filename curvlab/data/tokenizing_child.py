@@ -31,7 +31,8 @@ class TokenizingRequest(NamedTuple):
         corpus: path of the text.
         length: tokens of a sequence.
         most: sequences that are wanted.
-        around: whether every sequence gets the tokens that stand around a text ([CLS] … [SEP]), and not every document.
+        around: whether every sequence ends as a text does ([CLS] … [SEP]), and not every document; it begins as one
+            does in any case, since a network was trained on texts that begin so.
         separator: the token between documents, or None.
         seconds: of computing.
         memory: bytes of address space.
@@ -73,9 +74,7 @@ def _limit(request: TokenizingRequest) -> None:
 def _packed(request: TokenizingRequest) -> tuple[Mapping[str, Any], array.array[int]]:
     tokenizer = _tokenizer(Path(request.tokenizer))
     before, behind = _surroundings(request, tokenizer)
-    packing = Packing(request.length, request.most)
-    if request.around:
-        packing.prefix, packing.suffix = before, behind
+    packing = Packing(request.length, request.most, before, behind if request.around else [])
     if packing.room < 1:
         why = f"the tokenizer puts {len(before) + len(behind)} tokens around each text"
         raise DataError(f"sequences of {request.length} tokens have no room for text", why, "raise --sequence-length")
@@ -86,7 +85,7 @@ def _packed(request: TokenizingRequest) -> tuple[Mapping[str, Any], array.array[
             break
         if not piece.text and piece.begins:
             continue  # an empty document
-        if piece.begins and not request.around:
+        if piece.begins and packing.rest and not request.around:
             packing.add(before)
         packing.add(_encoded(request, tokenizer, piece.text))
         if piece.ends:

@@ -102,9 +102,18 @@ def test_what_stands_around_a_text_stands_around_every_sequence_of_a_masked_mode
     masked, causal = (ids_of(tmp_path, tmp_path / "a.txt", name, 10).x for name in ("BERT", "Llama"))
     assert masked[:, 0].tolist() == [1] * len(masked)
     assert masked[:, -1].tolist() == [2] * len(masked)
-    assert causal[0, 0] == 1
-    assert (causal == 1).sum() == 1  # one document
+    assert causal[:, 0].tolist() == [1] * len(causal)
+    assert not (causal[:-1, -1] == 2).any()
     assert masked[:, 1:-1].flatten()[:9].tolist() == causal[0, 1:].tolist()
+
+
+def test_a_causal_model_s_documents_begin_and_end_within_a_sequence(tmp_path: Path) -> None:
+    tokenizer(tmp_path, "words")
+    (tmp_path / "a.jsonl").write_text('"call me"\n"some years"\n')
+    (sequence,) = ids_of(tmp_path, tmp_path / "a.jsonl", "Llama", 100).x.tolist()
+    first, second = sequence[: sequence.index(2) + 1], sequence[sequence.index(2) + 1 :]
+    assert (first[0], first[-1], second[0], second[-1]) == (1, 2, 1, 2)
+    assert sequence.count(1) == sequence.count(2) == 2
 
 
 @pytest.mark.parametrize("name", ["GPT-2", "Mixtral", "T5", "BERT", "Mamba"])
