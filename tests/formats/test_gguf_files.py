@@ -59,6 +59,25 @@ def test_the_table_of_a_small_llama(tmp_path: Path) -> None:
     assert curvlab.load(tmp_path / "m.gguf").metadata["general.name"] == "small"
 
 
+def test_experts_in_one_tensor_are_layers(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_expert_count(4)
+    random = np.random.default_rng(0)
+    stacks = {"ffn_gate_exps": (4, 48, 32), "ffn_down_exps": (4, 32, 64), "ffn_gate_inp": (4, 32)}
+    for name, shape in stacks.items():
+        writer.add_tensor(f"blk.0.{name}.weight", random.standard_normal(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = curvlab.analyze(str(path))
+    names = [layer.name for layer in found.layers]
+    assert "blk.0.ffn_gate_exps.3" in names
+    assert "blk.0.ffn_down_exps.0" in names
+    assert len(names) == 9
+
+
 def test_a_folder_with_nothing_else_is_opened(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", {"a.weight": KINDS.Q8_0})
     assert curvlab.load(tmp_path).format == "gguf"

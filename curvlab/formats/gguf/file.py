@@ -63,6 +63,9 @@ def read_gguf(path: Path, max_memory: int | None = None) -> RawCheckpoint:
         metadata={key: str(value) for key, value in header.settings.items() if key.startswith("general.")},
         ordered=True,
         notes=(_kinds(header, names),),
+        experts=frozenset(
+            count for key, count in header.settings.items() if key.endswith(".expert_count") and isinstance(count, int)
+        ),
     )
 
 
