@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from curvlab.field_types import FROM_ONE, SEED, Bound
 from curvlab.fields import Setting
 
-LossName = Literal["auto", "cross-entropy", "bce", "mse"]
-ProfileLossName = Literal["auto", "cross-entropy", "bce", "mse", "next-token"]
-"""Losses that a profile knows; "next-token" makes targets of the inputs themselves."""
+LossName = Literal["auto", "cross-entropy", "bce", "mse", "next-token"]
+"""Losses by name; "next-token" is cross entropy with targets made of the inputs themselves."""
 DtypeName = Literal["float32", "float64"]
 THREADS = Bound(1.0, 1024.0)
 """torch would start as many as it is told to, and end the process where the system has no more."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from curvlab.conditions import Device, DtypeName, Globs, MaxMemory, ProfileLossName, Seed
+from curvlab.conditions import Device, DtypeName, Globs, LossName, MaxMemory, Seed
 from curvlab.field_types import FROM_ONE
 from curvlab.fields import Declared, Setting, fields_of
 
@@ -42,7 +42,7 @@ class Settings(Declared):
     """
 
     loss: Annotated[
-        ProfileLossName,
+        LossName,
         Setting(
             "The loss the model was trained with; auto is what the file, the kind of network and the targets say; "
             "next-token has the inputs themselves as targets, moved by one position."

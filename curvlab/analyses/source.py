@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from curvlab.capture.model_inputs import Inputs, batch_size
 from curvlab.capture.survey import first_examples
 from curvlab.curvature import batches_of
-from curvlab.data.convention import keywords_of
+from curvlab.data.as_taken import as_taken
 from curvlab.data.dataset import Dataset
-from curvlab.data.fit import fit, input_shape
+from curvlab.data.fit import input_shape
 from curvlab.data.load import load
-from curvlab.data.named_inputs import NamedInputs
 from curvlab.data.preparation import Preparation
-from curvlab.data.sequence_targets import SequenceTargets, are_tokens
-from curvlab.data.tokens import keyword_inputs, tokenised
+from curvlab.data.sequence_targets import SequenceTargets
 from curvlab.errors import DataError
 
 
@@ -94,18 +92,10 @@ def open_source(
 
 
 def _dataset(data: Dataset, module: nn.Module, loss: str) -> Source:
-    """A dataset's source. Whole numbers (n, t) for a network over sequences are its tokens."""
-    targets = SequenceTargets.of(module, loss)
-    if not isinstance(data, NamedInputs) and targets is not None and are_tokens(data.x):
-        data = tokenised(data.x, data.y, {}, data.name, data.source, data.notes)
-    if isinstance(data, NamedInputs) and data.key != "input_ids":
-        data = fit(data, module)
-    if isinstance(data, NamedInputs) and (data.key == "input_ids" or data.key in keywords_of(module)):
-        inputs, labels, notes = keyword_inputs(data, module, loss)
-        return replace(_tensors(inputs, labels, data.source), notes=tuple(notes), sequences=targets)
-    fitted = fit(data, module)
-    source = _tensors(fitted.x, fitted.y, fitted.source)
-    return replace(source, info={**source.info, "synthetic": fitted.synthetic}, notes=fitted.notes, sequences=targets)
+    """A dataset's source."""
+    taken, targets = as_taken(data, module, loss)
+    source = _tensors(taken.inputs(slice(None)), taken.y, taken.source)
+    return replace(source, info={**source.info, "synthetic": taken.synthetic}, notes=taken.notes, sequences=targets)
 
 
 def _given(x: Inputs, y: Tensor | None, targets: SequenceTargets | None) -> Source:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from curvlab.capture.model_inputs import Inputs, call_model
 from curvlab.errors import CurvlabError
+
+
+def answer(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The tensor that a model answers with when it is called with these inputs."""
+    return output_tensor(call_model(model, inputs))
 
 
 def output_tensor(output: Any) -> Tensor:

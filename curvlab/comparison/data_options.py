@@ -27,7 +27,8 @@ class DataOptions(Declared):
     ] = None
     batch_size: Annotated[int | None, Setting("Examples per batch of directions.", FROM_ONE)] = None
     loss: Annotated[
-        LossName, Setting("Loss of a network that is no problem: cross-entropy, bce, mse, or auto, by its targets.")
+        LossName,
+        Setting("Loss of a network that is no problem: cross-entropy, bce, mse, next-token, or auto, by its targets."),
     ] = "auto"
     seed: Annotated[Seed, Setting("Seed of weights, order, and draws.")] = 0
     device: Device = "auto"

@@ -118,4 +118,4 @@ def _at_its_weights(model: Model | None, asked: Request) -> OwnNetwork:
     loss = recorded if options.loss == "auto" and recorded else options.loss
     module: nn.Module = checkpoint.module
     own = OwnNetwork.of_module(module, as_dataset(data), loss)
-    return replace(own, build=partial(copy.deepcopy, module))
+    return replace(own, build=partial(copy.deepcopy, module), folders=checkpoint.folders)

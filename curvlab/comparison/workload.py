@@ -19,7 +19,7 @@ from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.source import moved, open_source
 from curvlab.capture.closures import Closure
 from curvlab.capture.model_inputs import Inputs, call_model, explained
-from curvlab.capture.output import output_tensor
+from curvlab.capture.output import answer, output_tensor
 from curvlab.comparison.data_options import DataOptions
 from curvlab.comparison.exact_baseline import Part
 from curvlab.data.preparation import Preparation
@@ -87,7 +87,7 @@ def of_problem(name: str | OwnNetwork, data_options: DataOptions) -> Workload:
     """
     notes: tuple[str, ...] = ()
     if isinstance(name, OwnNetwork):
-        data, (chosen, notes) = name.data, own_problem(name, data_options.seed, data_options.max_memory)
+        chosen, data, notes = own_problem(name, data_options.seed, data_options.max_memory)
     else:
         data, chosen = data_options.data, problem(name)
     device, dtype = pick_device(data_options.device), getattr(torch, data_options.dtype)
@@ -101,7 +101,7 @@ def of_problem(name: str | OwnNetwork, data_options: DataOptions) -> Workload:
     def closures() -> Iterator[Closure]:
         for epoch in count():
             for x, y in batches(train, size, epoch, data_options.seed, last="drop"):
-                yield lambda x=x, y=y: chosen.loss(model(x), y)  # type: ignore[misc]
+                yield lambda x=x, y=y: chosen.loss(answer(model, x), y)  # type: ignore[misc]
 
     def warm() -> Iterator[Closure]:
         return islice(closures(), len(train) // size)
@@ -109,7 +109,7 @@ def of_problem(name: str | OwnNetwork, data_options: DataOptions) -> Workload:
     def part(start: int) -> tuple[Tensor, Tensor, Likelihood]:
         assert train.y is not None
         with evaluating(model):
-            z = model(train.x[start : start + BATCH_SIZE])
+            z = answer(model, train.inputs(slice(start, start + BATCH_SIZE)))
         y = train.y[start : start + BATCH_SIZE]
         return chosen.loss(z, y), z, of_batch(likelihood(chosen.likelihood), z, y)
 
@@ -127,7 +127,7 @@ def of_problem(name: str | OwnNetwork, data_options: DataOptions) -> Workload:
         chosen.settings,
         info,
         digest,
-        train.x[:2],
+        train.inputs(slice(2)),
         len(train) // size,
         True,
         notes,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,22 @@ class Dataset:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    def inputs(self, rows: Tensor | slice) -> Tensor | dict[str, Tensor]:
+        """What a network is called with for these examples."""
+        return self.x[rows]
+
+    def at(self, rows: Tensor | slice) -> Self:
+        """These examples alone."""
+        return replace(self, x=self.x[rows], y=None if self.y is None else self.y[rows])
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors: inputs, then targets."""
+        return (self.x,) if self.y is None else (self.x, self.y)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same examples with other tensors: on another device, of another type."""
+        return replace(self, x=change(self.x), y=None if self.y is None else change(self.y))
+
     def take(self, samples: int | None, seed: int = 0) -> Dataset:
         """The `drawn` examples; everything when `samples` is None or not fewer than there are."""
         if samples is None or samples >= len(self):
@@ -49,8 +66,8 @@ class Dataset:
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self._rows(rows, f"sorted by class in the source: shuffled with seed {seed}")
 
-    def _rows(self, rows: Tensor, note: str) -> Dataset:
-        return replace(self, x=self.x[rows], y=None if self.y is None else self.y[rows], notes=(*self.notes, note))
+    def _rows(self, rows: Tensor, note: str) -> Self:
+        return replace(self.at(rows), notes=(*self.notes, note))
 
 
 def drawn(count: int, samples: int, seed: int) -> Tensor:

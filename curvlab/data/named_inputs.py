@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from curvlab.data.dataset import Dataset
 
@@ -24,6 +24,19 @@ class NamedInputs(Dataset):
     key: str = "input_ids"
     beside: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def _rows(self, rows: Tensor, note: str) -> NamedInputs:
-        made = super()._rows(rows, note)
-        return replace(self, x=made.x, y=made.y, notes=made.notes, beside={k: v[rows] for k, v in self.beside.items()})
+    def inputs(self, rows: Tensor | slice) -> Tensor | dict[str, Tensor]:
+        """See `Dataset.inputs`: by keyword."""
+        return {self.key: self.x[rows], **{key: values[rows] for key, values in self.beside.items()}}
+
+    def at(self, rows: Tensor | slice) -> Self:
+        """See `Dataset.at`."""
+        return replace(super().at(rows), beside={key: values[rows] for key, values in self.beside.items()})
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """See `Dataset.tensors`."""
+        first, *rest = super().tensors()
+        return (first, *self.beside.values(), *rest)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """See `Dataset.mapped`."""
+        return replace(super().mapped(change), beside={key: change(values) for key, values in self.beside.items()})

@@ -143,6 +143,11 @@ def _has_prefix(architecture: str, prefix: str) -> bool:
     return architecture.startswith(prefix) if prefix.endswith(":") else architecture == prefix
 
 
+def _is_data(code: str) -> bool:
+    """Whether a name stands for a description beside the file, such as "hf", and for no code."""
+    return any(entry.named is not None and entry.named.prefix == code for entry in FORMATS.values())
+
+
 def _own_network(path: Path, raw: RawCheckpoint, entry: Format, trust: bool, max_memory: int | None) -> Network:
     """What the file itself gives: a network, none with the reason, or with `trust` the name of its code."""
     if entry.network is None:
@@ -151,7 +156,7 @@ def _own_network(path: Path, raw: RawCheckpoint, entry: Format, trust: bool, max
         what = f"the network of {entry.what} is code in the file"
         return Network(notes=(f"{what}: --trust runs it, for a full profile",))
     network = entry.network(path, raw, max_memory)
-    if network.code is None or trust:
+    if network.code is None or trust or _is_data(network.code):
         return network
     what = "the file names the code that makes its network"
     return Network(notes=(f"{what}: give --architecture {quoted(network.code)} to run it",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from curvlab.errors import DataError
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def batches(
     dataset: Dataset, size: int, epoch: int, seed: int, *, last: Literal["keep", "drop"]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(x, y) in batches of `size` examples, each example once, shuffled anew every epoch.
+) -> Iterator[tuple[Any, Tensor]]:
+    """(inputs, y) in batches of `size` examples, each example once, shuffled anew every epoch; see `Dataset.inputs`.
 
     Args:
         dataset: with targets.
@@ -35,7 +35,7 @@ def batches(
         raise DataError(f"batches of {size} cannot be made of {len(dataset)} examples", do="choose another batch size")
     order = permutation(len(dataset), epoch, seed)
     stop = len(dataset) - (len(dataset) % size if last == "drop" else 0)
-    return _picked(dataset.x, dataset.y, [order[start : start + size] for start in range(0, stop, size)])
+    return _picked(dataset, dataset.y, [order[start : start + size] for start in range(0, stop, size)])
 
 
 def permutation(count: int, epoch: int, seed: int) -> Tensor:
@@ -47,7 +47,7 @@ def permutation(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def _picked(x: Tensor, y: Tensor, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _picked(dataset: Dataset, y: Tensor, batches: Sequence[Tensor]) -> Iterator[tuple[Any, Tensor]]:
     for rows in batches:
-        places = rows.to(x.device)
-        yield x[places], y[places]
+        places = rows.to(y.device)
+        yield dataset.inputs(places), y[places]

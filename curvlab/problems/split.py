@@ -64,9 +64,7 @@ def fingerprint(split: Split) -> str:
 
 def _tensors(split: Split) -> Iterator[Tensor]:
     for part in (split.train, split.test):
-        yield part.x
-        if part.y is not None:
-            yield part.y
+        yield from part.tensors()
 
 
 def _found(problem: Problem) -> str:
@@ -124,8 +122,7 @@ def _divided(whole: Dataset, problem: Problem, seed: int) -> tuple[Dataset, Data
     notes = (*whole.notes, f"{count} examples to train on and {test_size} held out, {how}")
 
     def part(rows: slice) -> Dataset:
-        y = None if shuffled.y is None else shuffled.y[rows]
-        return replace(shuffled, x=shuffled.x[rows], y=y, notes=notes)
+        return replace(shuffled.at(rows), notes=notes)
 
     return part(slice(count)), part(slice(count, None))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from curvlab.capture.output import answer
 from curvlab.capture.preserve import preserve
 from curvlab.data.dataset import Dataset
 from curvlab.errors import DataError
@@ -27,11 +28,12 @@ def evaluate(model: nn.Module, problem: Problem, dataset: Dataset, size: int) ->
     with preserve(model), torch.no_grad():
         model.eval()
         for start in range(0, len(dataset), size):
-            x, y = dataset.x[start : start + size], dataset.y[start : start + size]
+            rows = slice(start, start + size)
+            y = dataset.y[rows]
             # In double precision, so that 95 of 100 is not below 0.95.
-            z, y = model(x).to(precision), y.to(precision) if y.is_floating_point() else y
+            z, y = answer(model, dataset.inputs(rows)).to(precision), y.to(precision) if y.is_floating_point() else y
             totals += torch.stack(
-                [one.terms(z, y) if isinstance(one, PositionMean) else one(z, y) * len(x) for one in functions]
+                [one.terms(z, y) if isinstance(one, PositionMean) else one(z, y) * len(y) for one in functions]
             )
             # All of them count the same positions.
             counted += per_position[0].count(y) if per_position else 0

@@ -10,6 +10,7 @@ from curvlab.formats.curvlab_file.file import save
 from curvlab.formats.curvlab_file.fop_matrices import fop_matrices
 from curvlab.optim.core import Optimizer
 from curvlab.optim.fop.fop import FOP
+from curvlab.training.companions import write_companions
 from curvlab.training.task import Task
 
 
@@ -21,4 +22,5 @@ def write_model(path: Path, module: nn.Module, task: Task, optimizer: Optimizer)
     """
     fop = fop_matrices(optimizer.matrices, optimizer.forms) if isinstance(optimizer, FOP) else None
     likelihood = task.problem.likelihood
+    write_companions(path.parent, module, task.folders)
     save(path, module, architecture=task.architecture, data=task.data, likelihood=likelihood, fop=fop)

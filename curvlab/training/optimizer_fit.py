@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.output import answer
 from curvlab.errors import CurvlabError
 from curvlab.operators.pack import unpack
 from curvlab.optim import create
@@ -77,7 +78,7 @@ def _copies(run: Run) -> tuple[nn.Module, Optimizer]:
 
 def _step(run: Run, model: nn.Module, optimizer: Optimizer) -> None:
     x, y = next(run.epoch_batches(0))
-    optimizer.step(lambda: run.task.problem.loss(model(x), y))
+    optimizer.step(lambda: run.task.problem.loss(answer(model, x), y))
 
 
 def _shapes(optimizer: Optimizer) -> Any:

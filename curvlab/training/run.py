@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.model_inputs import Inputs
+from curvlab.capture.output import answer
 from curvlab.device import pick_device
 from curvlab.errors import CheckpointError, DataError
 from curvlab.optim import create
@@ -91,24 +93,24 @@ class Run:
         """Passes over the training set, a fraction in the middle of one."""
         return self.epoch if self.step % self.per_epoch == 0 else round(self.step / self.per_epoch, 6)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Any, Tensor]]:
         """The batches of the epoch that have not been used."""
         return islice(self.epoch_batches(self.epoch), self.step % self.per_epoch, None)
 
     def closures(self) -> Iterator[Callable[[], Tensor]]:
         """The first epoch's batches as closures, for a warm start."""
         for x, y in self.epoch_batches(0):
-            yield lambda x=x, y=y: self.task.problem.loss(self.model(x), y)  # type: ignore[misc]
+            yield lambda x=x, y=y: self.task.problem.loss(answer(self.model, x), y)  # type: ignore[misc]
 
-    def take_step(self, x: Tensor, y: Tensor) -> None:
+    def take_step(self, x: Inputs, y: Tensor) -> None:
         """One step of optimizer and schedule; nothing is read from the device."""
         if self.step % self.per_epoch == 0:
             self._losses |= {"sum": 0.0, "examples": 0}
         self.lr = float(self.optimizer.param_groups[0]["lr"])
-        loss = self.optimizer.step(lambda: self.task.problem.loss(self.model(x), y))
+        loss = self.optimizer.step(lambda: self.task.problem.loss(answer(self.model, x), y))
         assert loss is not None
         self.scheduler.step()
-        self._unread.append((loss, len(x)))
+        self._unread.append((loss, len(y)))
         self.step += 1
 
     def divergence(self) -> str | None:
@@ -275,7 +277,7 @@ class Run:
             "seconds": self.clocks.seconds(),
         }
 
-    def epoch_batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch_batches(self, number: int) -> Iterator[tuple[Any, Tensor]]:
         """All batches of an epoch in their order, from epoch 0."""
         return batches(self.train_part, self.batch_size, number, self.settings.seed, last=self.last)  # type: ignore[arg-type]
 

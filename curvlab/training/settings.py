@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from curvlab.conditions import Device, DtypeName, LossName, MaxMemory, Seed, Threads
@@ -31,14 +32,21 @@ class TrainingSettings(Declared):
     ] = None
     architecture: Annotated[
         str | None,
-        Setting("A network of your own, in place of a problem: `package.module:callable`.", written="SPEC"),
+        Setting(
+            "A network of your own, in place of a problem: `package.module:callable`, or a saved one, to go on from.",
+            written="SPEC",
+        ),
     ] = None
     data: Annotated[
         str | None,
         Setting("A name of `curvlab list datasets` or a path; replaces a problem's data.", written="SPEC"),
     ] = None
     loss: Annotated[
-        LossName, Setting("Loss of an architecture: cross-entropy, bce, mse, or auto, which decides by the targets.")
+        LossName,
+        Setting(
+            "Loss of an architecture: cross-entropy, bce, mse, next-token (tokens are their own targets), or auto, "
+            "which decides by the targets and the kind of network."
+        ),
     ] = "auto"
     settings: Annotated[
         Mapping[str, Any],
@@ -99,7 +107,7 @@ class TrainingSettings(Declared):
     @property
     def folder(self) -> str:
         """Where the results go."""
-        subject = self.problem or (self.architecture or "").replace(":", ".").replace("/", ".")
+        subject = self.problem or (self.architecture or "").replace(":", ".").replace("/", ".").strip(".")
         return self.out or f"runs/{subject}-{self.optimizer}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,8 +141,8 @@ def _wrong_task(sound: Mapping[str, Any], given: Collection[str]) -> Iterator[st
         yield "a run has a problem or an architecture, not both"
     if "architecture" in given and "data" not in given:
         yield "an architecture needs data to train on (--data)"
-    if ":" not in sound.get("architecture", ":"):
-        yield f"architecture is {sound['architecture']!r}, not package.module:callable"
+    if ":" not in (named := sound.get("architecture", ":")) and not Path(named).exists():
+        yield f"architecture is {named!r}, neither package.module:callable nor a saved network"
     if "architecture" not in given and sound.get("loss", "auto") != "auto":
         yield "loss belongs to an architecture: a problem has its own"
     if "epochs" in given and "steps" in given:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from curvlab.data.budget import within
+from curvlab.data.convention import is_of_transformers
 from curvlab.data.dataset import Dataset
 from curvlab.data.registry import names
 from curvlab.errors import CheckpointError, DataError
@@ -36,6 +38,7 @@ class Task:
         architecture: "package.module:callable" where the network cannot be described as data; None where it can.
         data: the dataset's name where it is embedded, so that the model's file can name it; else None.
         notes: what the user should know of it.
+        folders: of the saved network that the run began with.
     """
 
     problem: Problem
@@ -44,6 +47,7 @@ class Task:
     architecture: str | None
     data: str | None
     notes: tuple[str, ...]
+    folders: tuple[Path, ...] = ()
 
 
 def task(settings: TrainingSettings, own: OwnNetwork | None = None) -> Task:
@@ -59,11 +63,12 @@ def task(settings: TrainingSettings, own: OwnNetwork | None = None) -> Task:
     if own is None and settings.architecture is not None:
         own = OwnNetwork.of_architecture(settings.architecture, str(settings.data), settings.loss)
     notes: tuple[str, ...] = ()
+    data: str | Dataset | None
     if own is None:
-        chosen = problem(str(settings.problem))
+        chosen, data = problem(str(settings.problem)), settings.data
     else:
-        chosen, notes = own_problem(own, settings.seed, settings.max_memory)
-    split = chosen.load(settings.seed, settings.data if own is None else own.data, settings.max_memory)
+        chosen, data, notes = own_problem(own, settings.seed, settings.max_memory)
+    split = chosen.load(settings.seed, data, settings.max_memory)
     if settings.max_memory is not None:
         within(data_bytes(split, getattr(torch, settings.dtype)), settings.max_memory, split.train.source)
     outline = chosen.build(settings.seed)
@@ -75,13 +80,14 @@ def task(settings: TrainingSettings, own: OwnNetwork | None = None) -> Task:
         fingerprint(split),
         _architecture(outline, settings.architecture or describe_architecture(chosen.model)),
         source if source in names() else None,
-        (*notes, *split.train.notes),
+        tuple(dict.fromkeys((*notes, *split.train.notes))),
+        () if own is None else own.folders,
     )
 
 
 def data_bytes(split: Split, dtype: torch.dtype) -> int:
     """The bytes of both parts, with floating-point numbers in `dtype`."""
-    tensors = [t for part in (split.train, split.test) for t in (part.x, part.y) if t is not None]
+    tensors = [tensor for part in (split.train, split.test) for tensor in part.tensors()]
     return sum(t.numel() * (dtype if t.is_floating_point() else t.dtype).itemsize for t in tensors)
 
 
@@ -91,12 +97,12 @@ def on_device(part: Dataset, device: torch.device, dtype: torch.dtype) -> Datase
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return replace(part, x=moved(part.x), y=None if part.y is None else moved(part.y))
+    return part.mapped(moved)
 
 
 def _tried(module: nn.Module, part: Dataset, chosen: Problem) -> None:
-    x, y = part.x[:2], part.y
-    z = output_of(module, x, part)
+    y = part.y
+    z = output_of(module, part)
     try:
         loss = chosen.loss(z, y[:2]) if y is not None else None
     except (RuntimeError, ValueError, IndexError) as error:
@@ -112,7 +118,9 @@ def _tried(module: nn.Module, part: Dataset, chosen: Problem) -> None:
 
 
 def _architecture(module: nn.Module, code: str) -> str | None:
-    """None when the network can be written down as data, else the code that makes it."""
+    """None when the network can be written down as data, else the code that makes it; "hf" where a config.json does."""
+    if is_of_transformers(module):
+        return "hf"
     try:
         describe(module)
     except CheckpointError:
