@@ -14,6 +14,9 @@ from curvlab.linalg.flushed import flushed
 from curvlab.linalg.grouped_product import grouped_product
 from curvlab.shapes import Float
 from curvlab.statistics.parameter_gradients import parameter_gradients
+from curvlab.statistics.position_factors import is_dense, sides
+from curvlab.statistics.sample_rows import one_hot
+from curvlab.statistics.squares_by_positions import squares_by_positions
 
 CHUNK = 2**24
 """Entries of per-example gradients formed at a time."""
@@ -29,6 +32,9 @@ def squared_gradients(parts: Sequence[tuple[Sample, str]], shape: tuple[int, ...
     sample, role = parts[0]
     if len(parts) == 1 and role == "bias":
         return sample.output_gradients.sum(2).square().sum(1).reshape(shape)
+    by_positions = sides(parts, shape) if any(one_hot(part) for part, _ in parts) else None
+    if by_positions is not None and is_dense(by_positions[1]):
+        return squares_by_positions(*by_positions, (shape[0], shape[1]), sample.dtype)
     if len(parts) == 1:
         squares = squared_products(sample.output_gradients, sample.features)
         return sample.layer.split(F.pad(squares, (0, 1)) if sample.layer.biased else squares)[role].reshape(shape)

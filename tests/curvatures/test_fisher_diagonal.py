@@ -53,8 +53,39 @@ def test_gradients_are_formed_a_chunk_at_a_time(name: str, chunk: int, monkeypat
     model, x, y = case.build()
     whole = diagonal(model, x, y, case.likelihood, "empirical")
     monkeypatch.setattr("curvlab.statistics.squared_gradients.CHUNK", chunk)
+    monkeypatch.setattr("curvlab.statistics.squares_by_positions.CHUNK", chunk)
     for parameter, values in diagonal(model, x, y, case.likelihood, "empirical").items():
         close(values, whole[parameter])
+
+
+class TiedReader(nn.Module):
+    """A causal model of tokens whose output layer is its table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix = nn.Embedding(7, 3, padding_idx=0), nn.Linear(3, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return torch.tanh(self.mix(self.embed(input_ids))) @ self.embed.weight.T
+
+
+def test_a_tied_table_with_padding() -> None:
+    """What the table gets as embedding and as output layer is one gradient, and padded positions add nothing."""
+    model, mask = TiedReader(), (torch.arange(5) < torch.tensor([5, 3, 1, 4])[:, None]).long()
+    ids = torch.randint(1, 7, (4, 5)) * mask
+    y = torch.randint(0, 7, (4, 5)).masked_fill(mask == 0, IGNORED)
+    wanted: dict[str, Tensor] = {}
+    for n in range(4):
+        loss = nn.functional.cross_entropy(
+            model(ids[n : n + 1], mask[n : n + 1])[0], y[n], ignore_index=IGNORED, reduction="sum"
+        )
+        named = dict(model.named_parameters())
+        for name, gradient in zip(named, torch.autograd.grad(loss, list(named.values())), strict=True):
+            wanted[name] = wanted.get(name, 0) + gradient.square() / 4
+    found = diagonal(model, {"input_ids": ids, "attention_mask": mask}, y, "categorical", "empirical")
+    assert set(found) == set(wanted)
+    for name in wanted:
+        close(found[name], wanted[name])
 
 
 def test_batches_add_up() -> None:
