@@ -14,7 +14,6 @@ from benchmarks.networks import mlp
 from benchmarks.timing import alternate, show
 from curvlab.analyses.averages import Averages
 from curvlab.analyses.kfac import kfac_operators
-from curvlab.analyses.layer_data import LayerStatistics
 from curvlab.analyses.settings import Settings
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.survey import survey
@@ -37,11 +36,7 @@ def measure(rounds: int) -> None:
         recorder.batch(x, y, Fisher(chosen, "mc", 1, torch.Generator().manual_seed(0)), averages)
         averages.end(len(x))
         recorder.close()
-        (part,) = averages.parts()
-        layers = [
-            (block.layer, LayerStatistics(len(x), part.rows[name], part.layers[name]))
-            for name, block in found.blocks.items()
-        ]
+        layers = [(block.layer, averages.layer(name)[0]) for name, block in found.blocks.items()]
         return [op for layer, known in layers for op in kfac_operators(layer, Settings(), known) or ()]
 
     ours, dense = factors(True, torch.float64), factors(False, torch.float32)

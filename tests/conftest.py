@@ -67,6 +67,15 @@ if DEVICE == "foreign":
     foreign_device.install()
 
 
+@pytest.fixture
+def empty_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that holds nothing, and batches that take nothing: what is left are the averages."""
+    from curvlab.analyses.batch_plan import BatchPlan
+
+    monkeypatch.setattr("curvlab.analyses.analysis_plan.held_memory", lambda device: 0)
+    monkeypatch.setattr("curvlab.analyses.analysis_plan.batch_plan", lambda asked, *_: BatchPlan(asked or 256, 0))
+
+
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
     torch.manual_seed(0)

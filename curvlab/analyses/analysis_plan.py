@@ -12,22 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.analyses.batch_plan import AROUND, BATCH_SIZE, SMALL, batch_plan, probe
 from curvlab.analyses.data_pass import DataPass
 from curvlab.analyses.definition import AnalysisDefinition
+from curvlab.analyses.free_memory import SHARE, free_memory, held_memory
 from curvlab.analyses.layer_rows import LayerRow, rows_of_file, rows_of_module
 from curvlab.analyses.likelihood_choice import choose_likelihood, with_logits
 from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.mean_gradient import MeanGradient
-from curvlab.analyses.memory_plan import memory_plan
+from curvlab.analyses.memory_plan import Budget, roomiest_plan
 from curvlab.analyses.needs import Needs, together
 from curvlab.analyses.registry import definitions
+from curvlab.analyses.rows_seen import RowsSeen
 from curvlab.analyses.settings import Settings, readers_of
 from curvlab.analyses.settings import chosen as not_default
 from curvlab.analyses.source import Source, moved, open_source
 from curvlab.analyses.stored_statistics import StoredStatistics, open_stored
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explained
 from curvlab.capture.output import output_tensor
-from curvlab.capture.survey import survey
+from curvlab.capture.survey import Survey, survey
 from curvlab.data.load import names_text
 from curvlab.data.preparation import Preparation
 from curvlab.data.registry import names
@@ -35,8 +38,6 @@ from curvlab.device import pick_device
 from curvlab.errors import CommandError, CurvlabError, DataError
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.likelihoods import Likelihood, likelihood
-
-BATCH_SIZE = 256
 
 NO_NETWORK = "weights only: the file has no graph; --architecture package.module:callable gives the full profile"
 NO_DATA = "weights only: --data gives feature moments and curvature factors too"
@@ -81,8 +82,17 @@ class AnalysisPlan:
         return one.needs(self.settings, self.checkpoint)
 
 
-def prepare(given: Model, data: Any, settings: Settings | None, options: dict[str, Any]) -> AnalysisPlan:
+def prepare(
+    given: Model, data: Any, settings: Settings | None, options: dict[str, Any], precise: bool = False
+) -> AnalysisPlan:
     """Decide everything; runs the network on two examples.
+
+    Args:
+        given: the model.
+        data: or None.
+        settings: how.
+        options: that replace some of them.
+        precise: whether the memory of an example is measured even where it can hardly matter.
 
     Raises:
         CurvlabError: an analysis was asked for that the inputs do not allow, or the network cannot run on the data.
@@ -108,7 +118,7 @@ def prepare(given: Model, data: Any, settings: Settings | None, options: dict[st
         plan.rows = _named(rows_of_module(module, None), settings)
         plan.notes = _with_advice(notes, ("--data",), NO_DATA) if data is None and looks_at_data else notes
     else:
-        _with_data(plan, module, data)
+        _with_data(plan, module, data, precise)
     return plan
 
 
@@ -128,7 +138,7 @@ def _continued(checkpoint: Checkpoint, data: Any, settings: Settings, path: str)
     return plan
 
 
-def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
+def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any, precise: bool) -> None:
     """Add the pass over the data to the plan."""
     settings, device = plan.settings, plan.device
     if settings.sequence_length is not None and not names_text(data):
@@ -145,26 +155,17 @@ def _with_data(plan: AnalysisPlan, module: nn.Module, data: Any) -> None:
         preparation=Preparation(module, plan.checkpoint.folders, settings.sequence_length),
     )
     first, _ = moved((source.first, None), device, dtype)
-    z, activations = _try(module, first, source)
+    z, outputs = _try(module, first, source)
     chosen, guess = _likelihood(plan, z, source, first)
     taken_off = with_logits(module, chosen, z)
     if taken_off is not None:
-        z, activations = _try(module, first, source)
+        z, outputs = _try(module, first, source)
         chosen, guess = _likelihood(plan, z, source, first)
     found = survey(module, first, settings.layers)
-    needs = together(plan.needs(one) for one in plan.chosen)
-    for one in needs.curvatures:
-        one.fisher_type, one.mc_samples = settings.fisher_type, settings.mc_samples
-    halves = source.samples is None or source.samples > 1
-    memory = memory_plan(found, needs.curvatures, halves, settings.max_memory)
-    plan.left_out = dict(memory.left_out)
-    size = settings.batch_size or _batch_size(activations, settings.max_memory)
-    gradient = None
-    if needs.mean_gradient:
-        gradient = MeanGradient(module, sorted(needs.mean_gradient), chosen, settings.seed)
+    plan.data_pass = _planned(plan, module, source, found, z, chosen, outputs, precise)
+    plan.left_out = dict(plan.data_pass.plan.left_out)
     plan.rows = _named(rows_of_module(module, found), settings)
     plan.notes = [*plan.notes, *source.notes, *(said for said in (guess, taken_off) if said)]
-    plan.data_pass = DataPass(module, source, found, chosen, settings, memory, size, activations, gradient)
 
 
 def _likelihood(plan: AnalysisPlan, z: Tensor, source: Source, first: Inputs) -> tuple[Likelihood, str | None]:
@@ -246,7 +247,7 @@ def _named(rows: list[LayerRow], settings: Settings) -> list[LayerRow]:
 
 
 def _try(module: nn.Module, first: Inputs, source: Source) -> tuple[Tensor, int]:
-    """The output for a few examples, and the bytes of activations per example."""
+    """The output for a few examples, and the bytes of what modules return, per example."""
     held = 0
 
     def count(_: nn.Module, __: Any, output: Any) -> None:
@@ -265,7 +266,40 @@ def _try(module: nn.Module, first: Inputs, source: Source) -> tuple[Tensor, int]
     return z, held // max(1, batch_size(first))
 
 
-def _batch_size(activations: int, max_memory: int | None) -> int:
-    if max_memory is None:
-        return BATCH_SIZE
-    return max(1, min(BATCH_SIZE, max_memory // (8 * max(1, activations))))
+def _planned(
+    plan: AnalysisPlan,
+    module: nn.Module,
+    source: Source,
+    found: Survey,
+    z: Tensor,
+    chosen: Likelihood,
+    outputs: int,
+    precise: bool,
+) -> DataPass:
+    """The passes over the data within the memory that there is."""
+    settings, device = plan.settings, plan.device
+    needs = together(plan.needs(one) for one in plan.chosen)
+    for one in needs.curvatures:
+        one.fisher_type, one.mc_samples = settings.fisher_type, settings.mc_samples
+    backward = settings.fisher_type != "forward-only" and any(not one.of_inputs for one in needs.curvatures)
+    dtype = next(module.parameters()).dtype
+    first, targets = moved((source.first, source.targets), device, dtype)
+    # The first operation that is counted imports a good second's worth of torch; small networks go without.
+    tried, per_example, usual = None, AROUND * outputs, settings.max_memory or free_memory(device)
+    if precise or per_example * min(BATCH_SIZE, source.samples or BATCH_SIZE) > SMALL * usual:
+        tried = probe(module, found, chosen, first, targets, backward)
+        per_example = per_example if tried is None else tried.bytes
+    held = held_memory(device)
+    limit = settings.max_memory or held + int(SHARE * free_memory(device))
+    budget = Budget(held, limit, settings.max_memory is not None, source.repeatable)
+    batch = batch_plan(settings.batch_size, per_example, budget.room, source.samples, found, backward)
+    halves = source.samples is None or source.samples > 1
+    passes = settings.mc_samples if settings.fisher_type == "mc" else 1
+    if settings.fisher_type == "type-2":
+        passes = max(1, z[0].numel())  # a column for each output of an example
+    seen = RowsSeen(source.samples, passes, dtype.itemsize, halves)
+    memory = roomiest_plan(found, needs.curvatures, seen, batch, budget)
+    gradient = None
+    if needs.mean_gradient:
+        gradient = MeanGradient(module, sorted(needs.mean_gradient), chosen, settings.seed)
+    return DataPass(module, source, found, chosen, settings, memory, 0.0 if tried is None else tried.seconds, gradient)

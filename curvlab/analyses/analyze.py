@@ -8,16 +8,16 @@ from math import prod
 from typing import Any
 
 from curvlab.analyses.analysis_plan import AnalysisPlan, prepare
-from curvlab.analyses.averages import Part
+from curvlab.analyses.averages import Averages
 from curvlab.analyses.coverage import coverage_of
 from curvlab.analyses.data_pass import collected
 from curvlab.analyses.data_score import chance_notes
 from curvlab.analyses.definition import LayerAnalysis, ModelAnalysis
 from curvlab.analyses.environment import environment
-from curvlab.analyses.estimate import Estimate, estimate_blocks
+from curvlab.analyses.estimate import Estimate, estimate_of
 from curvlab.analyses.last_read import LastRead
-from curvlab.analyses.layer_data import LayerData, LayerStatistics, ModelData
-from curvlab.analyses.layer_rows import tensors_of
+from curvlab.analyses.layer_data import LayerData, ModelData
+from curvlab.analyses.layer_rows import LayerRow, tensors_of
 from curvlab.analyses.loaded import Model
 from curvlab.analyses.results import Analysis, LayerResult
 from curvlab.analyses.settings import Settings
@@ -55,7 +55,7 @@ def analyze(
         CurvlabError: an analysis was asked for that the inputs do not allow, or the data does not fit the model.
     """
     plan = prepare(checkpoint, data, settings, options)
-    layers = _layers(plan, _collect(plan, progress), progress)
+    layers = _layers(plan, progress)
     gradient = plan.data_pass.gradient if plan.data_pass else None
     model = ModelData(plan.checkpoint, plan.rows, plan.shapes, plan.settings, gradient)
     analysis = Analysis(
@@ -76,61 +76,72 @@ def analyze(
 
 
 def estimate(checkpoint: Model, data: Any = None, *, settings: Settings | None = None, **options: Any) -> Estimate:
-    """What `analyze` with the same arguments would hold and do, block by block; only two examples are run forward."""
-    plan = prepare(checkpoint, data, settings, options)
-    in_turn = [block for one in plan.chosen for block in one.estimate(plan)]
-    memory = max((block.memory for block in in_turn), default=0)  # one after another
-    blocks, notes = in_turn, plan.notes
-    if plan.data_pass is not None:
-        run = plan.data_pass
-        at_once = estimate_blocks(run.found, run.plan, run.source.samples or 0)
-        memory += sum(block.memory for block in at_once) + run.activations * run.batch_size
-        blocks, notes = [*at_once, *in_turn], [*notes, *(f"{name}: {why}" for name, why in plan.left_out.items())]
-    return Estimate(tuple(blocks), memory, sum(block.work for block in blocks), tuple(notes))
+    """What `analyze` with the same arguments would hold and do, block by block; only two examples are run."""
+    return estimate_of(prepare(checkpoint, data, settings, options, precise=True))
 
 
-def _collect(plan: AnalysisPlan, progress: Progress) -> tuple[Part, ...]:
-    """The averages over all examples and over the halves; none without a pass over data."""
-    if plan.stored is not None:
-        return (plan.stored.part(),)
-    if plan.data_pass is None:
-        return ()
-    total = plan.data_pass.source.samples
+class _Passes:
+    """The statistics of one layer after another; a pass over the data is made when the first of its layers is due."""
 
-    def tell(seen: int) -> None:
-        progress("statistics", seen, total)
+    def __init__(self, plan: AnalysisPlan, progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
+        self.made: dict[int, Averages] = {}
 
-    tell(0)
-    parts, refused = collected(plan.data_pass, plan.device, tell)
-    plan.left_out.update(refused)
-    return parts
+    def first(self) -> None:
+        """Make the first pass, which is about the whole model as well."""
+        if self.plan.data_pass is not None:
+            self._pass(0)
+
+    def given(self, data: LayerData) -> LayerData:
+        """What an analysis is given of a row, with the statistics of a layer that ran."""
+        run, stored, block = self.plan.data_pass, self.plan.stored, data.row.block
+        if block is None or (run is None and stored is None):
+            return data
+        if stored is not None:
+            return replace(data, whole=stored.layer(block.name))
+        assert run is not None
+        whole, *halves = self._pass(run.plan.pass_of(block.name) or 0).layer(block.name)
+        return replace(data, whole=whole, halves=tuple(halves))
+
+    def done(self, row: LayerRow) -> None:
+        """Let go of the statistics of a row's layer."""
+        if row.block is not None:
+            for averages in self.made.values():
+                averages.release(row.block.name)
+
+    def _pass(self, number: int) -> Averages:
+        if number not in self.made:
+            run = self.plan.data_pass
+            assert run is not None
+            total = run.source.samples
+
+            def tell(seen: int) -> None:
+                self.progress("statistics", seen, total)
+
+            tell(0)
+            self.made[number], refused = collected(run, number, self.plan.device, tell)
+            self.plan.left_out.update(refused)
+        return self.made[number]
 
 
-def _layers(plan: AnalysisPlan, parts: Sequence[Part], progress: Progress) -> list[LayerResult]:
+def _layers(plan: AnalysisPlan, progress: Progress) -> list[LayerResult]:
     tensors = tensors_of(plan.checkpoint, plan.checkpoint.module)
     stacked = {row.weight for row in plan.rows if row.part is not None}
     if stacked:
         tensors = LastRead(tensors, stacked)
-    stage, count = ("spectra" if parts else "weights"), len(plan.rows)
-    given = [_given(LayerData(row, tensors, plan.shapes, plan.settings), parts) for row in plan.rows]
-    chosen = {one: one.begin(given) for one in plan.chosen if isinstance(one, LayerAnalysis)}
+    on_data = plan.data_pass is not None or plan.stored is not None
+    stage, count = ("spectra" if on_data else "weights"), len(plan.rows)
+    rows = [LayerData(row, tensors, plan.shapes, plan.settings) for row in plan.rows]
+    passes = _Passes(plan, progress)
+    passes.first()
+    chosen = {one: one.begin(rows) for one in plan.chosen if isinstance(one, LayerAnalysis)}
     layers = []
-    for done, data in enumerate(given):
+    for done, data in enumerate(rows):
         progress(stage, done, count)
-        layers.append(_layer(plan, data, chosen))
+        layers.append(_layer(plan, passes.given(data), chosen))
+        passes.done(data.row)
     progress(stage, count, count)
     return layers
-
-
-def _given(data: LayerData, parts: Sequence[Part]) -> LayerData:
-    """What an analysis is given, with the statistics of a layer that ran."""
-    block = data.row.block
-    if block is None or not parts:
-        return data
-    whole, *halves = (
-        LayerStatistics(p.examples, p.rows.get(block.name, 0), p.layers.get(block.name, {})) for p in parts
-    )
-    return replace(data, whole=whole, halves=tuple(halves))
 
 
 def _layer(
@@ -206,7 +217,7 @@ def _settings_facts(plan: AnalysisPlan) -> dict[str, Any]:
     facts = plan.settings.to_dict()
     if plan.data_pass is not None:
         facts["likelihood"] = plan.data_pass.likelihood.name
-        facts["batch_size"] = plan.data_pass.batch_size
+        facts["batch_size"] = plan.data_pass.plan.batch.size
         facts["products"] = "float64"
     if plan.stored is not None:
         facts["likelihood"] = plan.stored.factors.origin.likelihood

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from curvlab.analyses.layer_data import LayerStatistics
 from curvlab.capture.batch_record import Samples
 from curvlab.curvatures.blocks import PreconditionerBlock
 from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.data_average import BlockAverage, DataAverage
 
 
-@dataclass(frozen=True)
-class Part:
-    """Averages over all examples, or over one of the halves.
-
-    Attributes:
-        examples: N.
-        batches: how many batches they came in.
-        rows: layer -> N·T, rows of features that it was given.
-        layers: layer -> name of a recipe -> the averages of its blocks there.
-    """
-
-    examples: int
-    batches: int
-    rows: Mapping[str, int]
-    layers: Mapping[str, Mapping[str, tuple[BlockAverage, ...]]]
-
-
 class Averages:
     """An observer of all batches of a pass.
 
     Every second example goes to one half and the others to the other, over the whole data, however it is cut into
-    batches; the average over all examples is made of the two. A statistic of batches as a whole has no halves.
+    batches; the average over all examples is made of the two, for one layer at a time. A statistic of batches as a
+    whole has no halves.
 
     Args:
         recipes: each with its blocks.
@@ -49,6 +33,16 @@ class Averages:
         self._whole = [DataAverage(*one) for one in recipes if one not in split]
         self._halves = tuple([DataAverage(*one) for one in split] for _ in range(2 if halves else 0))
         self._sizes = [0] * len(self._halves)
+        self._blocks: dict[str, dict[str, list[PreconditionerBlock]]] = {}
+        """Recipe -> layer -> the blocks that it shows."""
+        self._shown: dict[str, set[str]] = {}
+        """Block -> the layers that show it, until they are done."""
+        for curvature, blocks in recipes:
+            shown = self._blocks.setdefault(curvature.name, {})
+            for block in blocks:
+                for layer in _shown(block):
+                    shown.setdefault(layer, []).append(block)
+                    self._shown.setdefault(block.name, set()).add(layer)
 
     def inputs(self, samples: Samples) -> None:
         """See `Observer.inputs`."""
@@ -74,13 +68,25 @@ class Averages:
         self.examples += examples
         self.batches += 1
 
-    def parts(self) -> tuple[Part, ...]:
-        """All examples, then each half where both hold some. Nothing can be added afterwards."""
-        joined = [first.merged(second) for first, second in zip(*self._halves, strict=True)] if self._halves else []
-        whole = self._part(self.examples, [*self._whole, *joined])
-        if not self._sizes or not all(self._sizes):
-            return (whole,)
-        return (whole, *(self._part(size, one) for size, one in zip(self._sizes, self._halves, strict=True)))
+    def layer(self, name: str) -> tuple[LayerStatistics, ...]:
+        """The statistics of one layer: over all examples, then over each half where both hold some."""
+        joined = list(zip(*self._halves, strict=True)) if self._halves else []
+        whole = [(one, ()) for one in self._whole] + [(first, (second,)) for first, second in joined]
+        found = [self._statistics(name, self.examples, whole)]
+        if self._sizes and all(self._sizes):
+            for size, averages in zip(self._sizes, self._halves, strict=True):
+                found.append(self._statistics(name, size, [(one, ()) for one in averages]))
+        return tuple(found)
+
+    def release(self, name: str) -> None:
+        """The layer's statistics are not asked for again; those of a tensor stay while another layer shows it."""
+        for averages in (self._whole, *self._halves):
+            for one in averages:
+                for block in self._blocks[one.curvature.name].get(name, ()):
+                    left = self._shown[block.name]
+                    left.discard(name)
+                    if not left:
+                        one.release(block.name)
 
     def _first(self, half: int) -> int:
         """The first example of the current batch that goes to a half."""
@@ -93,13 +99,19 @@ class Averages:
             if averages and any(first < sample.examples for sample in samples.values()):
                 yield averages, {name: sample.half(first) for name, sample in samples.items()}
 
-    def _part(self, examples: int, averages: Sequence[DataAverage]) -> Part:
-        layers: dict[str, dict[str, tuple[BlockAverage, ...]]] = {}
-        for one in averages:
-            for average in one.averages().values():
-                block = average.block
-                # A tensor is shown in every layer that uses it, a matrix in the layer whose it is.
-                for layer in dict.fromkeys(use.block.name for use in block.uses[: 1 if block.is_matrix else None]):
-                    own = layers.setdefault(layer, {})
-                    own[one.curvature.name] = (*own.get(one.curvature.name, ()), average)
-        return Part(examples, self.batches, averages[0].rows if averages else {}, layers)
+    def _statistics(
+        self, name: str, examples: int, averages: Sequence[tuple[DataAverage, Sequence[DataAverage]]]
+    ) -> LayerStatistics:
+        found: dict[str, tuple[BlockAverage, ...]] = {}
+        rows = 0
+        for one, others in averages:
+            rows = sum(part.rows.get(name, 0) for part in (one, *others))
+            made = (one.average(block, others) for block in self._blocks[one.curvature.name].get(name, ()))
+            if known := tuple(average for average in made if average is not None):
+                found[one.curvature.name] = known
+        return LayerStatistics(examples, rows, found)
+
+
+def _shown(block: PreconditionerBlock) -> Iterator[str]:
+    """The layers that show a block: a tensor every layer that uses it, a matrix the layer whose it is."""
+    yield from dict.fromkeys(use.block.name for use in block.uses[: 1 if block.is_matrix else None])

@@ -1,14 +1,14 @@
-"""DataPass: one pass over the data, which averages what the chosen analyses need."""
+"""DataPass: the passes over the data, which average what the chosen analyses need, each for some of the layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from curvlab.analyses.averages import Averages, Part
+from curvlab.analyses.averages import Averages
 from curvlab.analyses.data_score import DataScore
 from curvlab.analyses.mean_gradient import Batch, MeanGradient
 from curvlab.analyses.memory_plan import MemoryPlan
@@ -23,7 +23,7 @@ from curvlab.likelihoods.fisher import Fisher
 
 @dataclass
 class DataPass:
-    """The pass over the data: a copy of the network in eval mode, and what is collected from it.
+    """The passes over the data: a copy of the network in eval mode, and what is collected from it.
 
     Attributes:
         module: the copy.
@@ -31,9 +31,8 @@ class DataPass:
         found: the layers that two examples ran through.
         likelihood: ℓ.
         settings: targets of the output gradients, seed.
-        plan: recipes, and the blocks that fit the memory.
-        batch_size: examples per forward pass.
-        activations: bytes per example.
+        plan: which blocks of which recipes are averaged in which pass, and how many examples run at once.
+        seconds: that a forward and a backward pass of one example took.
         gradient: the mean gradients that are asked for, or None.
     """
 
@@ -43,8 +42,7 @@ class DataPass:
     likelihood: Likelihood
     settings: Settings
     plan: MemoryPlan
-    batch_size: int
-    activations: int
+    seconds: float = 0.0
     gradient: MeanGradient | None = None
 
     @property
@@ -55,41 +53,53 @@ class DataPass:
 
 
 def collected(
-    run: DataPass, device: torch.device, tell: Callable[[int], None]
-) -> tuple[tuple[Part, ...], Mapping[str, str]]:
-    """The averages over all batches and over two halves, and the layers that could not be recorded with their reasons.
+    run: DataPass, number: int, device: torch.device, tell: Callable[[int], None]
+) -> tuple[Averages, Mapping[str, str]]:
+    """The averages of one pass over all batches, and the layers that could not be recorded with their reasons.
+
+    Every pass draws the same targets, so that the numbers do not depend on how layers are shared out.
 
     Args:
-        run: the pass.
+        run: the passes.
+        number: of the pass; what is not about single layers is done in the first, 0.
         device: where the network is.
         tell: told how many examples have been seen.
     """
     dtype = next(run.module.parameters()).dtype
-    batches: Iterator[Batch] = (moved(batch, device, dtype) for batch in run.source.batches(run.batch_size))
-    if run.gradient is not None:
+    batches: Iterator[Batch] = (moved(batch, device, dtype) for batch in run.source.batches(run.plan.batch.size))
+    if run.gradient is not None and number == 0:
         batches = run.gradient.watching(batches)
-    settings, averages = run.settings, Averages(run.plan.recipes, run.plan.halves)
+    part = run.plan.passes[number]
+    settings, averages = run.settings, Averages(part.recipes, run.plan.halves)
     generator = torch.Generator().manual_seed(settings.seed)
     fisher = Fisher(run.likelihood, settings.fisher_type, settings.mc_samples, generator)
     recorder = ForwardBackward(
         run.module,
         "the profile",
-        found=run.found,
+        found=_of_layers(run.found, part.layers),
         output_gradients=run.backward,
         stream=True,
         hold_inputs=any(one.holds_inputs for one in run.plan.curvatures),
         dtype=torch.float64,  # ranks, and condition numbers beyond 1e7, are not in a float32 product
     )
     score = DataScore(run.likelihood)
-    listening = run.module.register_forward_hook(score.seen)
+    listening = run.module.register_forward_hook(score.seen) if number == 0 else None
     try:
-        for inputs, targets in score.watching(batches):
+        for inputs, targets in score.watching(batches) if number == 0 else batches:
             recorder.batch(inputs, targets, fisher, averages)
             averages.end(batch_size(inputs))
             tell(averages.examples)
     finally:
         recorder.close()
-        listening.remove()
-    run.source.info.update(samples=averages.examples, **score.facts())
+        if listening is not None:
+            listening.remove()
+    if number == 0:
+        run.source.info.update(samples=averages.examples, **score.facts())
     refused = {name: why for name, why in recorder.refused.items() if name not in run.found.refused}
-    return averages.parts(), refused
+    return averages, refused
+
+
+def _of_layers(found: Survey, layers: Collection[str]) -> Survey:
+    """The survey with these layers alone: only they are recorded."""
+    blocks = {name: block for name, block in found.blocks.items() if name in layers}
+    return replace(found, blocks=blocks, block_of={u: name for u, name in found.block_of.items() if name in blocks})

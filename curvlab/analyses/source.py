@@ -36,6 +36,7 @@ class Source:
         info: the "data" entry of the JSON.
         notes: what was done to the data.
         sequences: what the outputs of a network over sequences speak of; None of any other network.
+        repeatable: whether `batches` can be called again; an iterator gives its batches once.
     """
 
     batches: Callable[[int], Iterator[tuple[Inputs, Tensor | None]]]
@@ -45,6 +46,7 @@ class Source:
     info: dict[str, Any]
     notes: tuple[str, ...] = ()
     sequences: SequenceTargets | None = None
+    repeatable: bool = True
 
 
 def open_source(
@@ -144,8 +146,8 @@ def _loader(loader: Iterable[Any], samples: int | None, targets: SequenceTargets
 
     x, y = head if targets is None else targets.applied(*head)
     notes = () if targets is None else (targets.sentence(y),)
-    info = _info("a loader given in Python", count, x)
-    return Source(batches, first_examples(x, 2), y, count, info, notes, targets)
+    info, again = _info("a loader given in Python", count, x), iter(loader) is not loader
+    return Source(batches, first_examples(x, 2), y, count, info, notes, targets, again)
 
 
 def _at_most(

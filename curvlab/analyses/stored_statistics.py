@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curvlab.analyses.averages import Part
 from curvlab.analyses.definition import AnalysisDefinition
+from curvlab.analyses.layer_data import LayerStatistics
 from curvlab.analyses.layer_rows import LayerRow
 from curvlab.analyses.registry import definitions
 from curvlab.analyses.settings import Settings
@@ -75,11 +75,10 @@ class StoredStatistics:
             gradients = ReducedFactors(origin.fisher_type, origin.mc_samples)
         return {one.name: one for one in (InputMoments(keep_rows=True), gradients)}
 
-    def part(self) -> Part:
-        """The averages over all examples; halves are not stored."""
-        rows = {name: one.count for name, one in self.factors.items()}
-        layers = {name: StoredAverages(one, self.recipes) for name, one in self.factors.items()}
-        return Part(self.factors.origin.examples, 1, rows, layers)
+    def layer(self, name: str) -> LayerStatistics:
+        """The averages of one layer over all examples; halves are not stored."""
+        factors = self.factors[name]
+        return LayerStatistics(self.factors.origin.examples, factors.count, StoredAverages(factors, self.recipes))
 
     def settings(self, settings: Settings, chosen: Sequence[AnalysisDefinition]) -> Settings:
         """The settings that the statistics were made with, as far as one of the analyses reads them."""

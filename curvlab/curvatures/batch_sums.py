@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from curvlab.capture.batch_record import Samples
-from curvlab.curvatures.blocks import PreconditionerBlock
+from curvlab.curvatures.blocks import PreconditionerBlock, using
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import AS_THEY_ARE
 
@@ -39,6 +39,7 @@ class BatchSums:
         self.curvature, self.blocks, self.averages = curvature, blocks, {} if averages is None else averages
         self.sums: dict[str, State] = {}
         self.rows: dict[str, int] = {}
+        self._using = using(blocks)
         self._owned: dict[str, set[str]] = {}
         """Sums that may be added to: the first batch's can be its samples' own, which other observers see too."""
 
@@ -46,26 +47,30 @@ class BatchSums:
         """See `Observer.inputs`."""
         for name, sample in samples.items():
             self.rows[name] = self.rows.get(name, 0) + sample.rows
-        for block in self.blocks:
-            if any(use.block.name in samples for use in block.uses):
-                self._add(block.name, self.curvature.inputs(block, samples))
+        for block in self._of(samples):
+            self._add(block.name, self.curvature.inputs(block, samples))
 
     def output_gradients(self, samples: Samples, passed: int) -> None:
         """See `Observer.output_gradients`."""
-        for block in self.blocks:
-            if any(use.block.name in samples for use in block.uses):
-                known = self.averages.get(block.name, {})
-                self._add(block.name, self.curvature.output_gradients(block, samples, passed, known))
+        for block in self._of(samples):
+            known = self.averages.get(block.name, {})
+            self._add(block.name, self.curvature.output_gradients(block, samples, passed, known))
 
-    def merged(self, other: BatchSums) -> BatchSums:
-        """The sums over the batches of both."""
-        both = BatchSums(self.curvature, self.blocks, self.averages, self.dtype)
-        for part in (self, other):
+    def average_of(self, block: PreconditionerBlock, others: Sequence[BatchSums], examples: int) -> State | None:
+        """The statistics of one block over the batches of this one and of others; None where nothing has reached it.
+
+        No sum is changed: all of them can be read again.
+        """
+        both = BatchSums(self.curvature, (), dtype=self.dtype)
+        for part in (self, *others):
             for layer, rows in part.rows.items():
                 both.rows[layer] = both.rows.get(layer, 0) + rows
-            for name, sums in part.sums.items():
-                both._add(name, sums)
-        return both
+            if block.name in part.sums:
+                both._add(block.name, part.sums[block.name])
+        if block.name not in both.sums:
+            return None
+        state = self.curvature.average(block, both.sums[block.name], Count(max(1, examples), both.rows, self.dtype))
+        return {key: self._converted(key, value) for key, value in state.items()} or None
 
     def averaged(self, examples: int) -> dict[str, State]:
         """The statistics of all batches; blocks that no backward pass has reached are left out. The sums are gone."""
@@ -82,6 +87,11 @@ class BatchSums:
             for name, state in found.items()
             if state
         }
+
+    def _of(self, samples: Samples) -> Iterator[PreconditionerBlock]:
+        """The blocks that use any of these layers, each once."""
+        found = (block for layer in samples for block in self._using.get(layer, ()))
+        yield from {block.name: block for block in found}.values()
 
     def _add(self, name: str, sums: State) -> None:
         if not sums:

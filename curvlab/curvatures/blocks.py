@@ -213,6 +213,15 @@ def _seen_use(block: LayerBlock, other: LayerBlock) -> Use | None:
     return Use(other, transposed=True) if mine.shape[0] == 1 and torch.equal(mine.mT, theirs) else None
 
 
+def using(blocks: Iterable[PreconditionerBlock]) -> dict[str, list[PreconditionerBlock]]:
+    """Layer -> the blocks that use it."""
+    found: dict[str, list[PreconditionerBlock]] = {}
+    for block in blocks:
+        for layer in dict.fromkeys(use.block.name for use in block.uses):
+            found.setdefault(layer, []).append(block)
+    return found
+
+
 def refuse_unmeasured(name: str, blocks: Iterable[PreconditionerBlock], record: BatchRecord) -> None:
     """A block with a gradient that was not seen running would follow the plain gradient under the method's name.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from curvlab.capture.batch_record import Samples
 from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock
-from curvlab.curvatures.room import Room
+from curvlab.curvatures.room import Kept, Room
 from curvlab.operators.damped_inverse import damped_inverses
 from curvlab.operators.operator import Operator
 
@@ -141,6 +141,18 @@ class Curvature(ABC):
         """Memory that the averages of one block take in float64: W̄ as one square matrix, unless a recipe needs
         less."""
         return 8 * prod(block.shape) ** 2
+
+    def kept(self, block: PreconditionerBlock, examples: int | None, passes: int, number: int) -> Sequence[Kept]:
+        """The memory of one block's matrices after a pass over so many examples; `bytes` unless rows are kept.
+
+        Args:
+            block: whose sums.
+            examples: N; None where it is not known, for the most they can take.
+            passes: backward passes over every batch.
+            number: bytes of a number in the network's own type, which rows are kept in.
+        """
+        size = self.bytes(block)
+        return (Kept(size, size, 2 * size),)
 
     def merge(self, state: State, fresh: State, weight: float) -> State:
         """x ← βx + (1 − β)x_new for every statistic, β = `weight`, in place; a statistic seen for the first time is

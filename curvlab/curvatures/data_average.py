@@ -72,16 +72,21 @@ class DataAverage:
                 held = self._means.setdefault(name, {})
                 self.curvature.add(held, unscaled(fresh), ())
 
-    def merged(self, other: DataAverage) -> DataAverage:
-        """Over the examples of both; not for statistics of batches."""
-        assert not self.curvature.of_batches
-        both = DataAverage(self.curvature, self.blocks)
-        both.examples, both.batches = self.examples + other.examples, max(self.batches, other.batches)
-        for part in (self, other):
-            for layer, rows in part.rows.items():
-                both.rows[layer] = both.rows.get(layer, 0) + rows
-        both._sums = self._sums.merged(other._sums)
-        return both
+    def average(self, block: PreconditionerBlock, others: Sequence[DataAverage] = ()) -> BlockAverage | None:
+        """The statistics of one block over all examples of this average and of `others`, which are not for statistics
+        of batches; None where nothing has reached it. It can be asked for again, and more can be added."""
+        if self.curvature.of_batches:
+            held = self._means.get(block.name)
+            state = None if held is None else divided(held, self.batches)
+        else:
+            examples = self.examples + sum(one.examples for one in others)
+            state = self._sums.average_of(block, [one._sums for one in others], examples)
+        return None if state is None else BlockAverage(self.curvature, block, state)
+
+    def release(self, name: str) -> None:
+        """Let go of what was summed of a block."""
+        self._means.pop(name, None)
+        self._sums.sums.pop(name, None)
 
     def averages(self) -> dict[str, BlockAverage]:
         """Block name -> its statistics over all batches, float64; blocks that nothing has reached are left out.

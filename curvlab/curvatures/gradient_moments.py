@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_or_square
+from curvlab.curvatures.room import Kept
 from curvlab.operators.operator import Operator
 from curvlab.statistics.sample_rows import gradient_rows
 
@@ -66,3 +67,9 @@ class GradientMoments(Curvature):
         """G."""
         groups, outputs, _ = block.shape
         return 8 * groups * outputs**2
+
+    def kept(self, block: PreconditionerBlock, examples: int | None, passes: int, number: int) -> Sequence[Kept]:
+        """G, or the rows that stand for it."""
+        groups, outputs, _ = block.shape
+        rows = None if examples is None else examples * block.uses[0].block.positions * passes
+        return (self.room.kept(outputs, rows if self.keep_rows else None, number, groups=groups),)

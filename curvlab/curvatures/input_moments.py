@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, operator_of, rows_or_square
+from curvlab.curvatures.room import Kept
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.operators.operator import LowRank, Operator
 from curvlab.operators.sketch import Sketch
@@ -84,3 +85,12 @@ class InputMoments(Curvature):
         """M with the bias's row and column, or its diagonal."""
         groups, _, width = block.shape
         return 8 * groups * (width if isinstance(block.uses[0].block.layer, EmbeddingLayer) else width**2)
+
+    def kept(self, block: PreconditionerBlock, examples: int | None, passes: int, number: int) -> Sequence[Kept]:
+        """M, its diagonal, or the rows that stand for it."""
+        layer, positions = block.uses[0].block.layer, block.uses[0].block.positions
+        if isinstance(layer, EmbeddingLayer):
+            return (Kept(16 * layer.in_features, 16 * layer.in_features, 64 * layer.in_features),)
+        rows = None if examples is None or not self.keep_rows else examples * positions
+        # Normalising makes a matrix each of the same size, one after another.
+        return (self.room.kept(layer.in_features, rows, number, groups=layer.groups, matrices=6),)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, all_matrices
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, keys_of, rows_or_square
+from curvlab.curvatures.room import Kept
 from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.shapes import Float, Int
 from curvlab.statistics.sample_rows import gradient_sums, indices
@@ -76,6 +77,12 @@ class ReducedFactors(Curvature):
         """A and G."""
         groups, outputs, inputs = block.shape
         return 8 * groups * (outputs**2 + inputs**2)
+
+    def kept(self, block: PreconditionerBlock, examples: int | None, passes: int, number: int) -> Sequence[Kept]:
+        """A and G, or the rows that stand for them."""
+        groups, outputs, inputs = block.shape
+        rows = None if examples is None else examples * passes
+        return self.room.kept(inputs, examples, groups=groups), self.room.kept(outputs, rows, groups=groups)
 
 
 def _token_shares(sample: Sample) -> tuple[Float[Tensor, "1 n s"], Int[Tensor, " s"]]:

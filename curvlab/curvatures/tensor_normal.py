@@ -18,7 +18,8 @@ from curvlab.capture.survey import Survey
 from curvlab.curvatures.blocks import PreconditionerBlock, Use, parameter_tensors, shown_tensors
 from curvlab.curvatures.curvature import Count, Curvature, State
 from curvlab.curvatures.kept_rows import add_rows_or_square, averaged, keys_of, operator_of, rows_or_square
-from curvlab.curvatures.room import Room
+from curvlab.curvatures.room import Kept, Room
+from curvlab.layers.embedding import EmbeddingLayer
 from curvlab.linalg.gram import finished, gram
 from curvlab.operators.damp import per_factor
 from curvlab.operators.operator import Dense, Kronecker, Operator
@@ -138,9 +139,30 @@ class TensorNormalCurvature(Curvature):
 
     def bytes(self, block: PreconditionerBlock) -> int:
         """One matrix per mode, or the most that stands for it."""
+        return 8 * sum(d * d for d in block.shape)
+
+    def kept(self, block: PreconditionerBlock, examples: int | None, passes: int, number: int) -> Sequence[Kept]:
+        """One matrix per mode, or the rows that stand for it; of a batch's mean the gradient itself comes on top."""
         if not self.keep_rows:
-            return 8 * sum(d * d for d in block.shape)
-        return 8 * sum(prod(self.room.form(d, None)) for d in block.shape)
+            return super().kept(block, examples, passes, number)
+        size, positions = prod(block.shape), sum(use.block.positions for use in block.uses)
+        found = [Kept(8 * size, 0, 0)] if self._of_the_mean else []
+        table = all(isinstance(use.block.layer, EmbeddingLayer) for use in block.uses)
+        for mode, d in enumerate(block.shape):
+            each = size // d if self._of_the_mean or len(block.shape) != 2 else min(positions, size // d)
+            rows = None if examples is None else examples * each * passes
+            if table and mode == 0 and examples is not None and not self._of_the_mean:
+                found.append(self._on_tokens(d, min(d, examples * positions), rows or 0))
+            else:
+                found.append(self.room.kept(d, rows))
+        return found
+
+    def _on_tokens(self, width: int, seen: int, rows: int) -> Kept:
+        """The first mode of a table, kept on the tokens that were seen."""
+        if self.room.square(width):
+            return self.room.kept(seen, rows)
+        few = rows if rows <= self.room.rows(width) else 2 * self.room.sketch(width)
+        return Kept(8 * few * seen, 0, 16 * min(few, seen) ** 2)
 
     def operators(
         self, blocks: Sequence[PreconditionerBlock], states: Sequence[State], settings: Sequence[Mapping[str, Any]]

@@ -64,6 +64,13 @@ def operations(value: float) -> str:
     return f"{value:,.3g} P"
 
 
+def duration(seconds: float) -> str:
+    """ "0.3 s", "45 s", "12 min", "3.5 h": two digits, as an estimate has."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def share(part: int, total: int) -> str:
     """`part` of `total` in per cent: 0% and 100% only where it is exactly so."""
     if not total or part in (0, total):

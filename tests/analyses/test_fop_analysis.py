@@ -253,6 +253,7 @@ def test_the_estimate_counts_the_eigenvalues_of_one_matrix_after_another(tmp_pat
 
     path = written(tmp_path / "full", learned())
     on_data = curvlab.estimate(path, some())
-    assert on_data.memory == curvlab.estimate(network(), some()).memory + 16 * 12**2 + 8 * 12 * 12
+    assert [b.name for b in on_data.blocks if b.kind == "FOP's matrix"] == ["0.weight", "3.weight"]
+    assert on_data.memory >= 16 * 12**2 + 8 * 12 * 12
     (small,) = (b for b in curvlab.estimate(path, max_memory=16 * 6**2).blocks if b.kind == "FOP's matrix")
     assert small.name == "0.weight"  # the other's eigenvalues are left out, as in the analysis

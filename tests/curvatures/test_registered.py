@@ -82,9 +82,12 @@ def test_its_analysis_shows_the_spectrum_of_its_operator() -> None:
         assert whole.trace == pytest.approx(block.trace, rel=1e-10)
 
 
-def test_a_block_that_does_not_fit_is_a_line_of_the_coverage() -> None:
+def test_a_block_that_does_not_fit_is_a_line_of_the_coverage(empty_process: None) -> None:
     model, x, y = network()
-    found = curvlab.analyze(model, data=(x, y), analyses=("block-fisher",), max_memory=4 * 8 * 8**2 * 3)
+    own = (
+        8 * 8**2
+    )  # of 8 parameters: two halves, their averages, sum and average of both, two for the spectrum, and a margin
+    found = curvlab.analyze(model, data=(x, y), analyses=("block-fisher",), max_memory=9 * own)
     assert found["0"].results.get("block-fisher") is None
     assert found["2"].results.get("block-fisher") is not None
     assert any("block-fisher would take" in (block.reason or "") for block in found.coverage.blocks)

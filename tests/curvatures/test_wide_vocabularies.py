@@ -13,7 +13,6 @@ from curvlab.capture.survey import survey
 from curvlab.curvature import kfac_factors, tensor_normal_factors
 from curvlab.curvatures.curvature import Curvature
 from curvlab.curvatures.gradient_moments import GradientMoments
-from curvlab.curvatures.input_moments import InputMoments
 from curvlab.curvatures.kept_rows import averaged, operator_of, rows_or_square
 from curvlab.curvatures.room import Room
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
@@ -144,17 +143,16 @@ def test_sketches_of_parts_are_merged(cuts: tuple[int, ...]) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("biased", [False, True])
-def test_inputs_too_wide_for_a_matrix_are_sketched_with_the_biass_one(biased: bool) -> None:
+def test_inputs_too_wide_for_a_matrix_are_sketched_with_the_biass_one(
+    biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = nn.Linear(20, 3, bias=biased)
     x = torch.randn(200, 20) * torch.logspace(0, -2, 20) + 0.3
-    recipe = InputMoments(keep_rows=True)
-    Curvature.room, before = Room(8 * 19**2), Curvature.room
-    try:
-        found = kfac_factors(model, x, torch.zeros(200, dtype=torch.long), likelihood="categorical")[""]
-        shown = curvlab.analyze(model, data=(x, torch.zeros(200, dtype=torch.long)), loss="cross-entropy")
-    finally:
-        Curvature.room = before
-    assert recipe.room == before
+    y = torch.zeros(200, dtype=torch.long)
+    monkeypatch.setattr("curvlab.analyses.memory_plan.room_within", lambda _: Room(8 * 19**2))
+    monkeypatch.setattr(Curvature, "room", Room(8 * 19**2))
+    found = kfac_factors(model, x, y, likelihood="categorical")[""]
+    shown = curvlab.analyze(model, data=(x, y), loss="cross-entropy")
     ones = torch.cat([x, torch.ones(200, 1)], dim=1) if biased else x
     dense = ones.T @ ones / 200
     assert isinstance(found.input_operator, Sketch)
