@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from curvlab.errors import CurvlabError
 from curvlab.likelihoods.likelihood import Likelihood
+from curvlab.likelihoods.pieces import Place, pieces
 
 
 class Categorical(Likelihood):
@@ -45,20 +46,28 @@ class Categorical(Likelihood):
 
     def loss(self, z: Tensor, y: Tensor) -> Tensor:
         """Σ over positions, mean over examples."""
+        targets, last = self._targets(z, y), self._last(z)
         with self._in_range(z, y):
-            return -self._last(z).log_softmax(-1).gather(-1, self._targets(z, y)[..., None]).sum() / z.shape[0]
+            parts = [-last[at].log_softmax(-1).gather(-1, targets[at][..., None]).sum() for at in pieces(last)]
+        return (parts[0] if len(parts) == 1 else torch.stack(parts).sum()) / z.shape[0]
 
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
         """p − onehot(y)."""
-        p = self._last(z).softmax(-1)
+        targets = self._targets(z, y)
         with self._in_range(z, y):
-            p.scatter_add_(-1, self._targets(z, y)[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
-        return p.movedim(-1, self.class_axis)
+            return self._filled(z, lambda last, at: _less_one(last.softmax(-1), targets[at]))
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """The class whose interval of the cumulative distribution holds the uniform."""
-        cumulative = self._last(z).to(uniforms.dtype).softmax(-1).cumsum(-1)
-        return (cumulative < uniforms[..., None]).sum(-1).clamp_(max=cumulative.shape[-1] - 1)
+        last = self._last(z)
+        found = torch.empty(last.shape[:-1], dtype=torch.int64, device=z.device)
+        for at in pieces(last):
+            found[at] = _drawn(last[at], uniforms[at])
+        return found
+
+    def sampled_residual(self, z: Tensor, uniforms: Tensor) -> Tensor:
+        """p − onehot(y) at drawn targets, a few positions after another."""
+        return self._filled(z, lambda last, at: _less_one(last.softmax(-1), _drawn(last, uniforms[at])))
 
     def draws(self, z: Tensor) -> tuple[int, ...]:
         """One uniform per position."""
@@ -79,8 +88,24 @@ class Categorical(Likelihood):
 
     def hessian_product(self, z: Tensor, v: Tensor) -> Tensor:
         """p ⊙ v − p (pᵀv)."""
-        p, last = self._last(z).softmax(-1), self._last(v)
-        return (p * (last - (p * last).sum(-1, keepdim=True))).movedim(-1, self.class_axis)
+        other = self._last(v)
+
+        def product(last: Tensor, at: Place) -> Tensor:
+            p = last.softmax(-1)
+            return p * (other[at] - (p * other[at]).sum(-1, keepdim=True))
+
+        return self._filled(z, product)
+
+    def _filled(self, z: Tensor, function: Callable[[Tensor, Place], Tensor]) -> Tensor:
+        """`function` of a few positions after another, their classes last, in the shape of z."""
+        if z.requires_grad and torch.is_grad_enabled():  # writing into a tensor is nothing to differentiate through
+            last = self._last(z)
+            return function(last, ()).movedim(-1, self.class_axis)
+        last, found = self._last(z), torch.empty_like(z)
+        out = self._last(found)
+        for at in pieces(last):
+            out[at] = function(last[at], at)
+        return found
 
     def _last(self, z: Tensor) -> Tensor:
         return z.movedim(self.class_axis, -1)
@@ -112,3 +137,15 @@ class Categorical(Likelihood):
             f"the model has {classes} classes, 0..{classes - 1}",
             "give the data that the model is for, or a model with an output for every class",
         )
+
+
+def _less_one(p: Tensor, targets: Tensor) -> Tensor:
+    """p − onehot(targets), in place."""
+    return p.scatter_add_(-1, targets[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
+
+
+def _drawn(last: Tensor, uniforms: Tensor) -> Tensor:
+    """#{k: p_1 + … + p_k < u}, in the type of the uniforms."""
+    cumulative = last.to(uniforms.dtype).softmax(-1).cumsum(-1)
+    found: Tensor = torch.searchsorted(cumulative, uniforms[..., None].contiguous())[..., 0]
+    return found.clamp_(max=cumulative.shape[-1] - 1)

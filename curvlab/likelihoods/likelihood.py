@@ -38,6 +38,10 @@ class Likelihood(ABC):
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """Targets y ~ p(· | z) from independent uniforms of shape `draws(z)`; a deterministic function of both."""
 
+    def sampled_residual(self, z: Tensor, uniforms: Tensor) -> Tensor:
+        """The residual at targets that are drawn, as a tensor of its own."""
+        return self.residual(z, self.sample(z, uniforms))
+
     @abstractmethod
     def draws(self, z: Tensor) -> tuple[int, ...]:
         """Shape of the uniforms that `sample` needs; examples first, so that drawing is independent of the batch
@@ -87,8 +91,8 @@ class Likelihood(ABC):
             u = torch.rand(shape[0], mc_samples, *shape[1:], generator=generator, dtype=dtype, device=device)
             u = u.to(z.device)
             for k in range(mc_samples):
-                residual = self.residual(z, self.sample(z, u[:, k]))
-                yield residual / mc_samples**0.5 if mc_samples > 1 else residual
+                residual = self.sampled_residual(z, u[:, k])
+                yield residual.div_(mc_samples**0.5) if mc_samples > 1 else residual
         elif fisher_type == "empirical":
             if y is None:
                 raise CurvlabError("fisher_type='empirical' needs targets", "", "give y, or use 'mc' or 'type-2'")

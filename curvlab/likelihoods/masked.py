@@ -46,7 +46,11 @@ class Masked(Likelihood):
 
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
         """m ⊙ (residual of `inner`)."""
-        return self.inner.residual(z, self._filled(y)) * self.beside(z)
+        return self.inner.residual(z, self._filled(y)).mul_(self.beside(z))
+
+    def sampled_residual(self, z: Tensor, uniforms: Tensor) -> Tensor:
+        """m ⊙ (that of `inner`)."""
+        return self.inner.sampled_residual(z, uniforms).mul_(self.beside(z))
 
     def sample(self, z: Tensor, uniforms: Tensor) -> Tensor:
         """See `inner`; draws at positions that do not count are ignored."""
