@@ -17,6 +17,7 @@ from benchmarks import (
     kbfgs_steps,
     lnb,
     memory,
+    nanogpt,
     optimizer_memory,
     profiles,
     spectra,
@@ -27,7 +28,20 @@ from benchmarks import (
 from benchmarks.networks import mlp, resnet18
 
 MLP, RESNET = "MLP 784-1024-512-256-128-64-10", "ResNet-18, {0}×{0} stem, 32×32"
-PARTS = ["start", "mlp", "resnet", "profile", "steps", "spectra", "memory", "optimizer-memory", "fop", "lnb", "kbfgs"]
+PARTS = [
+    "start",
+    "mlp",
+    "resnet",
+    "nanogpt",
+    "profile",
+    "steps",
+    "spectra",
+    "memory",
+    "optimizer-memory",
+    "fop",
+    "lnb",
+    "kbfgs",
+]
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--rounds", type=int, default=15, help="measurements of each contender (default 15)")
@@ -48,6 +62,8 @@ if "mlp" in wanted:
 if "resnet" in wanted:
     for stem, examples in ((7, 32), (7, 64), (3, 64)):
         found += factors.measure(RESNET.format(stem), resnet18(stem, examples), few if stem == 7 else max(3, few // 2))
+if "nanogpt" in wanted:
+    found += nanogpt.measure(few)
 if "profile" in wanted:
     found += profiles.measure(MLP, mlp(), rounds)
     found += profiles.measure(RESNET.format(7), resnet18(7), few)
