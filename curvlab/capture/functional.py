@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from curvlab.capture.dataflow import CONSTANT, EXAMPLES, Dataflow, tensors_in
 from curvlab.capture.gathered import recorded_call
-from curvlab.capture.operation_layers import OperationLayers, name_of
+from curvlab.capture.operation_layers import OperationLayers, name_of, pulled_back
 from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
 from curvlab.capture.recorder import Recorder
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
@@ -86,6 +86,7 @@ class FunctionalUses(TorchFunctionMode):
     def begin(self, inputs: Any, examples: int) -> None:
         """A call of the model begins."""
         self.inside = 0
+        self.layers.begin()
         self.flow.begin(tensors_in(inputs), examples)
         self.pulled.begin(examples)
 
@@ -268,11 +269,11 @@ class FunctionalUses(TorchFunctionMode):
             return []
         call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows)
         call.watched = True
-        if all(one.form <= Form.AFFINE for one in use.weights.values()):
+        if not pulled_back(use):
             use_name = self.layers.name(use, layer)
             self.recorder.show(use_name, call)
             return [lambda g: self.recorder.send(use_name, call, arranged(use.output(g)))]
-        why = next(one.why for one in use.weights.values() if one.form is Form.OTHER)
+        why = next((one.why for one in use.weights.values() if one.form is Form.OTHER), None)
         self.pulled.expect(use.weights.values(), why)
 
         def pull(g: Tensor) -> None:

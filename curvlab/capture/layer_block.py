@@ -48,6 +48,7 @@ class Survey:
         refused: name of a module or parameter -> why it is in no block.
         block_of: name of a use -> name of its block.
         axes: name of a use -> axis of the examples in its input.
+        uses: keys of all uses that were seen, of blocks that are left out too.
         batched: where constants or repeated parameters (a class token) bring an axis of examples in.
     """
 
@@ -57,6 +58,7 @@ class Survey:
     block_of: dict[str, str]
     axes: dict[str, int] = field(default_factory=dict)
     batched: set[str] = field(default_factory=set)
+    uses: frozenset[str] = frozenset()
 
 
 def use_key(use: str, layer: Layer) -> str:

@@ -26,6 +26,10 @@ class OperationLayers:
         self._names: dict[tuple[str, str], list[Hashable]] = {}
         self.stacks: dict[tuple[Hashable, ...], Callable[[int], tuple[str, Layer]]] = {}
 
+    def begin(self) -> None:
+        """A forward pass begins: uses are numbered anew, in the order they come in."""
+        self._names = {}
+
     def name(self, use: AffineUse, layer: Layer) -> str:
         """What a use is called: two of one parameter in different ways are told apart by their number."""
         name, key = name_of(use.weights), _key(use)
@@ -39,7 +43,7 @@ class OperationLayers:
         """The layer of a use; the same one in every batch."""
         use = canonical(use)
         key = _key(use)
-        if any(one.form is Form.OTHER for one in use.weights.values()):
+        if pulled_back(use):
             return use.make(**{role: one.value.detach() for role, one in use.weights.items()})
         fixed = all(one.fixed for one in use.weights.values())
         layer = self._layers.get(key) if fixed else None
@@ -51,6 +55,14 @@ class OperationLayers:
             if one.place is not None and one.name in ("__getitem__", "select", "unbind"):
                 self.stacks.setdefault((use.make.__qualname__, *one.parameters), _stack(use))
         return layer
+
+
+def pulled_back(use: AffineUse) -> bool:
+    """Whether a use has no layer of its own: it is of an expression that is not linear, or adds a slice of a parameter,
+    such as the positions that a batch has, whose length may be another one in the next batch."""
+    forms = [one.form for one in use.weights.values()]
+    sliced = any(one.form is Form.PART and one.place is None for one in use.weights.values())
+    return Form.OTHER in forms or (use.key == "bias" and sliced)
 
 
 def _key(use: AffineUse) -> Hashable:

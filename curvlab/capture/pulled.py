@@ -93,8 +93,8 @@ class Pulled:
         for leaf in self._leaves.values():
             leaf.total, leaf.arrived = None, 0
 
-    def expect(self, expressions: Iterable[Expression], why: str) -> None:
-        """These meet the examples once more; `why` says what the operation is."""
+    def expect(self, expressions: Iterable[Expression], why: str | None) -> None:
+        """These meet the examples once more; `why` says what the operation is, None for a sum."""
         for expression in expressions:
             for leaf in self._below(expression, why):
                 leaf.pending += 1
@@ -136,7 +136,7 @@ class Pulled:
             self.recorder.send(leaf.name, leaf.call, leaf.total)
         leaf.total = None
 
-    def _below(self, expression: Expression, why: str) -> list[_Leaf]:
+    def _below(self, expression: Expression, why: str | None) -> list[_Leaf]:
         """The leaves that an expression is made of."""
         if id(expression) not in self._of:
             found: dict[int, _Leaf] = {}
@@ -156,7 +156,7 @@ class Pulled:
             self._of[id(expression)] = expression, list(found.values())
         return self._of[id(expression)][1]
 
-    def _leaf(self, expression: ParameterExpression | SharedCall, why: str) -> _Leaf:
+    def _leaf(self, expression: ParameterExpression | SharedCall, why: str | None) -> _Leaf:
         key = id(expression)
         if key not in self._leaves:
             n = self.examples

@@ -14,6 +14,7 @@ from curvlab.capture.batch_record import Observer
 from curvlab.capture.layer_block import Survey, components, use_key
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.tape import Tape
+from curvlab.errors import CurvlabError
 from curvlab.layers.layer import Layer, Unrolled
 from curvlab.likelihoods.masked import position_mask
 
@@ -129,6 +130,7 @@ class Recording:
     def _on_call(self, use: str, call: Call) -> None:
         name = self._block(use, call)
         if name is None:
+            self._refuse_new_use(use, call)
             return
         if self.masked and self._mask is None and (mask := position_mask(self.tape.kwargs)) is not None:
             self._mask, self._kept = mask, int(mask.sum())
@@ -154,6 +156,15 @@ class Recording:
                 self._show_gradients(group)
                 for done in (call for member in group for call in self._calls.get(member, ())):
                     done.g = None
+
+    def _refuse_new_use(self, use: str, call: Call) -> None:
+        """A parameter that is used in a way that the survey has not seen would be counted in part."""
+        if not call.watched or not self.found.uses or use_key(use, call.layer) in self.found.uses:
+            return
+        known = {id(p) for block in self.found.blocks.values() for p in block.layer.parameters.values()}
+        if not known.isdisjoint(id(p) for p in call.layer.parameters.values()):
+            what = f"the network uses {use} in another way in this batch than in the first look at it"
+            raise CurvlabError(what, "what was measured of it would be a part", "give batches that all run alike")
 
     def _block(self, use: str, call: Call) -> str | None:
         return self.found.block_of.get(use_key(use, call.layer))

@@ -60,11 +60,12 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
     refused |= refusals
     for name, why in _without_adapter(model, blocks).items():
         refused.setdefault(name, why)
+    uses = frozenset(block_of)
     if layers:
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    surveyed = Survey(modules, blocks, refused, block_of, axes, batched)
+    surveyed = Survey(modules, blocks, refused, block_of, axes, batched, uses)
     _refuse_unexplained(surveyed, unexplained(model, surveyed, inputs))
     return surveyed
 

@@ -27,14 +27,18 @@ class Bare(Elementwise):
 
 
 class PerExample(Bare):
-    """p with a gradient of its own for every example: what is known of a parameter that is used in a way that is no
-    known affine map. Its rows are those gradients, one for each example."""
+    """p with a gradient of its own for every example, which are its rows: what is known of a parameter that is used in
+    a way that is no known affine map, and all there is to know of one that is added.
 
-    road = "its per-example gradients alone"
+    Args:
+        weight: p.
+        why: it is no known affine map; None for one that is added.
+    """
 
-    def __init__(self, weight: Tensor, why: str) -> None:
-        super().__init__("Parameter (gradient)", weight)
-        self.road = f"{self.road}: {why}"
+    def __init__(self, weight: Tensor, why: str | None) -> None:
+        super().__init__("Parameter (gradient)" if why is not None else "Parameter (bias)", weight)
+        if why is not None:
+            self.road = f"its per-example gradients alone: {why}"
 
 
 def broadcast_over_examples(weight: Tensor, output: Tensor) -> bool:

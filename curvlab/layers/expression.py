@@ -154,9 +154,13 @@ class Expression:
         """What is taken of the parameter, to be put after its name: "" for all of it."""
         if self.form in (Form.PARAMETER, Form.REARRANGED):
             return ""
-        text = ", ".join(str(told) for told in (self.pick, *_plain(self.arguments)) if told is not None)
         inner = next((one.taken for one in inside(self.arguments)), "")
-        return f"{inner}[{self.name.strip('_')} {text}]" if FORMS.get(self.name) is Form.PART else inner
+        if FORMS.get(self.name) is not Form.PART:
+            return inner
+        if self.pick is not None:
+            return f"{inner}[{self.name} {self.pick}]"
+        shown = ", ".join(_shown(one) for one in _leaves(self.arguments[1:]))
+        return f"{inner}[{shown}]" if self.name == "__getitem__" else f"{inner}[{self.name} {shown}]"
 
 
 class ParameterExpression(Expression):
@@ -222,8 +226,14 @@ def _of_type(part: Any, dtype: torch.dtype) -> Any:
     return replaced(part, lambda one: one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one)
 
 
-def _plain(arguments: tuple[Any, ...]) -> list[Any]:
-    return [one for one in _leaves(arguments) if isinstance(one, int | slice | str)]
+def _shown(argument: Any) -> str:
+    """An index as Python writes it; of a tensor that there is one."""
+    if isinstance(argument, slice):
+        start, stop = ("" if end is None else str(end) for end in (argument.start, argument.stop))
+        return f"{start}:{stop}" if argument.step in (None, 1) else f"{start}:{stop}:{argument.step}"
+    if isinstance(argument, Tensor):
+        return str(int(argument)) if argument.ndim == 0 else "index"
+    return "..." if argument is Ellipsis else str(argument)
 
 
 def _told(argument: Any) -> tuple[Hashable, bool]:

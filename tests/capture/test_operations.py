@@ -16,6 +16,7 @@ from curvlab.capture.batch_record import Samples
 from curvlab.capture.forward_backward import ForwardBackward
 from curvlab.capture.sample import per_example_gradients
 from curvlab.capture.survey import Survey, survey
+from curvlab.errors import CurvlabError
 from curvlab.likelihoods import Gaussian
 from curvlab.likelihoods.fisher import Fisher
 
@@ -240,3 +241,55 @@ def test_gradients_of_every_example(case: Case) -> None:
         assert (seen.total[name] - exact).abs().max() <= 1e-11 * scale, name
     for name, kind in case.kinds.items():
         assert found.blocks[name].layer.kind == kind
+
+
+class Positions(nn.Module):
+    """Positions as a table, a slice and a bias by distance, a class token, and a fused weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.table = nn.Embedding(V, D), nn.Embedding(16, D)
+        self.token, self.learned = nn.Parameter(torch.randn(1, 1, D)), nn.Parameter(torch.randn(1, 16, D))
+        self.distance, self.fused = nn.Parameter(torch.randn(31)), nn.Parameter(torch.randn(3 * D, D))
+        self.norm, self.last = nn.LayerNorm(D), nn.Linear(D, V)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        h = self.words(x) + self.norm(self.table(torch.arange(length)[None])) + self.learned[:, :length]
+        h = torch.cat([self.token.expand(len(x), -1, -1), h], 1)
+        q, k, v = (h @ self.fused.t()).chunk(3, -1)
+        place = torch.arange(length + 1)
+        scores = q @ k.mT + self.distance[place[:, None] - place + 15]
+        return self.last(torch.softmax(scores, -1) @ v)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (1, 4), (5, 5), (1, 6), (6, 3)])
+@pytest.mark.parametrize("first", [(2, 4), (1, 5)])
+def test_batches_of_any_size_and_length_are_read_as_the_first_was(
+    shape: tuple[int, int], first: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    model = Positions().eval()
+    found = survey(model, torch.randint(0, V, first))
+    assert not found.refused
+    x = torch.randint(0, V, shape)
+    seen, expected = gradients(model, x, found), oracle(model, x)
+    for name, exact in expected.items():
+        assert (seen.total[name] - exact).abs().max() <= 1e-11 * exact.abs().max(), name
+    assert all(block.layer.road is None for name, block in found.blocks.items() if name != "distance")
+
+
+def test_a_use_that_the_first_look_has_not_seen_is_an_error() -> None:
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.last = nn.Parameter(torch.randn(D, D)), nn.Linear(D, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.tanh(x @ self.weight)
+            return self.last(h @ self.weight[0].diag() if x.shape[1] > T else h)
+
+    model = Sometimes().eval()
+    found = survey(model, torch.randn(2, T, D))
+    with pytest.raises(CurvlabError, match="another way in this batch"):
+        gradients(model, torch.randn(2, T + 1, D), found)
