@@ -86,12 +86,12 @@ class Settings(Declared):
     samples: Annotated[
         int | None,
         Setting(
-            "Draw this many examples (of text, its first sequences); all, or of text 8192 tokens, without.", FROM_ONE
+            "Draw this many examples (of text, its first sequences); all, or of text 4096 tokens, without.", FROM_ONE
         ),
     ] = None
     sequence_length: Annotated[
         int | None,
-        Setting("Tokens of a sequence that text is cut into; 256 without, or as many as the model takes.", FROM_ONE),
+        Setting("Tokens of a sequence that text is cut into; 128 without, or as many as the model takes.", FROM_ONE),
     ] = None
     batch_size: Annotated[
         int | None, Setting("Examples per forward pass; chosen from the memory budget without.", FROM_ONE)

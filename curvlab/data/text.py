@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 MOST_TOKENIZER = 2**27
 """Bytes of a tokenizer.json; those of large vocabularies have 35 million."""
-LENGTH = 256
+LENGTH = 128
 """Tokens of a sequence, where the model takes as many."""
-TOKENS = 8192
+TOKENS = 4096
 """Tokens of as many sequences as there are without `--samples`."""
 SECONDS, TOKENS_PER_SECOND = 60, 2000
 """Seconds of computing that tokenising may take, and for how many tokens there is one more: real tokenizers are a
@@ -49,7 +49,7 @@ class TextReading:
     Attributes:
         module: the network.
         folders: where a tokenizer.json is looked for.
-        sequence_length: tokens of a sequence; None: 256, or as many as the network has positions if it has fewer.
+        sequence_length: tokens of a sequence; None: 128, or as many as the network has positions if it has fewer.
     """
 
     module: nn.Module
@@ -116,7 +116,7 @@ class TextReading:
 
 
 def read_text(path: Path, reading: TextReading | None, samples: int | None, max_memory: int | None) -> Tokens:
-    """Sequences of tokens from the beginning of a text, as many as asked for; without, of 8,192 tokens together.
+    """Sequences of tokens from the beginning of a text, as many as asked for; without, of 4,096 tokens together.
 
     Raises:
         DataError: no tokenizer, a text or a tokenizer that cannot be read, or one that takes too long.

@@ -48,7 +48,7 @@ def test_samples_count_sequences_from_the_beginning(place: Path) -> None:
     assert found.x.shape == (3, 12)
     assert found.notes == ("text: the first 3 sequences of 12 tokens by tokenizer.json (--samples, --sequence-length)",)
     everything = ids_of(place, place / "a.txt", "GPT-2")
-    assert everything.x.shape == (8192 // 40, 40)  # the network has 40 positions
+    assert everything.x.shape == (4096 // 40, 40)  # the network has 40 positions
     assert torch.equal(everything.x.flatten()[:36], found.x.flatten())
 
 
