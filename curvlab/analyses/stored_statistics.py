@@ -26,6 +26,7 @@ from curvlab.factor_files.statistics import holds, state
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.quoting import quoted
 
+NOTHING = "the factor file has nothing of it"
 MODEL = "give the model that they were made of, or make them again with --factors"
 
 
@@ -109,8 +110,9 @@ class StoredStatistics:
         """The rows of a report, with the blocks that the file has statistics of."""
         by_name = {row.name: place for place, row in enumerate(rows)}
         by_weight = {row.weight: place for place, row in enumerate(rows)}
-        found: list[LayerRow] = [replace(row, reason=row.reason or "the factor file has nothing of it") for row in rows]
+        found: list[LayerRow] = [replace(row, reason=row.reason or NOTHING) for row in rows]
         taken: set[int] = set()
+        known = {parameter for factors in self.factors.values() for parameter in factors.parameters.values()}
         for name, factors in self.factors.items():
             block, weight = _block(factors), next(iter(factors.parameters.values()))
             place = by_name.get(name, by_weight.get(weight))
@@ -118,7 +120,14 @@ class StoredStatistics:
                 found.append(_row(factors, block))
                 continue
             taken.add(place)
-            found[place] = replace(rows[place], name=name, block=block, reason=None)
+            if set(rows[place].tensors) == set(factors.parameters.values()):
+                found[place] = replace(rows[place], name=name, block=block, reason=None)
+                continue
+            # In the network the layer is used otherwise than its module says: without its bias, say.
+            found[place] = _row(factors, block)
+            rest = [tensor for tensor in rows[place].tensors if tensor not in known]
+            kind = f"{rows[place].kind} parameter"
+            found += [LayerRow(tensor, kind, tensor, (tensor,), reason=NOTHING) for tensor in rest]
         order = {name: place for place, name in enumerate(shapes)}
         return sorted(found, key=lambda row: order.get(row.tensors[0], 0))
 
