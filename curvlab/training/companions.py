@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from curvlab.data.convention import is_of_transformers
-from curvlab.data.text import TOKENIZER
+from curvlab.data.text import TOKENIZER, TextReading
+from curvlab.errors import DataError
 from curvlab.formats.whole_file import whole_file
 from curvlab.training.plain_files import plain_file
 
@@ -30,9 +32,10 @@ def write_companions(folder: Path, module: nn.Module, folders: Sequence[Path]) -
         return
     table = {**json.loads(config.to_json_string()), "architectures": [type(module).__name__]}
     _write(folder / CONFIG, json.dumps(table, indent=2).encode())
-    found = next((one / TOKENIZER for one in folders if (one / TOKENIZER).is_file()), None)
-    if found is not None and found.resolve().parent != folder.resolve():
-        _write(folder / TOKENIZER, found.read_bytes())
+    with suppress(DataError):  # there is none, or none that would be read
+        found = TextReading(module, tuple(folders)).tokenizer()
+        if found.resolve().parent != folder.resolve():
+            _write(folder / TOKENIZER, found.read_bytes())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -154,3 +154,13 @@ def test_what_is_no_network_to_train_is_one_sentence(place: Path) -> None:
         task(TrainingSettings(**{**settings("labelled.npz"), "architecture": "weights.safetensors"}))
     with pytest.raises(CurvlabError, match=r"neither package\.module:callable nor a saved network"):
         TrainingSettings(**{**settings("labelled.npz"), "architecture": "nothing"})
+
+
+def test_a_tokenizer_that_leads_out_of_its_folder_is_not_copied(place: Path) -> None:
+    saved = folder(network("GPT-2"), place / "model")
+    (place / "secret").write_text("{}")
+    (saved / "tokenizer.json").symlink_to(place / "secret")
+    np.savez(place / "ids.npz", input_ids=np.random.default_rng(0).integers(4, 60, (12, 5)))
+    trained(place / "r", architecture=str(saved), data="ids.npz", optimizer="sgd", steps=1)
+    assert (place / "r" / "config.json").is_file()
+    assert not (place / "r" / "tokenizer.json").exists()
