@@ -21,6 +21,7 @@ from curvlab.capture.gathered import recorded_call
 from curvlab.capture.operation_layers import OperationLayers, name_of, pulled_back
 from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
 from curvlab.capture.recorder import Recorder
+from curvlab.capture.torch_calls import CONSTANTS, EXPANSIONS, LOOKS, operation_name
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
@@ -28,26 +29,6 @@ from curvlab.layers.expression import CASTS, Expression, Form, inside, replaced
 from curvlab.layers.layer import Layer
 from curvlab.layers.operations.linear import canonical
 from curvlab.layers.operations.operation import AffineUse, uses_of
-
-_LOOKS = frozenset(
-    {"grad", "requires_grad_", "requires_grad", "shape", "dtype", "device", "size", "dim", "ndim", "numel"}
-)
-_LOOKS |= {
-    "is_floating_point",
-    "is_complex",
-    "data_ptr",
-    "element_size",
-    "stride",
-    "item",
-    "tolist",
-    "layout",
-    "is_leaf",
-}
-_CONSTANT = frozenset(
-    {"detach", "data", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
-)
-_CONSTANT |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "argmax", "argsort"}
-_EXPANSIONS = frozenset({"expand", "expand_as", "repeat", "broadcast_to", "tile"})
 
 
 class FunctionalUses(TorchFunctionMode):
@@ -97,8 +78,8 @@ class FunctionalUses(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
-        name = _operation(func)
-        if name in _LOOKS:
+        name = operation_name(func)
+        if name in LOOKS:
             return func(*args, **kwargs)
         given = (args, kwargs)
         tensors = tensors_in(given)
@@ -107,7 +88,7 @@ class FunctionalUses(TorchFunctionMode):
             if isinstance(output, Tensor | tuple | list):
                 self.flow.carry(name, output, given, tensors)
             return output
-        if name in _CONSTANT or not torch.is_grad_enabled():  # no gradient comes back through it
+        if name in CONSTANTS or not torch.is_grad_enabled():  # no gradient comes back through it
             output = func(*args, **kwargs)
             varies = any(self.flow.varies(one) for one in tensors)
             for one in tensors_in(output):
@@ -163,7 +144,7 @@ class FunctionalUses(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.startswith("__")):
             self._refuse(operands, f"it is overwritten by '{name}'")
             return output
-        if name in _EXPANSIONS and isinstance(output, Tensor) and self._over_examples(operands[0], output):
+        if name in EXPANSIONS and isinstance(output, Tensor) and self._over_examples(operands[0], output):
             return self._affine(name, [_added(operands[0], output)], output, given)
         node = self._shared_operation(func, name, given, expressed, output)
         for place, one in enumerate(output if isinstance(output, tuple | list) else (output,)):
@@ -313,8 +294,3 @@ def _added(operand: Expression, output: Tensor) -> AffineUse:
 
     x = operand.value.new_ones(()).expand(output.shape)
     return AffineUse(make, {"weight": operand}, x, x, key="bias")
-
-
-def _operation(func: Any) -> str:
-    name = getattr(func, "__name__", str(func))
-    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name

@@ -19,6 +19,7 @@ from curvlab.capture.dataflow import Dataflow, tensors_in
 from curvlab.capture.functional import FunctionalUses
 from curvlab.capture.gathered import recorded_call
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, named_inputs, shapes
+from curvlab.capture.module_input import module_input
 from curvlab.capture.output_gradient import OutputGradient
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
@@ -192,27 +193,32 @@ class Tape:
         else:
             own, before = module.forward, vars(module).get("forward")
 
-            def unrolled(*args: Any, **kwargs: Any) -> Any:
-                if not self._running:
-                    return own(*args, **kwargs)
-
-                def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
-                    use = f"{name}.{part}" if name else part
-                    recorded: Tensor = self._record(use, adapted.layers[part], (x,), {}, y)
-                    return recorded
-
-                try:
-                    output = adapted.forward(tap, *args, **kwargs)
-                except UnsupportedLayer as reason:
-                    self.on_refusal(name, str(reason))
-                    output = own(*args, **kwargs)
-                self._carry(output, args, kwargs)
-                return output
-
+            unrolled = self._unrolled(name, adapted, own)
             vars(module)["forward"] = unrolled
             self._replaced.append((module, before))
         if watcher is not None:
             self._handles.append(module.register_forward_hook(watcher.leave, always_call=True))
+
+    def _unrolled(self, name: str, adapted: Unrolled, own: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward of a module that shows its maps while a call is recorded; its `own` otherwise."""
+
+        def tap(part: str, x: Tensor, y: Tensor) -> Tensor:
+            use = f"{name}.{part}" if name else part
+            recorded: Tensor = self._record(use, adapted.layers[part], (x,), {}, y)
+            return recorded
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not self._running:
+                return own(*args, **kwargs)
+            try:
+                output = adapted.forward(tap, *args, **kwargs)
+            except UnsupportedLayer as reason:
+                self.on_refusal(name, str(reason))
+                output = own(*args, **kwargs)
+            self._carry(output, args, kwargs)
+            return output
+
+        return forward
 
     def _record(
         self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, module: nn.Module | None = None
@@ -245,19 +251,7 @@ class Tape:
     def _call(
         self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool
     ) -> tuple[Call, Callable[[Tensor], Tensor]]:
-        if not isinstance(output, Tensor):
-            raise UnsupportedLayer(f"{layer.kind} returned a {type(output).__name__}", "its output must be a tensor")
-        if layer not in self._sound:
-            if any(p.numel() == 0 for p in layer.parameters.values()):
-                raise UnsupportedLayer(f"{layer.kind} has a parameter without entries", "there is nothing to analyse")
-            self._sound.add(layer)
-        try:
-            x = layer.prepare(*args, **kwargs).detach()
-        except (CurvlabError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            why = f"its adapter cannot read what the module was called with: {type(error).__name__}: {error}"
-            raise UnsupportedLayer(f"{layer.kind} could not be recorded", why) from error
+        x = module_input(layer, args, kwargs, output, self._sound)
         if examples_first:
             example_axis(x.shape[:1], self.examples, layer.kind)
             return Call(layer, x, 0, output.numel() // (layer.groups * layer.out_features), x._version), _itself
