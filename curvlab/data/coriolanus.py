@@ -37,4 +37,4 @@ def read_coriolanus() -> Dataset:
     count = (len(numbers) - 1) // LENGTH
     x = numbers[: count * LENGTH].reshape(count, LENGTH)
     y = numbers[1 : count * LENGTH + 1].reshape(count, LENGTH)
-    return Dataset("coriolanus", x, y, "Shakespeare, Coriolanus (public domain)", task="classification")
+    return Dataset("coriolanus", x, y, "Coriolanus (Shakespeare 1608, public domain)", task="classification")

@@ -115,7 +115,7 @@ ENTRIES = (
     Entry(
         "coriolanus",
         "a play as 61 different characters, the next one for every position",
-        2411,
+        2413,
         "64",
         "classification",
         "Shakespeare 1608, public domain",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hostile.refusal import MOST_MEGABYTES, _peak_megabytes
 from hostile.test_hostile_safetensors import container, tensor
 from torch import nn
 
 import curvlab
 from curvlab.errors import CheckpointError, CurvlabError
+from curvlab.operators.spectrum import spectrum
 
 LAYER: dict[str, Any] = {
     "name": "fc",
@@ -210,3 +213,35 @@ def test_a_file_of_half_the_factors_continues_with_a_reason(tmp_path: Path) -> N
     assert found["fc"].moments is None
     assert found["fc"].kfac is None
     assert found["fc"].weights is not None
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    """400 files with some bytes changed, cut or repeated: numbers or one sentence, and nothing else."""
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3))
+    data = torch.randint(0, 9, (7, 3)), torch.randint(0, 3, (7,))
+    curvlab.analyze(model, data, analyses=("factors",), factors=str(tmp_path / "f"), eigenbases=True)
+    sound, draw = (tmp_path / "f").read_bytes(), random.Random(0)
+    header = 8 + int.from_bytes(sound[:8], "little")
+    read, said = 0, list[str]()
+    for _ in range(400):
+        damaged = bytearray(sound)
+        for _ in range(draw.randint(1, 3)):
+            place = draw.randrange(header if draw.random() < 0.8 else len(damaged))
+            kind = draw.random()
+            if kind < 0.6:
+                damaged[place] = draw.randrange(32, 127)
+            elif kind < 0.8:
+                damaged[place : place + draw.randint(1, 9)] = b""
+            else:
+                damaged[place:place] = damaged[place : place + draw.randint(1, 9)]
+        (tmp_path / "g").write_bytes(damaged)
+        try:
+            for layer in curvlab.load_factors(tmp_path / "g").values():
+                for one in (layer.input_operator, layer.gradient_operator, layer.second_moment_operator):
+                    spectrum(one) if one is not None else None
+                dict(layer.fisher_diagonal)
+            read += 1
+        except CurvlabError as error:
+            said.append(str(error))
+    assert read > 0
+    assert all(sentence.isprintable() for sentence in said)
