@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from benchmarks.families import TASKS, families, running
@@ -19,7 +20,6 @@ from curvlab.capture.survey import Survey, first_examples, survey
 from curvlab.likelihoods import Gaussian
 from curvlab.likelihoods.fisher import Fisher
 
-transformers = pytest.importorskip("transformers")
 FAMILIES = (
     *("albert", "bart", "bert", "bert-generation", "big_bird"),
     *("bitnet", "bloom", "codegen", "cohere2", "convbert"),

@@ -21,7 +21,7 @@ from curvlab.capture.gathered import recorded_call
 from curvlab.capture.operation_layers import OperationLayers, name_of, pulled_back
 from curvlab.capture.pulled import Pulled, SharedCall, example_gradients
 from curvlab.capture.recorder import Recorder
-from curvlab.capture.torch_calls import CONSTANTS, EXPANSIONS, LOOKS, operation_name
+from curvlab.capture.torch_calls import CONSTANTS, EXPANSIONS, LIKE, LOOKS, operation_name
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.bare import Bare, broadcast_over_examples
 from curvlab.layers.elementwise import Elementwise
@@ -54,6 +54,7 @@ class FunctionalUses(TorchFunctionMode):
         self.batched, self.found = None if batched is None else set(batched), set[str]()
         self.flow, self.layers, self.recorder = flow, OperationLayers(), recorder
         self.pulled = Pulled(recorder)
+        self._counts: dict[str, int] = {}
         self.inside = 0  # depth of adapted modules: what happens in there is theirs
 
     def enter(self, *_: Any) -> None:
@@ -67,6 +68,7 @@ class FunctionalUses(TorchFunctionMode):
     def begin(self, inputs: Any, examples: int) -> None:
         """A call of the model begins."""
         self.inside = 0
+        self._counts = {}
         self.layers.begin()
         self.flow.begin(tensors_in(inputs), examples)
         self.pulled.begin(examples)
@@ -82,7 +84,8 @@ class FunctionalUses(TorchFunctionMode):
         if name in LOOKS:
             return func(*args, **kwargs)
         given = (args, kwargs)
-        tensors = tensors_in(given)
+        tensors = tensors_in(args[:1] if name in LIKE else given)
+        self._mark_unknown(tensors)
         if not any(self.flow.expression(one) is not None for one in tensors):
             output = func(*args, **kwargs)
             if isinstance(output, Tensor | tuple | list):
@@ -126,6 +129,7 @@ class FunctionalUses(TorchFunctionMode):
         """Whether a module ran without the examples; its output is then an expression of parameters, which is followed
         until it meets them."""
         tensors = tensors_in((args, kwargs))
+        self._mark_unknown(tensors)
         self._mark_batched(f"module {name}", tensors)
         if not isinstance(output, Tensor) or any(self.flow.varies(one) for one in tensors):
             return False
@@ -159,24 +163,45 @@ class FunctionalUses(TorchFunctionMode):
 
     def _over_examples(self, operand: Expression, output: Tensor) -> bool:
         """Whether a parameter has been repeated for every example."""
-        value = operand.value
+        value, key = operand.value, self._place("repeat", *operand.parameters)
         longer = output.ndim > value.ndim or (output.ndim == value.ndim and value.shape[0] == 1)
         if not longer or output.shape[0] != self.flow.examples or not broadcast_over_examples(value, output):
             return False
-        return self._is_batched(" ".join(["repeat", *operand.parameters]))
+        return self._is_batched(key)
+
+    def _mark_unknown(self, tensors: list[Tensor]) -> None:
+        """Tensors from elsewhere, such as an attribute of a module, hold examples if their first axis is as long as
+        that of the first look's."""
+        for one in tensors:
+            if self.flow.get(one) is None:
+                along = one.ndim > 0 and one.shape[0] == self.flow.examples
+                if self.batched is not None:
+                    along = self._place("outside") in self.batched
+                elif along:
+                    self.found.add(self._place("outside"))
+                else:
+                    self._place("outside")
+                self.flow.put(one, EXAMPLES if along else CONSTANT)
 
     def _mark_batched(self, place: str, tensors: list[Tensor]) -> None:
         """Constants that were made with an axis of examples hold them as inputs do."""
+        key = self._place(place)
         constants = [one for one in tensors if one.ndim > 1 and self.flow.is_made(one)]
         along = [one for one in constants if one.shape[0] == self.flow.examples]
-        if along and not any(self.flow.varies(one) for one in tensors) and self._is_batched(place):
+        if along and not any(self.flow.varies(one) for one in tensors) and self._is_batched(key):
             for one in along:
                 self.flow.put(one, EXAMPLES)
 
-    def _is_batched(self, place: str) -> bool:
+    def _place(self, *words: str) -> str:
+        """A place in the forward pass: of the same words, each one that comes is another."""
+        place = " ".join(words)
+        self._counts[place] = self._counts.get(place, 0) + 1
+        return f"{place} {self._counts[place]}"
+
+    def _is_batched(self, key: str) -> bool:
         if self.batched is not None:
-            return place in self.batched
-        self.found.add(place)
+            return key in self.batched
+        self.found.add(key)
         return True
 
     def _shared_operation(self, func: Any, name: str, given: Any, expressed: Any, output: Any) -> SharedCall | None:
@@ -248,13 +273,19 @@ class FunctionalUses(TorchFunctionMode):
             rows = type(rows)(rows.index[use.rows], rows.per)
         if use.x.shape[0] == 0:
             return []
-        call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows)
+        place = self._place("axis of", self.layers.name(use, layer))
+        usual = None if self.batched is None else int(place in self.batched)
+        call, arranged = recorded_call(layer, use.x, use.output(output), self.flow.examples, rows, usual)
+        if call.axis == 1:
+            self.found.add(place)
         call.watched = True
         if not pulled_back(use):
             use_name = self.layers.name(use, layer)
             self.recorder.show(use_name, call)
             return [lambda g: self.recorder.send(use_name, call, arranged(use.output(g)))]
         why = next((one.why for one in use.weights.values() if one.form is Form.OTHER), None)
+        if use.key == "scale" and why is None:
+            why = "a slice of it is a factor"
         self.pulled.expect(use.weights.values(), why)
 
         def pull(g: Tensor) -> None:
@@ -273,9 +304,10 @@ class FunctionalUses(TorchFunctionMode):
             self._refuse(operands, f"used by the operation '{name}', whose output has no axis of examples")
             return output
         self.pulled.expect(operands, f"no adapter knows the operation '{name}'")
+        varying = {id(one) for one in tensors_in(given) if self.flow.varies(one)}
 
         def pull(g: Tensor) -> None:
-            found = self.pulled.through(func, expressed, operands, g)
+            found = self.pulled.through(func, expressed, operands, g, varying)
             for expression, part in zip(operands, found, strict=True):
                 self.pulled.arrive(expression, part)
 

@@ -58,7 +58,7 @@ class Places:
 
 
 def recorded_call(
-    layer: Layer, x: Tensor, y: Tensor, examples: int, rows: Rows | None = None, usual: int = 0
+    layer: Layer, x: Tensor, y: Tensor, examples: int, rows: Rows | None = None, usual: int | None = None
 ) -> tuple[Call, Callable[[Tensor], Tensor]]:
     """The call of a layer, and what arranges its output and the gradient there in the same way.
 
@@ -68,7 +68,7 @@ def recorded_call(
         y: its output.
         examples: N.
         rows: which rows of the batch x has, where they are not all of them in order.
-        usual: the axis of the examples seen in other batches.
+        usual: the axis of the examples seen in the first look; None in that.
 
     Raises:
         UnsupportedLayer: x has no axis of examples.

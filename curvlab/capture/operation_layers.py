@@ -58,11 +58,11 @@ class OperationLayers:
 
 
 def pulled_back(use: AffineUse) -> bool:
-    """Whether a use has no layer of its own: it is of an expression that is not linear, or adds a slice of a parameter,
-    such as the positions that a batch has, whose length may be another one in the next batch."""
+    """Whether a use has no layer of its own: it is of an expression that is not linear, or adds or multiplies
+    with a slice of a parameter, such as the positions that a batch has, whose length may be another one in the next."""
     forms = [one.form for one in use.weights.values()]
     sliced = any(one.form is Form.PART and one.place is None for one in use.weights.values())
-    return Form.OTHER in forms or (use.key == "bias" and sliced)
+    return Form.OTHER in forms or (use.key in ("bias", "scale") and sliced)
 
 
 def _key(use: AffineUse) -> Hashable:

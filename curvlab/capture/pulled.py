@@ -8,7 +8,7 @@ the gradient at their output is then that of one more row for each of their posi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,17 +118,30 @@ class Pulled:
                 self._send(leaf)
 
     def through(
-        self, function: Callable[..., Any], expressed: Any, operands: Sequence[Expression], g: Tensor
+        self,
+        function: Callable[..., Any],
+        expressed: Any,
+        operands: Sequence[Expression],
+        g: Tensor,
+        varying: Collection[int],
     ) -> list[Tensor]:
-        """Every example's gradient of the operands of an operation from the gradient `(n·k, ...)` at its output."""
-        arguments = replaced(expressed, lambda one: one.detach() if isinstance(one, Tensor) else one)
-        pull = _pullback(function, arguments, operands)
-        count = g.shape[0] // self.examples
+        """Every example's gradient of the operands of an operation from the gradient `(n·k, ...)` at its output.
+
+        The operation runs again on each example's part of those arguments that hold examples, whose ids are `varying`.
+        Whether it treats examples one by one, the survey has verified.
+        """
         found: list[list[Tensor]] = []
         for n in range(self.examples):
-            alone = torch.zeros_like(g)
-            alone[n * count : (n + 1) * count] = g[n * count : (n + 1) * count]
-            found.append(list(pull(alone)))
+
+            def part(one: Any, n: int = n) -> Any:
+                if not isinstance(one, Tensor):
+                    return one
+                count = one.shape[0] // self.examples if id(one) in varying and one.ndim else 0
+                return one.detach()[n * count : (n + 1) * count] if count else one.detach()
+
+            count = g.shape[0] // self.examples
+            pull = _pullback(function, replaced(expressed, part), operands)
+            found.append(list(pull(g[n * count : (n + 1) * count])))
         return [torch.stack(parts) for parts in zip(*found, strict=True)]
 
     def _send(self, leaf: _Leaf) -> None:

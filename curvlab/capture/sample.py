@@ -177,22 +177,22 @@ def per_example_gradients(
     return torch.cat([weight, output_gradients.sum(2).transpose(0, 1)[..., None]], dim=3)
 
 
-def example_axis(shape: Sequence[int], examples: int, kind: str, usual: int = 0) -> int:
+def example_axis(shape: Sequence[int], examples: int, kind: str, usual: int | None = None) -> int:
     """The axis of x that holds the examples: the first, or the second in sequence-first networks.
 
-    Where both have the batch's length (as many time steps as examples), `usual` decides: the axis seen in other
-    batches.
+    `usual` is the axis that was seen in the first look, which every other batch obeys: one of as many examples as time
+    steps, or as positions of a window, could not tell. None: this is the first look.
 
     Raises:
         UnsupportedLayer: no axis has the batch's length, and the first is no multiple of it.
     """
     if usual == 1 and len(shape) > 2 and shape[1] == examples:
         return 1
-    if shape and shape[0] == examples:
+    if usual != 1 and shape and shape[0] == examples:
         return 0
-    if len(shape) > 2 and shape[1] == examples:
+    if usual is None and len(shape) > 2 and shape[1] == examples:
         return 1
-    if shape and shape[0] % examples == 0 and shape[0] > 0:
+    if usual != 1 and shape and shape[0] % examples == 0 and shape[0] > 0:
         return 0
     raise UnsupportedLayer(
         f"{kind} saw an input of shape {tuple(shape)} in a batch of {examples} examples",

@@ -154,7 +154,8 @@ def _blocks(
     for use, calls in found.items():
         for layer in dict.fromkeys(call.layer for call in calls):
             ids = [id(p) for p in layer.parameters.values()]
-            key = (layer.groups, layer.out_features, layer.in_features, layer.road, *layer.view_key, *ids)
+            sizes = (layer.kind, layer.by_rows, layer.groups, layer.out_features, layer.in_features)
+            key = (*sizes, layer.road, *layer.view_key, *ids)
             if key not in blocks:
                 name = (
                     owners.get(frozenset(ids), use) if calls[0].watched and layer.of_all and layer.road is None else use

@@ -40,7 +40,7 @@ class Tape:
             graph.
         on_refusal: gets (name, reason) for a map that could not be recorded, and for a parameter used in an unknown
             way.
-        axes: name -> axis of the examples in that map's input, for batches that do not tell; 0 where it is not known.
+        axes: name -> axis of the examples in that map's input, as the first look has seen it; none before.
         functional: whether parameters used outside the modules are recorded too. Every torch call is looked at then.
         batched: where constants bring an axis of examples in, as the survey has seen; None before it.
     """
@@ -258,7 +258,7 @@ class Tape:
         rows = None
         if self._watcher is not None:
             rows = next((found for one in tensors_in((args, kwargs)) if (found := self._watcher.flow.rows(one))), None)
-        call, arranged = recorded_call(layer, x, output, self.examples, rows, self.axes.get(name, 0))
+        call, arranged = recorded_call(layer, x, output, self.examples, rows, self.axes.get(name))
         call.watched = rows is not None
         return call, arranged
 

@@ -50,6 +50,9 @@ CONSTANTS = frozenset(
 )
 """Calls whose result has no derivative with respect to their arguments."""
 
+LIKE = frozenset({"to", "type_as", "expand_as", "view_as", "reshape_as"})
+"""Calls that take of a second tensor its type or shape alone."""
+
 EXPANSIONS = frozenset({"expand", "expand_as", "repeat", "broadcast_to", "tile"})
 """Calls that repeat a tensor along axes."""
 

@@ -26,14 +26,16 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, tor
 
 
 def unexplained(model: nn.Module, found: Survey, inputs: Inputs) -> dict[str, float]:
-    """Parameter -> relative difference, of those in a block that hooks alone do not see; only where it is too large.
+    """Parameter -> relative difference, of those in a block that hooks alone do not see or with several
+    uses; only where it is too large.
 
     Args:
         model: the network.
         found: its blocks.
         inputs: one or two examples.
     """
-    blocks = [name for name, block in found.blocks.items() if block.watched]
+    several = {name for name, block in found.blocks.items() if block.tied or len(block.uses) > 1}
+    blocks = [name for name, block in found.blocks.items() if block.watched or name in several]
     names = {parameter for name in blocks for parameter in found.blocks[name].parameters.values()}
     blocks += [n for n, b in found.blocks.items() if n not in blocks and not names.isdisjoint(b.parameters.values())]
     parameters = {name: p for name, p in model.named_parameters() if name in names and p.is_floating_point()}
@@ -99,14 +101,14 @@ def _compared(
         pairs = [(g, values.sum())] + ([(own, values[0])] if own is not None else [])
         scale = float(g.double().norm())
         off = max(abs(float((one.double() * directions[name].double()).sum()) - float(value)) for one, value in pairs)
-        rounding = 1000 * torch.finfo(parameter.dtype).eps * sizes.get(name, 0.0)  # of sums that cancel
+        rounding = 10 * torch.finfo(parameter.dtype).eps * sizes.get(name, 0.0) ** 0.5  # of sums that cancel
         if scale > 0 and not off <= TOLERANCES.get(parameter.dtype, 0.05) * scale + rounding:
             wrong[name] = off / scale
     return wrong
 
 
 def _projected(sample: Sample, direction: dict[str, Tensor]) -> tuple[Tensor, float]:
-    """⟨Σ_t g āᵀ, W̄(R)⟩ of every example, and the sum of the absolute values of its terms."""
+    """⟨Σ_t g āᵀ, W̄(R)⟩ of every example, and the sum of the squares of its terms."""
     layer = sample.layer
     matrix = layer.matrix(direction).to(sample.dtype)
     inner = layer.inner if isinstance(layer, ViewedLayer) else layer
@@ -121,7 +123,7 @@ def _projected(sample: Sample, direction: dict[str, Tensor]) -> tuple[Tensor, fl
     if layer.biased:
         mapped = mapped + matrix[:, None, None, :, -1]
     terms = mapped * sample.output_gradients
-    return terms.sum((0, 2, 3)), float(terms.abs().sum())
+    return terms.sum((0, 2, 3)), float(terms.square().sum())
 
 
 def _ignore(*_: object) -> None:

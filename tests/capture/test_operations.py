@@ -33,6 +33,7 @@ class Network(nn.Module):
             setattr(self, name, nn.Parameter(torch.randn(shape)))
         self.first, self.last = nn.Linear(D, D), nn.Linear(D, 3)
         self.run = run
+        self.place, self.order = torch.arange(T), torch.tensor([2, 0, 1, 4, 3])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(torch.tanh(self.run(self, torch.tanh(self.first(x)))))
@@ -111,7 +112,7 @@ def relative(m: Any, h: Tensor) -> Tensor:
 def state_space(m: Any, h: Tensor) -> Tensor:
     a = -torch.exp(m.a_log.double())
     step = F.softplus(h + m.dt_bias)
-    state = h.new_zeros(N, D)
+    state = h.new_zeros(len(h), D)
     found = []
     for t in range(T):
         state = state * torch.exp(step[:, t] * a) + h[:, t]
@@ -127,7 +128,7 @@ def weight_norm(m: Any, h: Tensor) -> Tensor:
 CASES = {
     "linear": Case(lambda m, h: F.linear(h, m.w, m.b), {"w": (D, D), "b": (D,)}, {"w": "Linear"}),
     "addmm": Case(
-        lambda m, h: torch.addmm(m.b, h.view(-1, D), m.w).view(N, T, D),
+        lambda m, h: torch.addmm(m.b, h.view(-1, D), m.w).view(len(h), T, D),
         {"w": (D, D), "b": (D,)},
         {"w": "Linear (in, out)"},
     ),
@@ -139,7 +140,7 @@ CASES = {
     "sliced": Case(lambda m, h: F.linear(h, m.w[D:], m.b[D:]) + F.linear(h, m.w[:D]), {"w": (2 * D, D), "b": (2 * D,)}),
     "einsum": Case(lambda m, h: torch.einsum("btd,dhe->bthe", h, m.w).flatten(2)[..., :D], {"w": (D, 2, D)}),
     "einsum of heads": Case(
-        lambda m, h: torch.einsum("bthe,hef->bthf", h[:, :, None].expand(N, T, 2, D), m.w).sum(2), {"w": (2, D, D)}
+        lambda m, h: torch.einsum("bthe,hef->bthf", h[:, :, None].expand(len(h), T, 2, D), m.w).sum(2), {"w": (2, D, D)}
     ),
     "two axes": Case(lambda m, h: torch.einsum("bthe,hed->btd", torch.stack([h, h * h], 2), m.w), {"w": (2, D, D)}),
     "baddbmm": Case(
@@ -168,13 +169,32 @@ CASES = {
     "positions with a norm": Case(position_layer_norm, {"table": (T + 1, D), "gain": (D,), "shift": (D,)}),
     "relative positions": Case(relative, {"table": (2 * T - 1, 1)}),
     "class token": Case(
-        lambda m, h: torch.cat([m.w.expand(N, -1, -1), h[:, 1:]], 1), {"w": (1, 1, D)}, {"w": "Parameter (bias)"}
+        lambda m, h: torch.cat([m.w.expand(len(h), -1, -1), h[:, 1:]], 1), {"w": (1, 1, D)}, {"w": "Parameter (bias)"}
     ),
     "experts in a loop": Case(routed, {"router": (D, 3), "up": (3, D + 1, D), "down": (3, D, D + 1)}),
     "experts in groups": Case(grouped, {"router": (D, 3), "up": (3, D + 1, D), "down": (3, D, D + 1)}),
     "experts for all": Case(dense_experts, {"router": (D, 3), "up": (3, D, D + 1), "down": (3, D + 1, D)}),
     "state space": Case(state_space, {"a_log": (D,), "dt_bias": (D,), "skip": (D,)}),
     "weight norm": Case(weight_norm, {"v": (D, D), "g": (D, 1), "b": (D,)}),
+    "sequence first": Case(
+        lambda m, h: (F.linear(h.transpose(0, 1), m.w) + m.b).transpose(0, 1), {"w": (D, D), "b": (D,)}
+    ),
+    "windows": Case(
+        lambda m, h: (F.linear(h.reshape(-1, 2, D), m.w) + m.b.expand(1, 2, D)).reshape(h.shape),
+        {"w": (D, D), "b": (2, D)},
+    ),
+    "positions from an attribute": Case(
+        lambda m, h: h + F.embedding(m.place, m.w) + m.v[m.place], {"w": (6, D), "v": (6, D)}
+    ),
+    "constants with and without examples": Case(
+        lambda m, h: h + (m.w + torch.zeros(len(h), T, D)) + torch.tanh(h * (m.w + torch.zeros(T, D))), {"w": (D,)}
+    ),
+    "tied to its transpose": Case(lambda m, h: torch.tanh(h @ m.w) @ m.w.t(), {"w": (D, D)}),
+    "two orders of rows": Case(
+        lambda m, h: F.linear(h, m.w[m.order]) + 2 * torch.tanh(F.linear(h, m.w[m.order.flip(0)])), {"w": (D, D)}
+    ),
+    "scaled in place": Case(lambda m, h: (h + 0).mul_(m.w), {"w": (D,)}),
+    "in the type of the input": Case(lambda m, h: h * m.w.type_as(h) + m.b.to(h), {"w": (D,), "b": (D,)}),
     "bilinear": Case(lambda m, h: F.bilinear(h, h, m.w, m.b), {"w": (D, D, D), "b": (D,)}),
     "prelu": Case(lambda m, h: F.prelu(h.mT, m.w).mT, {"w": (D,)}, {"w": "PReLU"}),
 }
@@ -224,15 +244,16 @@ def oracle(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {name: torch.stack(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
-def input_of() -> Tensor:
-    return torch.randn(N, T, D, generator=torch.Generator().manual_seed(1))
+def input_of(examples: int = N) -> Tensor:
+    return torch.randn(examples, T, D, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("examples", [1, 2, N, T, D])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_gradients_of_every_example(case: Case) -> None:
+def test_gradients_of_every_example(case: Case, examples: int) -> None:
     torch.manual_seed(0)
-    model, x = Network(case.run, case.shapes).eval(), input_of()
-    found = survey(model, x[:3])
+    model, x = Network(case.run, case.shapes).eval(), input_of(examples)
+    found = survey(model, input_of(3))
     assert not found.refused
     seen, expected = gradients(model, x, found), oracle(model, x)
     for name, exact in expected.items():
@@ -293,3 +314,33 @@ def test_a_use_that_the_first_look_has_not_seen_is_an_error() -> None:
     found = survey(model, torch.randn(2, T, D))
     with pytest.raises(CurvlabError, match="another way in this batch"):
         gradients(model, torch.randn(2, T + 1, D), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_use_that_cannot_be_seen_is_told_in_every_type(dtype: torch.dtype) -> None:
+    def run(m: Any, h: Tensor) -> Tensor:
+        h = h.clone()
+        h[:, 0].add_(m.b)
+        return h + m.b
+
+    torch.manual_seed(0)
+    found = survey(Network(run, {"b": (D,)}).to(dtype).eval(), input_of().to(dtype))
+    assert "differ from its gradient" in found.refused["b"]
+
+
+def test_a_square_table_that_is_tied_to_a_layer_is_two_uses() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.last = nn.Embedding(D, D), nn.Linear(D, D, bias=False)
+            self.last.weight = self.words.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.tanh(self.words(x)))
+
+    torch.manual_seed(0)
+    model, x = Tied().eval(), torch.randint(0, D, (N, T))
+    found = survey(model, x)
+    assert {name: block.tied for name, block in found.blocks.items()} == {"words": ["last"], "last": ["words"]}
+    seen, expected = gradients(model, x, found), oracle(model, x)
+    assert (seen.total["words.weight"] - expected["words.weight"]).abs().max() < 1e-12

@@ -48,13 +48,21 @@ def subtract(input: Any, other: Any) -> list[AffineUse] | None:
     return None if found is None else _bare("bias", found[0], sign * found[0].value.new_ones(()), found[1])
 
 
-@register(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multiply, Tensor.__imul__, Tensor.mul_)
+@register(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multiply)
 def multiply(input: Any, other: Any) -> list[AffineUse] | None:
     """γ x."""
     found = _pair(input, other)
     if found is None or not found[1].is_floating_point():
         return None
     return _bare("scale", found[0], found[1].detach(), found[1])
+
+
+@register(Tensor.__imul__, Tensor.mul_)
+def multiply_in_place(input: Any, other: Any) -> list[AffineUse] | None:
+    """γ x in place of x, which is kept for what is made of it."""
+    if not isinstance(input, Tensor) or not isinstance(other, Expression) or not input.is_floating_point():
+        return None
+    return _bare("scale", other, input.detach().clone(), input)
 
 
 @register(F.prelu, torch.prelu)
