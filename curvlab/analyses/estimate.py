@@ -14,6 +14,7 @@ from curvlab.analyses.data_pass import DataPass
 from curvlab.analyses.layer_rows import LayerRow
 from curvlab.capture.survey import LayerBlock
 from curvlab.curvatures.tensor_normal import TensorNormalCurvature
+from curvlab.layers.embedding import EmbeddingLayer
 
 if TYPE_CHECKING:
     from curvlab.analyses.analysis_plan import AnalysisPlan
@@ -108,8 +109,9 @@ def _layer(
     layer, positions = block.layer, max(1, block.positions)
     width, height = layer.in_features + layer.biased, layer.out_features
     rows = examples * positions * layer.groups
-    sides = [min(rows, side) for side in (width, height)]  # of few rows no product is made until their spectrum
-    work = float(rows * (sides[0] * width + sides[1] * height + 3 * width * height))
+    own = 1 if isinstance(layer, EmbeddingLayer) else width  # one-hot inputs are counted, not multiplied
+    sides = [min(rows, side) for side in (own, height)]  # of few rows no product is made until their spectrum
+    work = float(rows * (sides[0] * own + sides[1] * height + 3 * own * height))
     for shape in contracted:  # the modes of a parameter tensor, each by itself
         for side in shape:
             columns = min(positions, prod(shape) // max(side, 1)) * examples
@@ -127,7 +129,8 @@ def _spectra(rows: Sequence[LayerRow], run: DataPass) -> float:
         if row.block is None:
             continue
         layer, seen = row.block.layer, examples * max(1, row.block.positions)
-        matrices = ((layer.in_features, 5), (layer.out_features, 2), (layer.in_features, 1))
+        own = 1 if isinstance(layer, EmbeddingLayer) else layer.in_features
+        matrices = ((own, 5), (layer.out_features, 2), (own, 1))
         total += sum(2 * count * layer.groups * min(side, seen) ** 3 for side, count in matrices)
         total += min(layer.in_features, layer.out_features) ** 3 * layer.groups
     return EIGENVALUES * total
