@@ -143,7 +143,8 @@ def analyze(
         torch.set_num_threads(threads)
     if architecture is not None and (base is not None or merge):
         raise CommandError("--architecture and --base both say what the network is", do="leave one out")
-    checkpoint = _checkpoint(model, settings, architecture=architecture, trust=trust, base=base, merge=merge)
+    idle = data is None and settings.factors_from is None
+    checkpoint = _checkpoint(model, settings, architecture=architecture, trust=trust, base=base, merge=merge, idle=idle)
     if dry_run:
         _estimate(checkpoint, data, settings, targets)
         return

@@ -98,7 +98,7 @@ def prepare(
         CurvlabError: an analysis was asked for that the inputs do not allow, or the network cannot run on the data.
     """
     settings = replace(settings or Settings(), **options)
-    checkpoint = as_checkpoint(given)
+    checkpoint = as_checkpoint(given, idle=data is None and settings.factors_from is None)
     if settings.factors_from is not None:
         return _continued(checkpoint, data, settings, settings.factors_from)
     notes, module = list(checkpoint.notes), checkpoint.module

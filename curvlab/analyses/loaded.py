@@ -15,8 +15,8 @@ from curvlab.formats.load import load
 Model = Checkpoint | nn.Module | str | Path
 
 
-def as_checkpoint(given: Model) -> Checkpoint:
-    """A checkpoint from a path, or from a network in memory."""
+def as_checkpoint(given: Model, idle: bool = False) -> Checkpoint:
+    """A checkpoint from a path, or from a network in memory; `idle` as in `load`."""
     if isinstance(given, Checkpoint):
         return given
     if isinstance(given, torch.jit.ScriptModule):
@@ -27,4 +27,4 @@ def as_checkpoint(given: Model) -> Checkpoint:
         tensors = {name: p.detach() for name, p in given.state_dict().items()}
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         return Checkpoint(None, "module", tensors, shapes, (), given, type(given).__qualname__)
-    return load(given)
+    return load(given, idle=idle)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curvlab.document.numbers import size
 from curvlab.errors import CheckpointError, out_of_memory
 from curvlab.formats.checkpoint import Checkpoint
 from curvlab.formats.detect import Found, detect
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from curvlab.formats.lazy_tensors import LazyTensors
     from curvlab.formats.raw_checkpoint import RawCheckpoint
 
+LARGE_IDLE = 2 * 2**30
+"""Bytes of a network's weights in float32, beside those of the file."""
 _GIVE = "--architecture package.module:callable"
 
 
@@ -36,6 +40,7 @@ def load(
     max_memory: int | None = None,
     base: str | os.PathLike[str] | None = None,
     merge: bool = False,
+    idle: bool = False,
 ) -> Checkpoint:
     """A saved model: its tensors, its layers, and its network where the file or `architecture` gives one.
 
@@ -50,6 +55,7 @@ def load(
             warrants.
         base: of an adapter, the model that it changes.
         merge: whether the adapter is added to the base's weights; else its factors are layers beside them.
+        idle: whether nothing will run the network: one of more than `LARGE_IDLE` is not made then.
 
     Raises:
         CheckpointError: one sentence on what the file is, why it cannot be read, and what to do.
@@ -67,7 +73,7 @@ def load(
         if base is not None or merge:
             network = _on_base(path, raw, base, merge, max_memory)
         else:
-            network = _network(path, raw, architecture, trust, max_memory)
+            network = _network(path, raw, architecture, trust, max_memory, idle)
         return _checkpoint(path, _ordered(raw, network.module), network)
     except OSError as error:
         raise CheckpointError(f"{quoted(path)} cannot be read", reason(error)) from error
@@ -110,10 +116,18 @@ def _renamed(path: Path, raw: RawCheckpoint) -> RawCheckpoint:
 
 
 def _network(
-    path: Path, raw: RawCheckpoint, architecture: Architecture | None, trust: bool, max_memory: int | None
+    path: Path,
+    raw: RawCheckpoint,
+    architecture: Architecture | None,
+    trust: bool,
+    max_memory: int | None,
+    idle: bool,
 ) -> Network:
     from curvlab.formats.architecture import build_architecture, describe_architecture, load_weights
 
+    needed = 4 * sum(prod(spec.shape) for spec in raw.specs.values())
+    if architecture is None and idle and raw.data is None and needed > LARGE_IDLE:
+        return Network(notes=(f"weights only: the network, {size(needed)}, is not made where no --data runs it",))
     if architecture is None:
         own = _own_network(path, raw, FORMATS[raw.format], trust, max_memory)
         if own.code is None:

@@ -266,3 +266,22 @@ def test_a_folder_with_one_model_file_is_that_file(tmp_path: Path) -> None:
     found = curvlab.load(tmp_path)
     assert [layer.kind for layer in found.layers] == ["Linear"]
     assert any("opened 'best.pth', the only model file of the folder" in note for note in found.notes)
+
+
+def test_a_large_network_is_made_only_where_something_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transformers: Any
+) -> None:
+    """Its weights in float32 would stand beside those of the file."""
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=6)
+    write(transformers.GPT2LMHeadModel(config), tmp_path / "gpt2")
+    assert load(tmp_path / "gpt2", idle=True).module is not None
+    monkeypatch.setattr("curvlab.formats.load.LARGE_IDLE", 100)
+    assert load(tmp_path / "gpt2").module is not None
+    found = load(tmp_path / "gpt2", idle=True)
+    assert found.module is None
+    assert any("is not made where no --data runs it" in note for note in found.notes)
+    analysis = curvlab.analyze(tmp_path / "gpt2")
+    assert all(layer.weights is not None for layer in analysis.layers)
+    assert not any("has no graph" in note for note in analysis.notes)
+    data = torch.randint(0, 11, (4, 5))
+    assert curvlab.analyze(tmp_path / "gpt2", {"input_ids": data}, loss="next-token").coverage.analyzed > 0
