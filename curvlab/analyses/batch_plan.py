@@ -62,7 +62,8 @@ def probe(
     count = batch_size(first)
     start = time.perf_counter()
     try:
-        with contextlib.suppress(CurvlabError), LivePeak(known) as live:
+        # What is wrong with the data is told by the pass itself; kinds of tensors that cannot be counted are not.
+        with contextlib.suppress(CurvlabError, RuntimeError, TypeError), LivePeak(known) as live:
             recorder.batch(first, None if targets is None else targets[:count], fisher)
             return Probe(-(-live.peak // count), (time.perf_counter() - start) / count)
     finally:

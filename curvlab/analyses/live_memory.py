@@ -39,7 +39,10 @@ class LivePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # sparse, and others of no storage of their own
+            return
         key = storage._cdata
         if key in self._known or key in self._held:
             return

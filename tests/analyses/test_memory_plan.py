@@ -16,6 +16,7 @@ import curvlab
 from curvlab.analyses import free_memory
 from curvlab.analyses.analysis_plan import prepare
 from curvlab.analyses.averages import Averages
+from curvlab.analyses.live_memory import LivePeak
 from curvlab.analyses.memory_plan import MemoryPlan
 
 OPTIONS = {"loss": "cross-entropy", "dtype": "float64", "batch_size": 8}
@@ -176,6 +177,20 @@ def test_this_process_holds_something_and_something_is_free() -> None:
     cpu = torch.device("cpu")
     assert 10**7 < free_memory.held_memory(cpu) < 10**12
     assert 0 < free_memory.free_memory(cpu) < 10**14
+
+
+def test_bytes_of_tensors_alive_at_once_are_counted() -> None:
+    known = torch.zeros(1000)
+    with LivePeak([known]) as live:
+        view, first = known[10:], torch.ones(100)
+        second = first * 2
+        del first
+        third = torch.ones(300) + second.sum()
+        torch.ones(3).to_sparse()
+        assert live.live == 4 * (100 + 300)
+    assert live.peak >= 4 * (100 + 2 * 300)
+    del view, second, third
+    assert live.live == 0
 
 
 MEASURED = """
