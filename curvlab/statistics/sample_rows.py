@@ -30,8 +30,8 @@ def feature_rows(sample: Sample) -> Float[Tensor, "g r i"]:
     what it has used."""
     own = in_own_type(sample, [call.x for call in sample.calls])
     rows = own.counted(own.features)
-    held = {call.x.untyped_storage().data_ptr() for call in sample.calls if call.x is not None}
-    return rows.clone() if rows.untyped_storage().data_ptr() in held else rows
+    inputs = [call.x for call in sample.calls if call.x is not None]
+    return rows.clone() if any(torch._C._is_alias_of(rows, x) for x in inputs) else rows  # type: ignore[attr-defined]
 
 
 def one_hot(sample: Sample) -> bool:
