@@ -33,7 +33,7 @@ def shown(estimate):
 
 def test_sizes_and_totals_are_shown():
     text = shown(ESTIMATE)
-    for part in ("4 KiB", "3 MiB", "1.5 G", "2.5 M", "held at once: 1 GiB", "1.5 G", "note: a note", "conv1", "Conv2d"):
+    for part in ("4 KiB", "3 MiB", "1.5 G", "2.5 M", "peak memory: 1 GiB", "1.5 G", "note: a note", "conv1", "Conv2d"):
         assert part in text
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 100
@@ -55,6 +55,7 @@ def test_the_document():
         "input_size": 10,
         "output_size": 16,
         "positions": 64,
+        "pass_number": None,
         "memory": 4096,
         "work": 1.5e9,
     }
