@@ -29,7 +29,8 @@ def skeleton(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", model_pages.shown())
-def test_a_command_prints_what_the_page_shows(command: str, place: Path) -> None:
+def test_a_command_prints_what_the_page_shows(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist's workers have it
     done = copies.run("-m", "curvlab_cli", *shlex.split(command)[1:], cwd=place, timeout=300)
     assert done.returncode == 0, done.stderr
     assert skeleton(done.stdout) == skeleton(model_pages.shown()[command]), (

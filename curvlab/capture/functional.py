@@ -42,6 +42,7 @@ class FunctionalUses(TorchFunctionMode):
 
     Attributes:
         found: what this one's forward passes have added to that.
+        constant: parameters that were used where no gradient comes back.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FunctionalUses(TorchFunctionMode):
         batched: Collection[str] | None = None,
     ) -> None:
         super().__init__()
+        self.constant: set[str] = set()
         self.batched, self.found = None if batched is None else set(batched), set[str]()
         self.flow, self.layers, self.recorder = flow, OperationLayers(), recorder
         self.pulled = Pulled(recorder)
@@ -93,6 +95,7 @@ class FunctionalUses(TorchFunctionMode):
             return output
         if name in CONSTANTS or not torch.is_grad_enabled():  # no gradient comes back through it
             output = func(*args, **kwargs)
+            self.constant.update(p for one in tensors if (e := self.flow.expression(one)) for p in e.parameters)
             varies = any(self.flow.varies(one) for one in tensors)
             for one in tensors_in(output):
                 self.flow.put(one, EXAMPLES if varies else CONSTANT)

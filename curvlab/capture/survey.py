@@ -45,7 +45,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         torch.enable_grad(),  # what the model computes without is told apart; nothing asks for a gradient
     ):
         tape.run(inputs)
-        idle, batched = _idle(modules, found, tape), tape.batched
+        idle, batched, constant = _idle(modules, found, tape), tape.batched, tape.constant
     examples = batch_size(inputs)
     blocks, block_of = _blocks(model, found, idle, examples)
     _tie(blocks)
@@ -58,6 +58,8 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         if name not in found and name not in idle and name not in seen:
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
+    for name in constant - {p for block in blocks.values() for p in block.parameters.values()}:
+        refused.setdefault(name, "the network uses it where no gradient comes back")
     for name, why in _without_adapter(model, blocks).items():
         refused.setdefault(name, why)
     uses = frozenset(block_of)

@@ -296,6 +296,11 @@ class Tape:
         return tapped
 
     @property
+    def constant(self) -> set[str]:
+        """Parameters that were used where no gradient comes back."""
+        return set() if self._watcher is None else self._watcher.constant
+
+    @property
     def batched(self) -> set[str]:
         """Where constants, or parameters that were repeated, brought an axis of examples in."""
         return set() if self._watcher is None else self._watcher.found

@@ -117,7 +117,8 @@ def _encoded(request: TokenizingRequest, tokenizer: Any, text: str, around: bool
     try:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=around).ids
     except BaseException as error:
-        raise DataError(f"'{request.tokenizer}' cannot tokenise '{request.corpus}'", _said(error)) from None
+        names = Path(request.tokenizer).name, Path(request.corpus).name
+        raise DataError(f"the folder's {names[0]} cannot tokenise {names[1]}", _said(error)) from None
     return ids
 
 

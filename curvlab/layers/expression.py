@@ -249,6 +249,11 @@ def _told(argument: Any) -> tuple[Hashable, bool]:
     return (argument, True) if isinstance(argument, Hashable) else (str(argument), True)
 
 
+def _is_whole(index: Any) -> bool:
+    """Whether an index takes nothing away."""
+    return index is None or index is Ellipsis or index == slice(None)
+
+
 def _fingerprint(constant: Tensor) -> int:
     """What tells small constants of one shape apart: two orders of the rows of one weight are two maps."""
     if constant.is_floating_point() or constant.is_complex() or constant.numel() > 2**16:
@@ -280,6 +285,8 @@ def _keeps_first_axis(one: Expression) -> bool:
 
 
 def _form(name: str, arguments: Any, keywords: Any, operands: list[Expression]) -> Form:
+    if name == "__getitem__" and all(_is_whole(one) for one in _leaves(arguments[1:])):
+        return Form.REARRANGED
     if name in FORMS:
         joins = name in ("cat", "concat", "stack")
         one = joins or (len(operands) == 1 and arguments[:1] == (operands[0],))

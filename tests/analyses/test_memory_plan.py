@@ -194,10 +194,11 @@ def test_bytes_of_tensors_alive_at_once_are_counted() -> None:
 
 
 MEASURED = """
-import resource, sys, torch
+import sys, torch
 from torch import nn
 import curvlab
 from curvlab.analyses.analysis_plan import prepare
+from curvlab.training.memory import peak_memory
 torch.set_num_threads(1)
 torch.manual_seed(0)
 middle = [layer for _ in range(2) for layer in (nn.Linear(96, 6_000), nn.Tanh(), nn.Linear(6_000, 96))]
@@ -210,7 +211,7 @@ if len(sys.argv) > 1:
     options["max_memory"] = plan.before + int(float(sys.argv[1]) * (plan.peak - plan.before))
 found = curvlab.estimate(model, (x, y), **options)
 curvlab.analyze(model, (x, y), **options)
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = peak_memory()  # not ru_maxrss, which begins with that of the process that started this one
 print(found.memory, found.passes, peak, options.get("max_memory", 0))
 """
 
