@@ -171,7 +171,8 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
         share = "" if not alone else f"{alone:.1%}"
         reasons = Counter(_plain(why) for why in one["missed"].values() if why)
         rest = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(2)) if one["part"] < 1 else ""
-        lines.append(f"| {kind} | {one['class']} | {one['part']:.1%} | {one['reached']:.1%} | {share} | {rest} |")
+        run = f"{one['reached']:.1%}" if "reached" in one and one["reached"] < 1 else ""
+        lines.append(f"| {kind} | {one['class']} | {one['part']:.1%} | {run} | {share} | {rest} |")
     return "\n".join([*lines, ""])
 
 
