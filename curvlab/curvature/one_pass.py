@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -42,6 +43,9 @@ def averages_of(
     of_outputs = next((one for one in recipes if not one.of_inputs), recipes[0])
     fisher_type = "forward-only" if chosen is None else of_outputs.fisher_type
     fisher = Fisher(chosen, fisher_type, of_outputs.mc_samples, torch.Generator().manual_seed(seed))
+    dtype = next(model.parameters()).dtype
+    for recipe in recipes:
+        recipe.room = replace(recipe.room, products=torch.promote_types(dtype, torch.float32))
     averages = [DataAverage(recipe, recipe.profiled(found)) for recipe in recipes]
     recorder = ForwardBackward(
         model,
@@ -50,7 +54,7 @@ def averages_of(
         output_gradients=fisher.backward,
         stream=True,
         hold_inputs=any(recipe.holds_inputs for recipe in recipes),
-        dtype=next(model.parameters()).dtype,
+        dtype=dtype,
     )
     together = Together(averages)
     try:

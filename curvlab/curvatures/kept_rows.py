@@ -18,7 +18,7 @@ from curvlab.curvatures.curvature import State, plus
 from curvlab.curvatures.room import Room
 from curvlab.linalg.float64 import double, double_gram, pieces
 from curvlab.linalg.frequent_directions import Directions, absorbed
-from curvlab.linalg.gram import finished
+from curvlab.linalg.gram import finished, gram
 from curvlab.operators.on_columns import OnColumns
 from curvlab.operators.operator import Dense, Diagonal, Grouped, LowRank, Operator
 from curvlab.operators.scaled import scaled
@@ -59,7 +59,7 @@ def rows_or_square(
     (groups, count, own), whole = rows.shape, width or rows.shape[-1]
     places = {} if columns is None else {f"{key} columns": columns, f"{key} width": torch.tensor(whole)}
     if groups > 1 or room.square(whole):
-        return places | ({rows_of(key): rows} if count < own else {key: double_gram(rows)})
+        return places | ({rows_of(key): rows} if count < own else {key: _product(rows, room)})
     if count <= room.rows(whole):
         return places | {rows_of(key): rows}
     return places | _sketch(key, {rows_of(key): rows[:, :0]}, [rows], room)
@@ -89,7 +89,7 @@ def add_rows_or_square(held: State, fresh: State, key: str, own: Container[str],
     held.pop(name, None)
     overwritten = key in own
     for part in rows:
-        held[key] = plus(held.get(key), double_gram(part), overwritten)
+        held[key] = plus(held.get(key), _product(part, room), overwritten)
         overwritten = True
     if key in fresh:
         held[key] = plus(held.get(key), fresh[key], overwritten)
@@ -156,6 +156,12 @@ def _operator(state: State, key: str) -> Operator:
     if f"{key} lost" in state:
         return Sketch(rows[0], scale, state[f"{key} lost"].item(), state[f"{key} energy"])
     return LowRank(rows[0], scale) if rows.shape[0] == 1 else scaled(Grouped(double_gram(rows)), scale)
+
+
+def _product(rows: Tensor, room: Room) -> Tensor:
+    if room.products == torch.float64:
+        return double_gram(rows)
+    return gram(rows.to(torch.promote_types(rows.dtype, room.products)))
 
 
 def _sketch(key: str, held: State, more: list[Tensor], room: Room, fresh: State | None = None) -> State:

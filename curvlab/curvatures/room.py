@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 SKETCHED = 256
 """Rows of a sketch: a row then costs about what a layer 768 wide spends on it."""
 MOST_ROWS = 4096
@@ -29,9 +31,12 @@ class Room:
 
     Attributes:
         bytes: of the matrix, or of the rows that stand for it.
+        products: type that rows are multiplied in, at least their own; sums of products are float64 wherever there are
+            several.
     """
 
     bytes: int = 2 * 2**30
+    products: torch.dtype = torch.float64
 
     def square(self, width: int) -> bool:
         """Whether the matrix itself, in float64, fits."""
