@@ -73,3 +73,20 @@ def test_the_loss_of_a_sequence_can_be_differentiated_in_pieces(monkeypatch: pyt
     (found,) = torch.autograd.grad(Categorical(-1).loss(z, y), z)
     wanted = torch.nn.functional.cross_entropy(z.flatten(0, 1), y.flatten(), reduction="sum") / 3
     torch.testing.assert_close(found, torch.autograd.grad(wanted, z)[0])
+
+
+def test_a_residual_can_be_differentiated() -> None:
+    """d/dz of p − onehot(y) is diag(p) − ppᵀ."""
+    z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    y, v = torch.tensor([0, 3, 1]), torch.randn(3, 4, dtype=torch.float64)
+    (product,) = torch.autograd.grad(Categorical().residual(z, y), z, v)
+    assert torch.allclose(product, Categorical().hessian_product(z.detach(), v), rtol=1e-12, atol=1e-14)
+
+
+def test_the_loss_of_a_batch_in_which_nothing_counts_is_zero() -> None:
+    z = torch.randn(2, 3, 4, requires_grad=True)
+    masked = Masked(Categorical(class_axis=-1), torch.zeros(2, 3, dtype=torch.bool))
+    loss = masked.loss(z, torch.zeros(2, 3, dtype=torch.long))
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert not gradient.any()

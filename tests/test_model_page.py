@@ -25,7 +25,7 @@ def skeleton(text: str) -> list[str]:
         r"^score: [^\n]*$|^note: the model is no better than chance.*?(?=^note: |\Z)", "", text, flags=re.M | re.S
     )
     without = re.sub(r"[-+±<>~]*\d[\d.,e+×%]*|∞|\s+", " ", text)
-    return sorted(set(re.findall(r"[A-Za-zκλμσπ]{2,}\w*", without)))
+    return sorted(re.findall(r"[A-Za-zκλμσπ]{2,}\w*", without))
 
 
 @pytest.mark.parametrize("command", model_pages.shown())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.analyses.batch_plan import AROUND, BATCH_SIZE, SMALL, batch_plan, probe
+from curvlab.analyses.chosen_analyses import chosen_analyses, refuse_idle
 from curvlab.analyses.data_pass import DataPass
 from curvlab.analyses.definition import AnalysisDefinition
 from curvlab.analyses.free_memory import SHARE, free_memory, held_memory
@@ -22,10 +23,8 @@ from curvlab.analyses.loaded import Model, as_checkpoint
 from curvlab.analyses.mean_gradient import MeanGradient
 from curvlab.analyses.memory_plan import Budget, roomiest_plan
 from curvlab.analyses.needs import Needs, together
-from curvlab.analyses.registry import definitions
 from curvlab.analyses.rows_seen import RowsSeen
-from curvlab.analyses.settings import Settings, readers_of
-from curvlab.analyses.settings import chosen as not_default
+from curvlab.analyses.settings import Settings
 from curvlab.analyses.source import Source, moved, open_source
 from curvlab.analyses.stored_statistics import StoredStatistics, open_stored
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, explained
@@ -107,8 +106,8 @@ def prepare(
     given_data = data is not None
     if data is None and checkpoint.data in names():
         data = checkpoint.data  # a file may name a dataset of curvlab's own; a path in a file is not followed
-    chosen = _chosen(settings, checkpoint, data=data is not None)
-    _refuse_idle(settings, chosen, data=data is not None, given=given_data)
+    chosen = chosen_analyses(settings, checkpoint, data=data is not None)
+    refuse_idle(settings, chosen, data=data is not None, given=given_data)
     plan = AnalysisPlan(checkpoint, settings, pick_device(settings.device), chosen, [], notes)
     looks_at_data = any(one.data != "unused" for one in chosen)
     if module is None:
@@ -126,7 +125,7 @@ def _continued(checkpoint: Checkpoint, data: Any, settings: Settings, path: str)
     """A plan whose statistics come from a factor file."""
     if data is not None:
         raise CommandError("factors_from is given", "its statistics take the place of data", "leave one of them out")
-    _refuse_idle(settings, (), data=False, given=False)
+    refuse_idle(settings, (), data=False, given=False)
     plan = AnalysisPlan(checkpoint, settings, pick_device(settings.device), (), [], list(checkpoint.notes))
     stored = plan.stored = open_stored(path, checkpoint, plan.shapes)
     plan.chosen = stored.chosen(settings, checkpoint)
@@ -177,58 +176,6 @@ def _likelihood(plan: AnalysisPlan, z: Tensor, source: Source, first: Inputs) ->
         return choose_likelihood(loss, recorded, z, source.targets, first, source.sequences)[0], None
     except DataError:  # nothing tells
         return likelihood("mse"), None
-
-
-def _chosen(settings: Settings, checkpoint: Checkpoint, *, data: bool) -> tuple[AnalysisDefinition, ...]:
-    """The analyses that are asked for, or by default all that the inputs allow."""
-    if settings.analyses is None:
-        wanted = (one for one in definitions() if one.by_default or _asked(one, settings))
-        found = tuple(one for one in wanted if one.missing(checkpoint) is None)
-        for one in found:
-            if one.data == "needed" and _asked(one, settings):
-                _refuse_without_data(one.name, checkpoint, data=data)
-        return found
-    asked = tuple(one for one in definitions() if one.name in settings.analyses)
-    for one in asked:
-        if one.data == "needed":
-            _refuse_without_data(one.name, checkpoint, data=data)
-        reason = one.missing(checkpoint)
-        if reason is not None:
-            raise reason
-    return asked
-
-
-def _asked(one: AnalysisDefinition, settings: Settings) -> bool:
-    """Whether a setting asks for the analysis."""
-    return one.asked_by is not None and getattr(settings, one.asked_by) is not None
-
-
-def _refuse_idle(settings: Settings, chosen: tuple[AnalysisDefinition, ...], *, data: bool, given: bool) -> None:
-    """Raise where something was chosen that has no effect.
-
-    Args:
-        settings: what was chosen.
-        chosen: the analyses.
-        data: whether there is data.
-        given: whether it was given, and not recorded by the file.
-    """
-    about_data = list(readers_of(not_default(vars(settings))))
-    if about_data and not data:
-        found = f"{about_data[0]} is about the pass over the data"
-        raise CommandError(found, "no data was given and the file records none", "give --data, or leave it out")
-    if given and settings.analyses and all(one.data == "unused" for one in chosen):
-        asked = ", ".join(settings.analyses)
-        raise CommandError("data is given", f"of what was asked for ({asked}) nothing needs any", "leave one out")
-
-
-def _refuse_without_data(name: str, checkpoint: Checkpoint, *, data: bool) -> None:
-    if checkpoint.module is None:
-        why = next((note for note in checkpoint.notes if "--trust" in note), "the file holds weights only")
-        raise CurvlabError(
-            f"'{name}' needs a network that runs", why, "" if "--trust" in why else "give --architecture"
-        )
-    if not data:
-        raise CurvlabError(f"'{name}' needs data", "none was given and the file records none", "give --data")
 
 
 def _with_advice(notes: list[str], said: tuple[str, ...], advice: str) -> list[str]:

@@ -50,9 +50,15 @@ def _available() -> int:
 
 
 def _limits(names: tuple[str, str]) -> tuple[int | None, int]:
-    """(limit, used) of a control group; no limit where it has none."""
+    """(limit, used) of a control group, without cached files, which it would give back; no limit where it has none."""
     limit, used = (_text(name).strip() for name in names)
-    return (int(limit), int(used)) if limit.isdigit() and used.isdigit() else (None, 0)
+    if not limit.isdigit() or not used.isdigit():
+        return None, 0
+    statistics = _text(str(Path(names[1]).parent / "memory.stat")).splitlines()
+    cached = next(
+        (int(line.split()[1]) for line in statistics if line.startswith(("inactive_file ", "total_inactive_file "))), 0
+    )
+    return int(limit), max(0, int(used) - cached)
 
 
 def _text(name: str) -> str:

@@ -51,7 +51,7 @@ class Dataflow:
             self.put(one, EXAMPLES)
 
     def end(self) -> None:
-        """Let go of everything."""
+        """Forget all marks."""
         self._marks = {}
 
     def put(self, tensor: Tensor, mark: Mark) -> None:
@@ -60,7 +60,7 @@ class Dataflow:
             self._marks[id(tensor)] = weakref.ref(tensor), mark
 
     def get(self, tensor: Tensor) -> Mark | None:
-        """The mark of a tensor; None for one that comes from where this does not look."""
+        """The mark of a tensor; None for one that no watched call has made."""
         own = self._own.get(id(tensor))
         if own is not None:
             return own

@@ -12,6 +12,7 @@ from curvlab.capture.dataflow import Rows
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import UnsupportedLayer
 from curvlab.layers.layer import Layer
+from curvlab.layers.operations.operation import itself
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,4 @@ def recorded_call(
 
         x = unfolded(x)
         return Call(layer, x, 0, total, x._version), unfolded
-    return Call(layer, x, axis, total, x._version), _itself
-
-
-def _itself(t: Tensor) -> Tensor:
-    return t
+    return Call(layer, x, axis, total, x._version), itself

@@ -49,7 +49,7 @@ class Survey:
         block_of: name of a use -> name of its block.
         axes: name of a use -> axis of the examples in its input.
         uses: keys of all uses that were seen, of blocks that are left out too.
-        batched: where constants or repeated parameters (a class token) bring an axis of examples in.
+        look: places where a tensor holds examples that its shape alone could not tell of (`FirstLook`).
     """
 
     modules: dict[str, Layer | Unrolled]
@@ -57,7 +57,7 @@ class Survey:
     refused: dict[str, str]
     block_of: dict[str, str]
     axes: dict[str, int] = field(default_factory=dict)
-    batched: set[str] = field(default_factory=set)
+    look: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
 
 

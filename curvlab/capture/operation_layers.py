@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 
 from torch import Tensor
 
-from curvlab.layers.expression import Expression, Form, apply, inside
+from curvlab.layers.expression import Expression, apply, inside
+from curvlab.layers.form import Form
 from curvlab.layers.layer import Layer
 from curvlab.layers.operations.linear import canonical
 from curvlab.layers.operations.operation import AffineUse

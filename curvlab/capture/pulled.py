@@ -18,7 +18,9 @@ from torch import Tensor
 from curvlab.capture.recorder import Recorder
 from curvlab.capture.sample import Call, Sample, per_example_gradients
 from curvlab.layers.bare import PerExample
-from curvlab.layers.expression import Expression, Form, ParameterExpression, inside, replaced
+from curvlab.layers.call_arguments import replaced
+from curvlab.layers.expression import Expression, ParameterExpression, inside
+from curvlab.layers.form import Form
 from curvlab.layers.layer import Layer
 
 
@@ -30,7 +32,7 @@ class SharedCall(Expression):
         layer: the layer.
         x: its prepared input.
         value: the output.
-        function: what computed it, of `arguments` and `keywords`.
+        call: the function that computed it, its arguments and its keyword arguments.
         parameters: name -> the layer's own parameters.
         output: takes the layer's output out of the function's.
     """

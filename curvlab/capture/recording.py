@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.batch_record import Observer
+from curvlab.capture.first_look import FirstLook
 from curvlab.capture.layer_block import Survey, components, use_key
 from curvlab.capture.sample import Call, Sample
 from curvlab.capture.tape import Tape
@@ -56,7 +57,9 @@ class Recording:
         self._group = {name: tuple(group) for group in components(found.blocks) for name in group}
         on_gradient = self._on_output_gradient if output_gradients else None
         modules, functional = _shown_by(found, wanted)
-        self.tape = Tape(model, modules, self._on_call, on_gradient, refuse, found.axes, functional, found.batched)
+        self.tape = Tape(
+            model, modules, self._on_call, on_gradient, refuse, found.axes, functional, FirstLook(found.look)
+        )
         self._observer: Observer | None = None
         self._calls: dict[str, list[Call]] = {}
         self._mask: Tensor | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvlab.capture.functional import FunctionalUses
 from curvlab.capture.layer_block import LayerBlock, Survey, components, use_key
 from curvlab.capture.model_inputs import Inputs, batch_size, tensors_of
 from curvlab.capture.preserve import frozen, preserve
@@ -45,7 +46,9 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         torch.enable_grad(),  # what the model computes without is told apart; nothing asks for a gradient
     ):
         tape.run(inputs)
-        idle, batched, constant = _idle(modules, found, tape), tape.batched, tape.constant
+        watcher = tape.watcher
+        assert watcher is not None
+        idle = _idle(modules, found, watcher)
     examples = batch_size(inputs)
     blocks, block_of = _blocks(model, found, idle, examples)
     _tie(blocks)
@@ -58,7 +61,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         if name not in found and name not in idle and name not in seen:
             refusals.setdefault(name, "it did not run as a module when the model was called")
     refused |= refusals
-    for name in constant - {p for block in blocks.values() for p in block.parameters.values()}:
+    for name in watcher.constant - {p for block in blocks.values() for p in block.parameters.values()}:
         refused.setdefault(name, "the network uses it where no gradient comes back")
     for name, why in _without_adapter(model, blocks).items():
         refused.setdefault(name, why)
@@ -67,7 +70,7 @@ def survey(model: nn.Module, inputs: Inputs, layers: Sequence[str] = ()) -> Surv
         blocks = {name: b for name, b in blocks.items() if any(fnmatch.fnmatchcase(name, glob) for glob in layers)}
     block_of = {use: name for use, name in block_of.items() if name in blocks}
     axes = {use: calls[0].axis for use, calls in found.items()}
-    surveyed = Survey(modules, blocks, refused, block_of, axes, batched, uses)
+    surveyed = Survey(modules, blocks, refused, block_of, axes, frozenset(watcher.look.places), uses)
     _refuse_unexplained(surveyed, unexplained(model, surveyed, inputs))
     return surveyed
 
@@ -120,12 +123,12 @@ def _parameters(made: Layer | Unrolled) -> list[Tensor]:
 
 
 def _idle(
-    modules: Mapping[str, Layer | Unrolled], found: Mapping[str, list[Call]], tape: Tape
+    modules: Mapping[str, Layer | Unrolled], found: Mapping[str, list[Call]], watcher: FunctionalUses
 ) -> dict[str, tuple[Layer, bool]]:
     """Experts that these examples were not routed to, while others beside them ran: the layer, and whether functions
     have to be watched to see it."""
     idle: dict[str, tuple[Layer, bool]] = {}
-    for other in tape.stacks:
+    for other in watcher.layers.stacks.values():
         name, layer = other(0)
         for place in range(next(iter(layer.parameters.values())).shape[0]):
             name, layer = other(place)

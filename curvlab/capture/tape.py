@@ -7,7 +7,7 @@ gradient is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curvlab.capture.dataflow import Dataflow, tensors_in
+from curvlab.capture.first_look import FirstLook
 from curvlab.capture.functional import FunctionalUses
 from curvlab.capture.gathered import recorded_call
 from curvlab.capture.model_inputs import Inputs, batch_size, call_model, eager, explained, named_inputs, shapes
@@ -24,6 +25,7 @@ from curvlab.capture.output_gradient import OutputGradient
 from curvlab.capture.sample import Call, example_axis
 from curvlab.errors import CurvlabError, RecordingFault, UnsupportedLayer
 from curvlab.layers.layer import Layer, Unrolled
+from curvlab.layers.operations.operation import itself
 
 
 class Tape:
@@ -42,7 +44,7 @@ class Tape:
             way.
         axes: name -> axis of the examples in that map's input, as the first look has seen it; none before.
         functional: whether parameters used outside the modules are recorded too. Every torch call is looked at then.
-        batched: where constants bring an axis of examples in, as the survey has seen; None before it.
+        look: where tensors hold examples, as the survey has decided it; one that decides without.
     """
 
     def __init__(
@@ -54,22 +56,20 @@ class Tape:
         on_refusal: Callable[[str, str], object],
         axes: Mapping[str, int] | None = None,
         functional: bool = True,
-        batched: Collection[str] | None = None,
+        look: FirstLook | None = None,
     ) -> None:
         self.axes = axes or {}
-        self.model, self.on_call, self.on_output_gradient, self.on_refusal = (
-            model,
-            on_call,
-            on_output_gradient,
-            on_refusal,
-        )
+        self.model, self.on_call, self.on_refusal = model, on_call, on_refusal
+        self.on_output_gradient = on_output_gradient
         self.examples = self.runs = 0
         self.anchor: Tensor | None = None
         self.output: Any = None
         self.kwargs: Mapping[str, Any] = {}
-        self._watcher: FunctionalUses | None = None
+        self.watcher: FunctionalUses | None = None
         if functional:
-            self._watcher = FunctionalUses(Dataflow(model.named_parameters(), model.buffers()), self, batched)
+            self.watcher = FunctionalUses(
+                Dataflow(model.named_parameters(), model.buffers()), self, look or FirstLook()
+            )
         self._sound: set[Layer] = set()
         self._handles: list[Any] = []
         self._replaced: list[tuple[nn.Module, Any]] = []
@@ -116,8 +116,8 @@ class Tape:
         self.pause()
         self.output = self.anchor = None
         self.kwargs = {}
-        if self._watcher is not None:
-            self._watcher.begin((), 0)
+        if self.watcher is not None:
+            self.watcher.begin((), 0)
 
     def _hook(self) -> None:
         self.pause()
@@ -138,15 +138,15 @@ class Tape:
         # The fused attention kernel runs no modules, so nothing inside it could be seen.
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        if self._watcher is not None:
-            self._watcher.begin((args, kwargs), self.examples)
-            self._watcher.__enter__()  # type: ignore[no-untyped-call]
+        if self.watcher is not None:
+            self.watcher.begin((args, kwargs), self.examples)
+            self.watcher.__enter__()  # type: ignore[no-untyped-call]
 
     def _end(self, _: nn.Module, __: Any, output: Any) -> None:
         if not self._running:
             return
-        if self._watcher is not None:
-            self._watcher.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self.watcher is not None:
+            self.watcher.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         self._running, self.output = False, output
 
@@ -170,7 +170,7 @@ class Tape:
         self.pause()
         self.anchor = self.output = self.on_output_gradient = None
         self.on_call = self.on_refusal = _nothing
-        self._watcher = None
+        self.watcher = None
 
     def __enter__(self) -> Tape:
         return self
@@ -181,7 +181,7 @@ class Tape:
         self.close()
 
     def _attach(self, name: str, module: nn.Module, adapted: Layer | Unrolled) -> None:
-        watcher = self._watcher
+        watcher = self.watcher
         if watcher is not None:
             self._handles.append(module.register_forward_pre_hook(watcher.enter))
         if isinstance(adapted, Layer):
@@ -191,10 +191,8 @@ class Tape:
 
             self._handles.append(module.register_forward_hook(record, with_kwargs=True))
         else:
-            own, before = module.forward, vars(module).get("forward")
-
-            unrolled = self._unrolled(name, adapted, own)
-            vars(module)["forward"] = unrolled
+            before = vars(module).get("forward")
+            vars(module)["forward"] = self._unrolled(name, adapted, module.forward)
             self._replaced.append((module, before))
         if watcher is not None:
             self._handles.append(module.register_forward_hook(watcher.leave, always_call=True))
@@ -226,7 +224,7 @@ class Tape:
         # What recording computes is not the model's doing: the watcher of parameters need not see it.
         with torch._C.DisableTorchFunction():
             try:
-                watcher = self._watcher if module is not None else None
+                watcher = self.watcher if module is not None else None
                 if watcher is not None and watcher.shared(name, layer, module, args, kwargs, output):
                     return output
                 call, arranged = self._call(name, layer, args, kwargs, output, module is None)
@@ -245,8 +243,8 @@ class Tape:
             return tapped
 
     def _carry(self, output: Any, args: Any, kwargs: Any) -> None:
-        if self._watcher is not None:
-            self._watcher.flow.carry("module", output, (args, kwargs))
+        if self.watcher is not None:
+            self.watcher.flow.carry("module", output, (args, kwargs))
 
     def _call(
         self, name: str, layer: Layer, args: Any, kwargs: Any, output: Any, examples_first: bool
@@ -254,40 +252,40 @@ class Tape:
         x = module_input(layer, args, kwargs, output, self._sound)
         if examples_first:
             example_axis(x.shape[:1], self.examples, layer.kind)
-            return Call(layer, x, 0, output.numel() // (layer.groups * layer.out_features), x._version), _itself
+            return Call(layer, x, 0, output.numel() // (layer.groups * layer.out_features), x._version), itself
         rows = None
-        if self._watcher is not None:
-            rows = next((found for one in tensors_in((args, kwargs)) if (found := self._watcher.flow.rows(one))), None)
+        if self.watcher is not None:
+            rows = next((found for one in tensors_in((args, kwargs)) if (found := self.watcher.flow.rows(one))), None)
         call, arranged = recorded_call(layer, x, output, self.examples, rows, self.axes.get(name))
         call.watched = rows is not None
         return call, arranged
 
     def show(self, name: str, call: Call) -> None:
-        """See `functional.Recorder`."""
+        """See `recorder.Recorder`."""
         self.on_call(name, call)
 
     def send(self, name: str, call: Call, gradient: Tensor) -> None:
-        """See `functional.Recorder`."""
+        """See `recorder.Recorder`."""
         if self.on_output_gradient is not None:
             self.on_output_gradient(name, call, gradient)
 
     def refuse(self, name: str, why: str) -> None:
-        """See `functional.Recorder`."""
+        """See `recorder.Recorder`."""
         self.on_refusal(name, why)
 
     def begin_pass(self) -> None:
         """A backward pass begins."""
-        if self._watcher is not None:
-            self._watcher.pulled.begin_pass()
+        if self.watcher is not None:
+            self.watcher.pulled.begin_pass()
 
     def end_pass(self) -> None:
         """A backward pass is over: what still waits for more gradients has got them all."""
-        if self._watcher is not None:
+        if self.watcher is not None:
             with torch.no_grad():
-                self._watcher.pulled.flush()
+                self.watcher.pulled.flush()
 
     def tap(self, output: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
-        """See `functional.Recorder`."""
+        """See `recorder.Recorder`."""
         if self.on_output_gradient is None or self.anchor is None:
             return output
         if output._is_view():  # an in-place node on a view would rewrite the history of its base
@@ -295,25 +293,6 @@ class Tape:
         tapped: Tensor = OutputGradient.apply(output, self.anchor, sink)  # type: ignore[no-untyped-call]
         return tapped
 
-    @property
-    def constant(self) -> set[str]:
-        """Parameters that were used where no gradient comes back."""
-        return set() if self._watcher is None else self._watcher.constant
-
-    @property
-    def batched(self) -> set[str]:
-        """Where constants, or parameters that were repeated, brought an axis of examples in."""
-        return set() if self._watcher is None else self._watcher.found
-
-    @property
-    def stacks(self) -> Iterable[Callable[[int], tuple[str, Layer]]]:
-        """What makes the uses and layers of other entries of stacked weights, such as experts that no row went to."""
-        return () if self._watcher is None else self._watcher.layers.stacks.values()
-
 
 def _nothing(*_: Any) -> None:
-    """What a closed tape tells."""
-
-
-def _itself(t: Tensor) -> Tensor:
-    return t
+    """What a closed tape calls in place of its listeners."""

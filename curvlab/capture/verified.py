@@ -1,7 +1,7 @@
 """Verification of a survey: the uses that were seen explain the gradients that autograd computes, example by example.
 
-A parameter that is also used where nobody looks, or rows that are put with the wrong example, would be a wrong number
-in every statistic. For a random tensor R of the parameter's shape, ⟨Σ_t g āᵀ, R⟩ over all uses must be autograd's
+A use that was not recorded, or rows that were assigned to another example, would make every statistic of a parameter
+wrong. For a random tensor R of the parameter's shape, ⟨Σ_t g āᵀ, R⟩ over all uses must be autograd's
 ⟨∂ℓ_n/∂P, R⟩.
 """
 
@@ -127,4 +127,4 @@ def _projected(sample: Sample, direction: dict[str, Tensor]) -> tuple[Tensor, fl
 
 
 def _ignore(*_: object) -> None:
-    """What is refused has been told by the survey."""
+    """The survey has reported these already."""

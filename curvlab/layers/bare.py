@@ -11,7 +11,7 @@ class Bare(Elementwise):
     """s = p ⊙ f, broadcast, with one group per entry of p.
 
     Args:
-        kind: what a person calls it.
+        kind: its name in tables.
         weight: p.
     """
 

@@ -10,47 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Form(IntEnum):
-    """What f is, the simplest first: P itself, its entries in another order, some of them, linear, linear and a
-    constant, or none of these."""
-
-    PARAMETER = 0
-    REARRANGED = 1
-    PART = 2
-    LINEAR = 3
-    AFFINE = 4
-    OTHER = 5
-
-
-CASTS = frozenset(
-    {"to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "clone", "cpu", "cuda"}
-)
-"""Operations that give the same numbers, in another type or place."""
-
-FORMS: Mapping[str, Form] = {
-    **dict.fromkeys(
-        ("t", "T", "mT", "transpose", "permute", "reshape", "view", "flatten", "unflatten"), Form.REARRANGED
-    ),
-    **dict.fromkeys(("squeeze", "unsqueeze", "movedim", "moveaxis", "swapaxes", "swapdims", "flip"), Form.REARRANGED),
-    **dict.fromkeys(("view_as", "reshape_as", "numpy_T", "adjoint"), Form.REARRANGED),
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "narrow", "select"), Form.PART),
-    **dict.fromkeys(("__getitem__", "index_select", "unfold", "diagonal"), Form.PART),
-    **dict.fromkeys(("expand", "expand_as", "repeat", "broadcast_to", "repeat_interleave", "tile"), Form.LINEAR),
-    **dict.fromkeys(("sum", "mean", "neg", "__neg__", "cat", "concat", "stack", "pad", "roll", "conj"), Form.LINEAR),
-    **dict.fromkeys(("tril", "triu", "masked_fill", "gather", "take", "linear", "interpolate"), Form.LINEAR),
-}
-"""Name of an operation -> what it is of its one tensor argument."""
-
-ADDITIONS = frozenset({"add", "sub", "__add__", "__radd__", "__sub__", "__rsub__", "subtract", "rsub"})
-PRODUCTS = frozenset({"mul", "div", "__mul__", "__rmul__", "__truediv__", "multiply", "divide", "true_divide"})
-BILINEAR = frozenset({"matmul", "__matmul__", "mm", "bmm", "einsum"})
+from curvlab.layers.call_arguments import leaves, replaced
+from curvlab.layers.form import FORMS, Form, form_of
 
 
 class Expression:
@@ -92,14 +58,14 @@ class Expression:
         self.parameters = {}
         for operand in operands:
             self.parameters.update(operand.parameters)
-        step = _form(name, arguments, keywords, operands)
+        step = form_of(name, arguments, keywords, operands)
         self.form = Form.OTHER if step is Form.OTHER else max(step, *(one.form for one in operands))
         if step is Form.LINEAR and any(one.form is Form.AFFINE for one in operands):
             self.form = Form.AFFINE
         place = _place(name, arguments, pick)
         whole = len(operands) == 1 and _keeps_first_axis(operands[0])
         self.place = place if whole else operands[0].place if step is Form.REARRANGED else None
-        known = [_told(a) for a in _leaves((arguments, keywords))]
+        known = [_told(a) for a in leaves((arguments, keywords))]
         self.key: tuple[Hashable, ...] = (name, pick, *(told for told, _ in known))
         self.fixed = all(same for _, same in known)
 
@@ -159,7 +125,7 @@ class Expression:
             return inner
         if self.pick is not None:
             return f"{inner}[{self.name} {self.pick}]"
-        shown = ", ".join(_shown(one) for one in _leaves(self.arguments[1:]))
+        shown = ", ".join(_shown(one) for one in leaves(self.arguments[1:]))
         return f"{inner}[{shown}]" if self.name == "__getitem__" else f"{inner}[{self.name} {shown}]"
 
 
@@ -197,30 +163,6 @@ def inside(part: Any) -> Iterator[Expression]:
             yield from inside(one)
 
 
-def replaced(part: Any, by: Callable[[Any], Any]) -> Any:
-    """Arguments with every leaf changed."""
-    if isinstance(part, tuple | list):
-        return (
-            type(part)(*(replaced(one, by) for one in part))
-            if hasattr(part, "_fields")
-            else type(part)([replaced(one, by) for one in part])
-        )
-    if isinstance(part, Mapping):
-        return {key: replaced(one, by) for key, one in part.items()}
-    return by(part)
-
-
-def _leaves(part: Any) -> Iterator[Any]:
-    if isinstance(part, tuple | list):
-        for one in part:
-            yield from _leaves(one)
-    elif isinstance(part, Mapping):
-        for one in part.values():
-            yield from _leaves(one)
-    else:
-        yield part
-
-
 def _of_type(part: Any, dtype: torch.dtype) -> Any:
     """Constants in the type that f is evaluated in."""
     return replaced(part, lambda one: one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one)
@@ -247,11 +189,6 @@ def _told(argument: Any) -> tuple[Hashable, bool]:
     if isinstance(argument, slice):
         return ("slice", str(argument)), True
     return (argument, True) if isinstance(argument, Hashable) else (str(argument), True)
-
-
-def _is_whole(index: Any) -> bool:
-    """Whether an index takes nothing away."""
-    return index is None or index is Ellipsis or index == slice(None)
 
 
 def _fingerprint(constant: Tensor) -> int:
@@ -282,21 +219,3 @@ def _keeps_first_axis(one: Expression) -> bool:
     (first, *others) = one.parameters.values()
     same = not others and one.form is Form.REARRANGED and one.value.ndim and first.ndim
     return bool(same) and one.value.shape[0] == first.shape[0] and one.value.stride(0) == first.stride(0)
-
-
-def _form(name: str, arguments: Any, keywords: Any, operands: list[Expression]) -> Form:
-    if name == "__getitem__" and all(_is_whole(one) for one in _leaves(arguments[1:])):
-        return Form.REARRANGED
-    if name in FORMS:
-        joins = name in ("cat", "concat", "stack")
-        one = joins or (len(operands) == 1 and arguments[:1] == (operands[0],))
-        return FORMS[name] if one else Form.OTHER
-    constants = [one for one in _leaves((arguments, keywords)) if not isinstance(one, Expression)]
-    if name in ADDITIONS:
-        return Form.AFFINE if constants else Form.LINEAR
-    divides = name in ("div", "__truediv__", "divide", "true_divide")
-    if name in PRODUCTS and len(operands) == 1 and not (divides and arguments[0] is not operands[0]):
-        return Form.LINEAR
-    if name in BILINEAR and len(operands) == 1:
-        return Form.LINEAR
-    return Form.OTHER

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvlab.layers.expression import Expression, Form
+from curvlab.layers.expression import Expression
+from curvlab.layers.form import Form
 from curvlab.layers.layer import Layer, Moments
 from curvlab.shapes import Float
 

@@ -140,8 +140,9 @@ class Categorical(Likelihood):
 
 
 def _less_one(p: Tensor, targets: Tensor) -> Tensor:
-    """p − onehot(targets), in place."""
-    return p.scatter_add_(-1, targets[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
+    """p − onehot(targets); in place where nothing has to be differentiated."""
+    subtract = p.scatter_add if p.requires_grad else p.scatter_add_
+    return subtract(-1, targets[..., None], p.new_full((1,), -1.0).expand(*p.shape[:-1], 1))
 
 
 def _drawn(last: Tensor, uniforms: Tensor) -> Tensor:

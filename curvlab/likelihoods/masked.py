@@ -41,6 +41,8 @@ class Masked(Likelihood):
         """Σ over the positions that count, mean over examples."""
         axis = self.inner.class_axis if isinstance(self.inner, Categorical) else -1
         kept = z.movedim(axis, -1)[self.mask]
+        if not len(kept):  # a mean over none
+            return 0 * z.sum()
         inner = Categorical() if isinstance(self.inner, Categorical) else self.inner
         return inner.loss(kept, self._filled(y)[self.mask]) * (kept.shape[0] / z.shape[0])
 

@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from example_gradients import exact_gradients, recorded_gradients
 from torch import Tensor, nn
 
-from curvlab.capture.batch_record import Samples
-from curvlab.capture.forward_backward import ForwardBackward
-from curvlab.capture.sample import per_example_gradients
-from curvlab.capture.survey import Survey, survey
+from curvlab.capture.survey import survey
 from curvlab.errors import CurvlabError
-from curvlab.likelihoods import Gaussian
-from curvlab.likelihoods.fisher import Fisher
 
 pytestmark = pytest.mark.usefixtures("float64")
 N, T, D, V = 3, 4, 5, 7
@@ -200,50 +196,6 @@ CASES = {
 }
 
 
-class Gradients:
-    """An observer: every example's gradient of every parameter, summed over its uses."""
-
-    def __init__(self, found: Survey) -> None:
-        self.found = found
-        self.total: dict[str, Tensor] = {}
-        self.rows: dict[str, int] = {}
-
-    def inputs(self, samples: Samples) -> None:
-        for name, sample in samples.items():
-            self.rows[name] = sample.rows
-
-    def output_gradients(self, samples: Samples, passed: int) -> None:
-        for name, sample in samples.items():
-            d = per_example_gradients(sample.layer, sample.features, sample.output_gradients)
-            for role, part in sample.layer.split(d).items():
-                parameter = self.found.blocks[name].parameters[role]
-                self.total[parameter] = self.total.get(parameter, 0) + part
-
-
-def gradients(model: nn.Module, x: Tensor, found: Survey) -> Gradients:
-    """Of ½ ‖z_n‖²."""
-    seen = Gradients(found)
-    with torch.no_grad():
-        z = model(x)
-    recorder = ForwardBackward(model, "the test", found=found)
-    recorder.batch(x, torch.zeros_like(z), Fisher(Gaussian(), "empirical", 1, torch.Generator()), seen)
-    recorder.close()
-    assert not recorder.refused
-    return seen
-
-
-def oracle(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The same by one backward pass for every example."""
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    z = model(x)
-    found = []
-    for n in range(len(x)):
-        cotangent = torch.zeros_like(z)
-        cotangent[n] = z[n].detach()
-        found.append(torch.autograd.grad(z, parameters, cotangent, retain_graph=True))
-    return {name: torch.stack(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
-
-
 def input_of(examples: int = N) -> Tensor:
     return torch.randn(examples, T, D, generator=torch.Generator().manual_seed(1))
 
@@ -255,11 +207,11 @@ def test_gradients_of_every_example(case: Case, examples: int) -> None:
     model, x = Network(case.run, case.shapes).eval(), input_of(examples)
     found = survey(model, input_of(3))
     assert not found.refused
-    seen, expected = gradients(model, x, found), oracle(model, x)
+    seen, expected = recorded_gradients(model, x, found), exact_gradients(model, x)
     for name, exact in expected.items():
         scale = exact.abs().max()
         assert scale > 1e-8, name
-        assert (seen.total[name] - exact).abs().max() <= 1e-11 * scale, name
+        assert (seen[name] - exact).abs().max() <= 1e-11 * scale, name
     for name, kind in case.kinds.items():
         assert found.blocks[name].layer.kind == kind
 
@@ -294,9 +246,9 @@ def test_batches_of_any_size_and_length_are_read_as_the_first_was(
     found = survey(model, torch.randint(0, V, first))
     assert not found.refused
     x = torch.randint(0, V, shape)
-    seen, expected = gradients(model, x, found), oracle(model, x)
+    seen, expected = recorded_gradients(model, x, found), exact_gradients(model, x)
     for name, exact in expected.items():
-        assert (seen.total[name] - exact).abs().max() <= 1e-11 * exact.abs().max(), name
+        assert (seen[name] - exact).abs().max() <= 1e-11 * exact.abs().max(), name
     assert all(block.layer.road is None for name, block in found.blocks.items() if name != "distance")
 
 
@@ -313,7 +265,7 @@ def test_a_use_that_the_first_look_has_not_seen_is_an_error() -> None:
     model = Sometimes().eval()
     found = survey(model, torch.randn(2, T, D))
     with pytest.raises(CurvlabError, match="another way in this batch"):
-        gradients(model, torch.randn(2, T + 1, D), found)
+        recorded_gradients(model, torch.randn(2, T + 1, D), found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -342,5 +294,5 @@ def test_a_square_table_that_is_tied_to_a_layer_is_two_uses() -> None:
     model, x = Tied().eval(), torch.randint(0, D, (N, T))
     found = survey(model, x)
     assert {name: block.tied for name, block in found.blocks.items()} == {"words": ["last"], "last": ["words"]}
-    seen, expected = gradients(model, x, found), oracle(model, x)
-    assert (seen.total["words.weight"] - expected["words.weight"]).abs().max() < 1e-12
+    seen, expected = recorded_gradients(model, x, found), exact_gradients(model, x)
+    assert (seen["words.weight"] - expected["words.weight"]).abs().max() < 1e-12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,19 +28,9 @@ def convolution(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> list[AffineUse] | None:
-    """As the module of the same sizes."""
-    if not isinstance(input, Tensor) or not isinstance(weight, Expression) or input.ndim != weight.value.ndim:
-        return None
-    shape, axes = weight.value.shape, weight.value.ndim - 2
-    options: dict[str, Any] = {"stride": _each(stride, axes), "dilation": _each(dilation, axes), "groups": groups}
-    options["padding"] = padding if isinstance(padding, str) else _each(padding, axes)
-    with torch.device("meta"):
-        made = _MODULES[axes - 1](shape[1] * groups, shape[0], tuple(shape[2:]), bias=False, **options)
-
-    def make(weight: Tensor, bias: Tensor | None = None) -> ConvolutionLayer:
-        return ConvolutionLayer(made, weight, bias)
-
-    return [AffineUse(make, weights(weight=weight, bias=bias), input, input, key=str(options))]
+    """The map of the module of the same sizes."""
+    sizes = {"stride": stride, "padding": padding, "dilation": dilation}
+    return _use(ConvolutionLayer, _MODULES, input, {"weight": weight, "bias": bias}, sizes, groups)
 
 
 @register(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
@@ -54,21 +44,33 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Sizes = 1,
 ) -> list[AffineUse] | None:
-    """As the module of the same sizes."""
+    """The map of the module of the same sizes."""
+    sizes = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    return _use(TransposedConvolutionLayer, _TRANSPOSED, input, {"weight": weight, "bias": bias}, sizes, groups)
+
+
+def _use(
+    layer: type[ConvolutionLayer],
+    modules: tuple[Any, ...],
+    input: Any,
+    given: Mapping[str, Any],
+    sizes: Mapping[str, Sizes | str],
+    groups: int,
+) -> list[AffineUse] | None:
+    """The map of a call, whose geometry is that of a module without numbers."""
+    weight = given["weight"]
     if not isinstance(input, Tensor) or not isinstance(weight, Expression) or input.ndim != weight.value.ndim:
         return None
-    shape, axes = weight.value.shape, weight.value.ndim - 2
-    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
-    options = {name: _each(value, axes) for name, value in given.items()}
+    first, second, *kernel = weight.value.shape
+    options = {name: size if isinstance(size, str) else _each(size, len(kernel)) for name, size in sizes.items()}
+    channels = (first, second * groups) if layer is TransposedConvolutionLayer else (second * groups, first)
     with torch.device("meta"):
-        made = _TRANSPOSED[axes - 1](
-            shape[0], shape[1] * groups, tuple(shape[2:]), bias=False, groups=groups, **options
-        )
+        module = modules[len(kernel) - 1](*channels, tuple(kernel), bias=False, groups=groups, **options)
 
-    def make(weight: Tensor, bias: Tensor | None = None) -> TransposedConvolutionLayer:
-        return TransposedConvolutionLayer(made, weight, bias)
+    def make(weight: Tensor, bias: Tensor | None = None) -> ConvolutionLayer:
+        return layer(module, weight, bias)
 
-    return [AffineUse(make, weights(weight=weight, bias=bias), input, input, key=str((options, groups)))]
+    return [AffineUse(make, weights(**given), input, input, key=(layer.__name__, groups, str(options)))]
 
 
 def _each(sizes: Sizes, axes: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curvlab.layers.expression import Expression, Form, inside
+from curvlab.layers.expression import Expression, inside
+from curvlab.layers.form import Form
 from curvlab.layers.linear import LinearLayer, TransposedLinearLayer
 from curvlab.layers.operations.operation import AffineUse, register, weights
 

@@ -18,7 +18,8 @@ from curvlab.layers.expression import Expression
 from curvlab.layers.layer import Layer
 
 
-def _itself(y: Tensor) -> Tensor:
+def itself(y: Tensor) -> Tensor:
+    """y."""
     return y
 
 
@@ -41,7 +42,7 @@ class AffineUse:
     x: Tensor
     source: Tensor
     rows: slice | None = None
-    output: Callable[[Tensor], Tensor] = _itself
+    output: Callable[[Tensor], Tensor] = itself
     key: Hashable = ()
 
 
